@@ -148,13 +148,14 @@ def teacher_scores(model: Path, work: Path, precision: str, device: str) -> np.n
     from irdistill.teachers import TextPair, load_teacher, score_pairs
 
     collection = tiny_collection()
+    prompt: dict[str, Any] = PROMPT if model.name == "causal" else {}
     teacher: Any = load_teacher(
         str(model),
         collection.corpus,
         work=work,
         precision=precision,
         device=device,
-        **(PROMPT if model.name == "causal" else {}),
+        **prompt,
     )
     pairs = [
         TextPair(query, row, collection.corpus.text(row))

@@ -21,6 +21,7 @@ PACKAGE = REPOSITORY / "irdistill"
 LAYERS = (
     ("cli",),
     ("doctor", "recipes"),
+    ("verbs",),
     ("evaluation", "training", "queries"),
     ("teachers",),
     ("search",),

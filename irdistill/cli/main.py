@@ -13,22 +13,7 @@ from typing import Any
 import click
 
 from irdistill import __version__
-from irdistill.cli.audit import audit
-from irdistill.cli.benchmark import benchmark
-from irdistill.cli.cards import cards
-from irdistill.cli.compare import compare
-from irdistill.cli.doctor import doctor
-from irdistill.cli.export import export
-from irdistill.cli.options import examples
-from irdistill.cli.pretrain import pretrain
-from irdistill.cli.queries import filter_, generate, rewrite, split
-from irdistill.cli.report import measure, report
-from irdistill.cli.run import run
-from irdistill.cli.runs import fuse, runs
-from irdistill.cli.score import evaluate, score
-from irdistill.cli.search import candidates, search
-from irdistill.cli.specialise import specialise
-from irdistill.cli.train import train
+from irdistill.cli.commands import VerbGroup, examples
 from irdistill.console.progress import set_quiet
 from irdistill.console.terminal import PrintableFormatter, echo
 from irdistill.errors import IrdistillError
@@ -36,12 +21,10 @@ from irdistill.storage.files import describe_os_error
 
 
 class Interrupted(Exception):
-    """Ctrl-C was pressed; click itself would print an empty line for it and forget what was
-    kept.
-    """
+    """Ctrl-C was pressed; click itself would print an empty line and forget what was kept."""
 
 
-class _Commands(click.Group):
+class _Commands(VerbGroup):
     """The commands, with an interruption that reaches `main`."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -62,15 +45,13 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog=examples("irdistill candidates pydocs/test --out out/bm25-test"),
+    epilog=examples("irdistill retrieve pydocs/test --model bm25 --out out/bm25-test"),
 )
 @click.version_option(__version__, prog_name="irdistill")
-@click.option(
-    "--debug", is_flag=True, help="Show the traceback of an error, and the libraries' logs."
-)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error, and all logs.")
 @click.option("--quiet", is_flag=True, help="Show no progress bars and no notes.")
 def cli(debug: bool, quiet: bool) -> None:
-    """Distil a strong, slow reranker into a small, fast retriever, and prove it.
+    """Distill a strong, slow reranker into a small, fast retriever, and measure the result.
 
     COLLECTION is pydocs/train|dev|test|howto, an ir_datasets id, or a folder in BEIR layout
     (path#split). RUN is a run's folder, or a TREC run file.
@@ -86,45 +67,22 @@ def cli(debug: bool, quiet: bool) -> None:
     logging.getLogger("irdistill").setLevel(level)
 
 
-_COMMANDS = (
-    run,
-    benchmark,
-    candidates,
-    score,
-    fuse,
-    audit,
-    train,
-    search,
-    evaluate,
-    compare,
-    measure,
-    report,
-    runs,
-    rewrite,
-    split,
-    generate,
-    filter_,
-    specialise,
-    pretrain,
-    export,
-    cards,
-    doctor,
-)
-for command in _COMMANDS:
-    cli.add_command(command)
+for _name, _help in (
+    ("runs", "Manage runs: import, export, verify, merge, stats, diff."),
+    ("cards", "List, print and copy the cards: teachers, suites (eval), data and recipes."),
+):
+    cli.add_command(VerbGroup(_name, prefix=f"{_name} ", help=_help))
 
 
 INTERNAL_FAULT = 70
-"""Exit code of an error that irdistill did not foresee (EX_SOFTWARE)."""
+"""Exit code of an unexpected error (EX_SOFTWARE)."""
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Run the command line and exit: 0 done, 1 a fault in the input, 70 a fault in irdistill, 130
-    interrupted.
-    """
-    given = sys.argv[1:] if arguments is None else arguments
+    """Run the command line and exit: 0 done, 1 wrong input, 70 internal error, 130 interrupted."""
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        sys.exit(cli.main(given, prog_name="irdistill", standalone_mode=False) or 0)
+        sys.exit(cli.main(words, prog_name="irdistill", standalone_mode=False) or 0)
     except (Interrupted, KeyboardInterrupt, click.exceptions.Abort) as stop:
         echo(f"irdistill: {stop if isinstance(stop, Interrupted) else 'interrupted.'}", err=True)
         sys.exit(130)
@@ -135,11 +93,11 @@ def main(arguments: list[str] | None = None) -> Any:
         error.show(text)
         echo(text.getvalue().rstrip("\n"), err=True)
         sys.exit(1)
-    except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
+    except BrokenPipeError:  # the reader of a pipe (head, less) ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        if "--debug" in given:
+        if "--debug" in words:
             traceback.print_exc()
         echo(f"irdistill: {describe_error(error)}", err=True)
         sys.exit(1 if isinstance(error, IrdistillError | OSError | MemoryError) else INTERNAL_FAULT)
@@ -162,9 +120,9 @@ def describe_error(error: Exception) -> str:
     detail = " ".join(str(error).split())[:300]
     return (
         f"internal error: {type(error).__name__}: {detail} ({Path(last.filename).name}, line"
-        f" {last.lineno}). This is a fault in irdistill or in a library that it uses. Run irdistill"
-        " --debug with the same command for the traceback, and report it. What was finished is"
-        " kept."
+        f" {last.lineno}). This is an error in irdistill or in a library that it uses. Run"
+        " irdistill --debug with the same command for the traceback, and report it. What was"
+        " finished is kept."
     )
 
 

@@ -1,4 +1,4 @@
-"""Any collection of ir_datasets, by its id; conversations with the turns before each question."""
+"""Collections of ir_datasets; conversations with the turns before each question."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import difflib
 import importlib.util
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from irdistill.collections.collection import Collection, Query, Turn
@@ -19,56 +21,54 @@ from irdistill.collections.judgment_checks import judged_collection
 from irdistill.collections.load_report import LoadReport
 from irdistill.collections.qrels import Qrels
 from irdistill.collections.text_lines import check_encodable
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError, IrdistillError, NotFoundError
 from irdistill.storage.files import digest, read_json
 
-_OURS = ("pydocs/train", "pydocs/dev", "pydocs/test", "pydocs/howto")
+_EMBEDDED = ("pydocs/train", "pydocs/dev", "pydocs/test", "pydocs/howto")
 
 
-def load_ir_dataset(id: str, cache: Path, need: bool = True) -> Collection:
-    """Load an ir_datasets id; its documents are ``default_text()``, compiled once for all of its
+def load_ir_dataset(id: str, cache: Path, need_queries: bool = True) -> Collection:
+    """Load an id of ir_datasets. Documents are their ``default_text()``, compiled once for all
     splits.
 
-    Published judgments that name documents outside of the corpus are part of the benchmark as it is
-    defined: they are kept, counted and reported, not refused.
+    Published judgments of documents that are not in the corpus are part of the benchmark: they are
+    kept and reported.
 
     Raises:
-        IrdistillError: the id is unknown, has no documents or no queries, its files cannot be had,
-            a query is empty, a document id has two texts, a grade is not a whole number, or a
-            document is judged twice and differently for a query.
+        NotFoundError: the id is unknown, or its files cannot be downloaded.
+        InputError: it has no documents or no queries, a query is empty, a document id has two
+            texts, a grade is not a whole number, or a document is judged twice with different
+            grades.
     """
     dataset, module = _dataset(id)
-    if dataset.has_docs() and not dataset.has_queries() and not need:
-        corpus = _corpus(id, dataset, module, cache)
-        report = LoadReport(documents=len(corpus))
-        report.add_stored(corpus.problems)
-        return Collection(id, corpus, {}, Qrels({}), report)
-    if not dataset.has_docs() or not dataset.has_queries():
+    has_documents, has_queries = dataset.has_docs(), dataset.has_queries()
+    if not has_documents or (need_queries and not has_queries):
         splits = [
-            name for name in _known(module) if name.startswith(f"{id}/") and _asks(name, module)
+            name
+            for name in sorted(module.registry)
+            if name.startswith(f"{id}/") and _is_complete(module.load(name))
         ]
-        raise IrdistillError(
-            f"the ir_datasets id {id!r} has no {'queries' if dataset.has_docs() else 'documents'}"
-            " of its own. Ids beneath it that have:"
-            f" {', '.join(splits[:12]) or 'none'}{' ...' if len(splits) > 12 else ''}."
+        raise InputError(
+            f"the ir_datasets id {id!r} has no {'queries' if has_documents else 'documents'}. Ids"
+            f" below it that have both: {', '.join(splits[:12]) or 'none'}"
+            f"{' ...' if len(splits) > 12 else ''}."
         )
     corpus = _corpus(id, dataset, module, cache)
     report = LoadReport(documents=len(corpus))
     report.add_stored(corpus.problems)
-    with _obtaining(id):
-        queries = _queries(
-            id, list(_checked_ids(id, dataset.queries_iter(), "query_id")), corpus, report
-        )
+    if not has_queries:
+        return Collection(id, corpus, {}, Qrels({}), report)
+    with _explain_downloads(id):
+        entries = list(_checked_ids(id, dataset.queries_iter(), "query_id"))
+        queries = _queries(id, entries, corpus, report)
         if not dataset.has_qrels():
             report.queries = len(queries)
             return Collection(id, corpus, queries, Qrels({}), report)
         judgments = _judgments(
             id, _checked_ids(id, dataset.qrels_iter(), "query_id", "doc_id"), report
         )
-    for query_id, documents in judgments.items():
-        for row, (doc_id, grade) in zip(
-            corpus.find(list(documents)), documents.items(), strict=True
-        ):
+    for query_id, grades in judgments.items():
+        for row, (doc_id, grade) in zip(corpus.find(list(grades)), grades.items(), strict=True):
             if row < 0:
                 place = f"{id} qrels (query {query_id}, document {doc_id})"
                 report.add("judgments without document", place)
@@ -80,57 +80,52 @@ def load_ir_dataset(id: str, cache: Path, need: bool = True) -> Collection:
 
 
 def ir_dataset_corpus(id: str, cache: Path) -> Corpus:
-    """The documents alone of an ir_datasets id, which may have no queries (``trec-cast/v1``).
+    """The documents of an id of ir_datasets, which may have no queries (``trec-cast/v1``).
 
     Raises:
-        IrdistillError: the id is unknown, has no documents, or its files cannot be had.
+        NotFoundError: the id is unknown, or its files cannot be downloaded.
+        InputError: it has no documents.
     """
     dataset, module = _dataset(id)
     if not dataset.has_docs():
-        raise IrdistillError(f"the ir_datasets id {id!r} has no documents of its own.")
+        raise InputError(f"the ir_datasets id {id!r} has no documents.")
     return _corpus(id, dataset, module, cache)
 
 
-def _corpus(id: str, dataset: Any, module: Any, cache: Path) -> Corpus:
-    with _obtaining(id):
-        return open_or_compile(
-            lambda: _documents(id, dataset), cache / "corpora" / _key(id, dataset, module), id
-        )
+def _is_complete(dataset: Any) -> bool:
+    return bool(dataset.has_docs() and dataset.has_queries())
 
 
-def _dataset(id: str) -> tuple[Any, Any]:
+def _corpus(id: str, dataset: Any, module: ModuleType, cache: Path) -> Corpus:
+    with _explain_downloads(id):
+        folder = cache / "corpora" / _cache_key(id, dataset, module)
+        return open_or_compile(lambda: _documents(id, dataset), folder, id)
+
+
+def _dataset(id: str) -> tuple[Any, ModuleType]:
     if importlib.util.find_spec("ir_datasets") is None:
-        raise IrdistillError(
-            f"{id!r} needs ir_datasets, which is not installed: pip install ir_datasets."
+        raise NotFoundError(
+            f"{id!r} needs the library ir_datasets, which is not installed: pip install"
+            " ir_datasets."
         )
     import ir_datasets
 
     try:
         return ir_datasets.load(id), ir_datasets
     except KeyError as error:
-        near = difflib.get_close_matches(id, [*_known(ir_datasets), *_OURS], n=5, cutoff=0.5)
-        raise IrdistillError(
+        known = [*sorted(ir_datasets.registry), *_EMBEDDED]
+        close = difflib.get_close_matches(id, known, n=5, cutoff=0.5)
+        raise NotFoundError(
             f"there is no collection {id!r}. Ids are pydocs/train|dev|test|howto, those of"
             " ir_datasets such as beir/scifact/test or msmarco-passage/dev/small, and folders in"
-            " BEIR layout (FOLDER or FOLDER#SPLIT). Near to what was asked:"
-            f" {', '.join(near) or 'nothing'}."
+            f" BEIR layout (FOLDER or FOLDER#SPLIT). Close ids: {', '.join(close) or 'none'}."
         ) from error
 
 
-def _known(module: Any) -> list[str]:
-    return sorted(module.registry)
+def _cache_key(id: str, dataset: Any, module: Any) -> str:
+    """The cache key of documents: the id if ir_datasets checks their files, otherwise the content.
 
-
-def _asks(name: str, module: Any) -> bool:
-    dataset = module.load(name)
-    return bool(dataset.has_docs() and dataset.has_queries())
-
-
-def _key(id: str, dataset: Any, module: Any) -> str:
-    """The cache key of documents: the parent's id where ir_datasets guards files by checksum, else
-    contents.
-
-    One that somebody registered may change beneath its name, so it is read once more at every load.
+    The documents of a dataset that a user registered may change, so they are read at every load.
     """
     parent = module.docs_parent_id(id)
     if parent in read_json(Path(module.__file__).parent / "etc" / "metadata.json"):
@@ -142,19 +137,15 @@ def _key(id: str, dataset: Any, module: Any) -> str:
 
 
 def _checked_ids(id: str, entries: Iterable[Any], *names: str) -> Iterator[Any]:
-    """The entries, whose ids are text or whole numbers.
-
-    Raises:
-        IrdistillError: one is something else, is empty, or is text that UTF-8 cannot hold.
-    """
+    """The entries, after a check that their ids are strings or whole numbers."""
     for number, entry in enumerate(entries, 1):
         for name in names:
             value = getattr(entry, name)
             if isinstance(value, bool) or not isinstance(value, str | Integral) or value == "":
-                raise IrdistillError(
+                raise InputError(
                     f"entry {number} of {id} has the {name} {value!r:.60}, which is"
-                    f" {type(value).__name__}; text or a whole number was expected. Register the"
-                    " dataset with ids that are text."
+                    f" {type(value).__name__}; a string or a whole number was expected. Register"
+                    " the dataset with strings as ids."
                 )
             check_encodable(str(value), name, id, number)
         yield entry
@@ -170,45 +161,33 @@ def _default_text(entry: Any) -> str:
     return str(text or "").encode("utf-8", "replace").decode("utf-8")
 
 
-class _obtaining:
-    """Turns failed downloads into an error that says what to do, without the lines that ir_datasets
-    prints of each try.
-    """
+@contextmanager
+def _explain_downloads(id: str) -> Iterator[None]:
+    """Turn failed downloads into an error with advice, and hide the log lines of each attempt."""
+    import ir_datasets.log
 
-    def __init__(self, id: str) -> None:
-        self.id = id
-        self._level = logging.INFO
-
-    def __enter__(self) -> None:
-        import ir_datasets.log
-
-        logger = ir_datasets.log.easy().logger()
-        self._level = logger.level
-        logger.setLevel(logging.ERROR)
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        import ir_datasets.log
-
-        ir_datasets.log.easy().logger().setLevel(self._level)
-        if isinstance(error, (OSError, RuntimeError)) and not isinstance(error, IrdistillError):
-            raise IrdistillError(
-                f"the files of {self.id!r} could not be had ({type(error).__name__}:"
-                f" {str(error)[:300]}). ir_datasets downloads them into ~/.ir_datasets (or"
-                " $IR_DATASETS_HOME) on first use; check the network, or put them there by hand as"
-                f" https://ir-datasets.com/{self.id.split('/')[0]}.html describes."
-            ) from error
+    logger = ir_datasets.log.easy().logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    except IrdistillError:
+        raise
+    except (OSError, RuntimeError) as error:
+        raise NotFoundError(
+            f"the files of {id!r} could not be downloaded ({type(error).__name__}:"
+            f" {str(error)[:300]}). ir_datasets downloads them to ~/.ir_datasets (or"
+            " $IR_DATASETS_HOME) on first use. Check the network, or put them there by hand as"
+            f" https://ir-datasets.com/{id.split('/')[0]}.html describes."
+        ) from error
+    finally:
+        logger.setLevel(level)
 
 
 def _judgments(id: str, entries: Iterable[Any], report: LoadReport) -> dict[str, dict[str, int]]:
-    """Query -> document -> grade. A judgment that is repeated is counted; one that contradicts
-    another is an error.
-
-    Raises:
-        IrdistillError: a grade is not a whole number, or a document is judged twice and differently
-            for a query.
-    """
+    """Query -> document -> grade. Repeated judgments are counted; contradictions are errors."""
     judgments: dict[str, dict[str, int]] = {}
-    first: dict[tuple[str, str], str] = {}
+    topics: dict[tuple[str, str], str] = {}
     for entry in entries:
         query_id, doc_id = str(entry.query_id), str(entry.doc_id)
         place = f"{id} qrels (query {query_id}, document {doc_id})"
@@ -216,67 +195,57 @@ def _judgments(id: str, entries: Iterable[Any], report: LoadReport) -> dict[str,
         documents = judgments.setdefault(query_id, {})
         topic = getattr(entry, "subtopic_id", None)
         if topic is not None:
-            first.setdefault((query_id, doc_id), str(topic))
+            topics.setdefault((query_id, doc_id), str(topic))
         if doc_id in documents:
             if documents[doc_id] != grade:
-                raise _contradiction(
-                    id,
-                    query_id,
-                    doc_id,
-                    (documents[doc_id], grade),
-                    first.get((query_id, doc_id)),
-                    topic,
-                )
+                grades = (documents[doc_id], grade)
+                raise _contradiction(id, query_id, doc_id, grades, topics, topic)
             report.add("duplicate judgments", place)
         documents[doc_id] = grade
     return judgments
 
 
 def _contradiction(
-    id: str, query_id: str, doc_id: str, grades: tuple[int, int], first: str | None, topic: Any
-) -> IrdistillError:
-    """The error about two grades of one document; ``first`` and ``topic`` are the subtopics of
-    both, where there are any.
-    """
+    id: str,
+    query_id: str,
+    doc_id: str,
+    grades: tuple[int, int],
+    topics: dict[tuple[str, str], str],
+    topic: Any,
+) -> InputError:
+    """The error about two grades of one document, perhaps for two subtopics."""
     judged = (
         f"the qrels of {id!r} judge document {doc_id!r} for query {query_id!r} twice and"
         " differently: "
     )
     if topic is not None:
-        return IrdistillError(
-            f"{judged}{grades[0]} for subtopic {first}, {grades[1]} for subtopic {topic}. They are"
-            " judgments by subtopic, for measures of diversity, and the measures here take one"
-            " grade of a document. Use the set's judgments of the whole query, if it has them, or"
-            " write one grade for each document into a folder in BEIR layout."
+        return InputError(
+            f"{judged}{grades[0]} for subtopic {topics.get((query_id, doc_id))}, {grades[1]} for"
+            f" subtopic {topic}. These judgments are for measures of diversity, and the measures of"
+            " irdistill need one grade per document. Use judgments of the whole query, or write one"
+            " grade per document into a folder in BEIR layout."
         )
-    return IrdistillError(
-        f"{judged}{grades[0]} and {grades[1]}. trec_eval refuses such qrels too, since either could"
-        " be meant. Write the judgments into a folder in BEIR layout with one grade for each"
-        " document."
+    return InputError(
+        f"{judged}{grades[0]} and {grades[1]}. trec_eval refuses such qrels too. Write the"
+        " judgments into a folder in BEIR layout with one grade per document."
     )
 
 
 def _queries(id: str, entries: list[Any], corpus: Corpus, report: LoadReport) -> dict[str, Query]:
-    by_topic: dict[Any, list[Any]] = {}
+    earlier_turns: dict[Any, list[Any]] = {}
     by_id = {str(entry.query_id): entry for entry in entries}
-    responses = _canonical(id, entries, corpus, report)
+    responses = _canonical_responses(id, entries, corpus, report)
     queries: dict[str, Query] = {}
     for entry in entries:
-        earlier = by_topic.setdefault(getattr(entry, "topic_number", None), [])
+        earlier = earlier_turns.setdefault(getattr(entry, "topic_number", None), [])
         if getattr(entry, "participant", "User") == "User":
-            text = _default_text(entry)
+            query_id, text = str(entry.query_id), _default_text(entry)
             if not text.strip():
-                raise IrdistillError(
-                    f"the query {entry.query_id!r} of {id} is empty, and nothing can be "
-                    "found for it."
-                )
-            query_id = str(entry.query_id)
-            query = Query(
-                query_id, text, _history(entry, earlier, by_id, responses), _rewrite(entry)
-            )
-            known = queries.setdefault(query_id, query)
-            if known.text != text:
-                raise IrdistillError(
+                raise InputError(f"the query {entry.query_id!r} of {id} is empty.")
+            history = _history(entry, earlier, by_id, responses)
+            query = Query(query_id, text, history, _rewrite(entry))
+            if queries.setdefault(query_id, query).text != text:
+                raise InputError(
                     f"{id} has the query id {entry.query_id!r} twice with different texts."
                 )
         if hasattr(entry, "raw_utterance"):
@@ -284,62 +253,61 @@ def _queries(id: str, entries: list[Any], corpus: Corpus, report: LoadReport) ->
     return queries
 
 
-def _canonical(id: str, entries: list[Any], corpus: Corpus, report: LoadReport) -> dict[str, str]:
-    """What the system answered to each turn of CAsT 2020: the passage that
-    ``manual_canonical_result_id`` names.
+def _canonical_responses(
+    id: str, entries: list[Any], corpus: Corpus, report: LoadReport
+) -> dict[str, str]:
+    """The response to each turn of CAsT 2020: the passage ``manual_canonical_result_id``.
 
-    2019 has no canonical answers. That of 2021 is a passage out of a document, whose text
-    ir_datasets leaves out.
+    CAsT 2019 has no canonical responses. Those of 2021 are passages of documents, whose text
+    ir_datasets omits.
     """
-    named = {
+    doc_ids = {
         str(entry.query_id): str(entry.manual_canonical_result_id)
         for entry in entries
         if getattr(entry, "manual_canonical_result_id", None)
     }
-    rows = corpus.find(list(named.values()))
-    for (query_id, doc_id), row in zip(named.items(), rows, strict=True):
+    responses = {}
+    rows = corpus.find(list(doc_ids.values()))
+    for (query_id, doc_id), row in zip(doc_ids.items(), rows, strict=True):
         if row < 0:
-            report.add(
-                "responses without document", f"{id} queries (query {query_id}, document {doc_id})"
-            )
-    return {
-        query_id: corpus.text(int(row))
-        for query_id, row in zip(named, rows, strict=True)
-        if row >= 0
-    }
+            place = f"{id} queries (query {query_id}, document {doc_id})"
+            report.add("responses without document", place)
+        else:
+            responses[query_id] = corpus.text(int(row))
+    return responses
 
 
 def _history(
     entry: Any, earlier: list[Any], by_id: dict[str, Any], responses: dict[str, str]
 ) -> tuple[Turn, ...]:
-    """The turns before this one: along ``parent_id`` where there is one (CAsT 2022), else in its
+    """The turns before this one: along ``parent_id`` (CAsT 2022), or the earlier ones of its
     topic.
     """
     if not hasattr(entry, "raw_utterance"):
         return ()
     turns: list[Turn] = []
     if not hasattr(entry, "parent_id"):
-        for before in earlier:
-            turns.append(Turn("user", str(before.raw_utterance)))
-            if str(before.query_id) in responses:
-                turns.append(Turn("assistant", responses[str(before.query_id)]))
+        for turn in earlier:
+            turns.append(Turn("user", str(turn.raw_utterance)))
+            if str(turn.query_id) in responses:
+                turns.append(Turn("assistant", responses[str(turn.query_id)]))
         return tuple(turns)
-    seen = {str(entry.query_id)}
-    above = by_id.get(str(entry.parent_id))
-    while above is not None and str(above.query_id) not in seen:
-        seen.add(str(above.query_id))
-        user = getattr(above, "participant", "User") == "User"
-        said = above.raw_utterance if user else (above.response or above.raw_utterance)
-        if user and getattr(above, "response", None):
-            turns.append(Turn("assistant", str(above.response)))
-        if said:
-            turns.append(Turn("user" if user else "assistant", str(said)))
-        above = by_id.get(str(above.parent_id))
+    visited = {str(entry.query_id)}
+    parent = by_id.get(str(entry.parent_id))
+    while parent is not None and str(parent.query_id) not in visited:
+        visited.add(str(parent.query_id))
+        user = getattr(parent, "participant", "User") == "User"
+        text = parent.raw_utterance if user else (parent.response or parent.raw_utterance)
+        if user and getattr(parent, "response", None):
+            turns.append(Turn("assistant", str(parent.response)))
+        if text:
+            turns.append(Turn("user" if user else "assistant", str(text)))
+        parent = by_id.get(str(parent.parent_id))
     return tuple(reversed(turns))
 
 
 def _rewrite(entry: Any) -> str | None:
-    """A person's rewrite where there is one, else the organisers' automatic one."""
+    """The rewrite by a person, or else the automatic one of the organizers."""
     for name in ("manual_rewritten_utterance", "automatic_rewritten_utterance"):
         if getattr(entry, name, None):
             return str(getattr(entry, name))

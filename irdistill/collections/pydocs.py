@@ -1,8 +1,8 @@
-"""The embedded collection: the documentation of Python and of the packages installed beside us.
+"""The embedded collection: the documentation of Python and of installed packages.
 
-A document is a qualified name (``shutil.rmtree``) and the body of its docstring; the docstring's
-summary, taken out of the body, is the query. It is built on the user's machine in seconds and needs
-no network.
+A document is a qualified name (``shutil.rmtree``) and the body of its docstring. The summary of the
+docstring is removed from the body and is the query. The collection is built on the user's machine
+in seconds, without a network.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -33,20 +34,20 @@ from irdistill.collections.pydocs_build import DISTRIBUTIONS, number_of_steps, t
 from irdistill.collections.pydocs_text import normalize_summary, shorten, split_docstring
 from irdistill.collections.qrels import Qrels
 from irdistill.console.progress import progress, with_progress
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError, IrdistillError, NotFoundError
 from irdistill.storage.build_cache import open_or_build
 from irdistill.storage.checksums import open_files, read_sealed, write_sealed
 from irdistill.storage.files import digest, fsync_folder, read_json, write_json
 
 BUILDER_VERSION = 4
-"""Raised whenever another collection comes out of the same packages."""
+"""Increased when the same packages give another collection."""
 
 SPLITS = ("train", "dev", "test")
 PACKAGE_DOCUMENTS = 600
-"""How many documents of each package other than Python are taken, chosen by hash of their names."""
+"""Documents of each package other than Python, chosen by a hash of their names."""
 
 MAX_RELEVANT = 8
-"""A summary shared by more documents than this is generic and asks nothing."""
+"""A summary of more documents than this is generic and not used as a query."""
 
 _POLL_SECONDS = 0.5
 MAX_SECONDS = 600
@@ -55,8 +56,13 @@ HOWTO_FILE = "pydocs-howto.jsonl"
 
 @dataclass(frozen=True)
 class Pydocs:
-    """The built collection before it is cut into splits; ``aliases`` maps further names to document
-    ids.
+    """The built collection before it is split.
+
+    Attributes:
+        queries: query id -> text.
+        relevant: query id -> ids of relevant documents.
+        aliases: other qualified names -> document ids.
+        notes: package versions and counts.
     """
 
     corpus: Corpus
@@ -66,9 +72,7 @@ class Pydocs:
     notes: dict[str, Any]
 
     def resolve(self, name: str) -> str | None:
-        """The document id that a qualified name or one of its aliases means, None if there is
-        none.
-        """
+        """The document id of a qualified name or alias; None if there is none."""
         return name if self.corpus.has(name) else self.aliases.get(name)
 
 
@@ -76,12 +80,12 @@ def load_pydocs(id: str, cache: Path) -> Collection:
     """Load ``pydocs/train``, ``pydocs/dev``, ``pydocs/test`` or ``pydocs/howto``.
 
     Raises:
-        IrdistillError: there is no such split, or the packages' documentation could not be
-            gathered.
+        NotFoundError: there is no such split.
+        IrdistillError: the documentation of the packages could not be collected.
     """
     split = id.removeprefix("pydocs").removeprefix("/")
     if split not in (*SPLITS, "howto"):
-        raise IrdistillError(
+        raise NotFoundError(
             f"there is no collection {id!r}; the embedded ones are pydocs/train, pydocs/dev,"
             " pydocs/test and pydocs/howto."
         )
@@ -103,30 +107,24 @@ def load_pydocs(id: str, cache: Path) -> Collection:
 
 
 def split_of(query_id: str) -> str:
-    """The split of a query by hash of its id: 35% train, 10% dev, 55% test, the same on every
-    machine.
+    """The split of a query by a hash of its id: 35% train, 10% dev, 55% test on every machine.
 
-    Test is the largest because a difference of 0.01 in nDCG@10 between two students needs about
-    2000 queries to be seen (the differences by query spread by about 0.13).
+    Test is the largest split because about 2000 queries are needed to detect a difference of 0.01
+    in nDCG@10 (the standard deviation of the differences per query is about 0.13).
     """
     place = xxhash.xxh64_intdigest(query_id.encode()) % 100
     return "train" if place < 35 else "dev" if place < 45 else "test"
 
 
 def open_pydocs(cache: Path) -> Pydocs:
-    """Open the collection for the packages installed now, building it on first use."""
+    """Open the collection of the installed packages; it is built on first use."""
     versions = installed_versions()
     key = digest([BUILDER_VERSION, FORMAT, PACKAGE_DOCUMENTS, versions, sys.platform])
-    result: Pydocs = open_or_build(
-        cache / "pydocs" / key, lambda folder: _build(folder, versions), _open
-    )
-    return result
+    return open_or_build(cache / "pydocs" / key, lambda folder: _build(folder, versions), _open)
 
 
 def installed_versions() -> dict[str, str | None]:
-    """The versions of Python and of the packages documented here, None for those that are
-    missing.
-    """
+    """The versions of Python and of the documented packages; None if a package is missing."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for distribution in DISTRIBUTIONS.values():
         try:
@@ -139,21 +137,22 @@ def installed_versions() -> dict[str, str | None]:
 def read_howto(
     path: Path, built: Pydocs, report: LoadReport
 ) -> tuple[dict[str, Query], dict[str, dict[str, int]]]:
-    """The hand-written questions: ``{"id", "question", "answers": [names]}``, one in a line.
+    """Read the hand-written questions: lines with ``{"id", "question", "answers": [names]}``.
 
-    An answer that this Python does not have is reported, and so is a question left without any,
-    which is dropped.
+    Answers that this Python does not have are reported. Questions without any answer are reported
+    and omitted.
 
     Raises:
-        IrdistillError: the file is missing or a line is broken.
+        NotFoundError: the file does not exist.
+        InputError: a line is broken.
     """
     queries: dict[str, Query] = {}
     judgments: dict[str, dict[str, int]] = {}
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError as error:
-        raise IrdistillError(
-            f"{path} is missing, and pydocs/howto with it; install irdistill again."
+        raise NotFoundError(
+            f"{path} is missing, and pydocs/howto with it. Reinstall irdistill."
         ) from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -163,22 +162,20 @@ def read_howto(
             query = Query(str(entry["id"]), str(entry["question"]).strip())
             answers = [str(answer) for answer in entry["answers"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise IrdistillError(
+            raise InputError(
                 f"line {number} of {path} is broken ({type(error).__name__}: {error}); expected an"
                 ' object with "id", "question" and "answers".'
             ) from error
         if not query.text or query.id in queries:
-            raise IrdistillError(
-                f"line {number} of {path} has an empty question or the id {query.id!r} a "
-                "second time."
+            raise InputError(
+                f"line {number} of {path} has an empty question, or repeats the id {query.id!r}."
             )
-        found = [built.resolve(answer) for answer in answers]
-        for answer, doc_id in zip(answers, found, strict=True):
+        doc_ids = {answer: built.resolve(answer) for answer in answers}
+        for answer, doc_id in doc_ids.items():
             if doc_id is None:
-                report.add(
-                    "answers without document", f"{path.name} line {number} ({query.id}: {answer})"
-                )
-        known = {doc_id: 1 for doc_id in found if doc_id is not None}
+                place = f"{path.name} line {number} ({query.id}: {answer})"
+                report.add("answers without document", place)
+        known = {doc_id: 1 for doc_id in doc_ids.values() if doc_id is not None}
         if not known:
             report.add("questions without answers", f"{path.name} line {number} ({query.id})")
             continue
@@ -199,63 +196,52 @@ def _open(folder: Path) -> Pydocs:
 
 
 def _build(folder: Path, versions: dict[str, str | None]) -> None:
-    gathered = folder / "gathered"
-    gathered.mkdir()
-    _gather(gathered)
-    entries = _sampled(_json_lines(gathered / "entries.jsonl"))
-    names, aliases = _merged(entries)
+    collected = folder / "gathered"
+    collected.mkdir()
+    _run_builder(collected)
+    names, aliases = _merge_names(_sample(_json_lines(collected / "entries.jsonl")))
     by_text = {text_key(docstring): name for name, (_, docstring) in names.items()}
-    for name, key in _json_lines(gathered / "inherited.jsonl"):
+    for name, key in _json_lines(collected / "inherited.jsonl"):
         if key in by_text and name not in names:
             aliases.setdefault(name, by_text[key])
     documents: list[Document] = []
-    asked: dict[str, list[str]] = defaultdict(list)
+    relevant: dict[str, list[str]] = defaultdict(list)
     texts: dict[str, str] = {}
-    for name, (_, docstring) in with_progress(
-        list(names.items()), "documents", "split documentation"
-    ):
+    items = list(names.items())
+    for name, (_, docstring) in with_progress(items, "documents", "split documentation"):
         parts = split_docstring(docstring, name)
         documents.append(Document(name, name, parts.text))
         if parts.summary is not None:
-            asked[normalize_summary(parts.summary)].append(name)
-            texts.setdefault(normalize_summary(parts.summary), parts.summary)
+            key = normalize_summary(parts.summary)
+            relevant[key].append(name)
+            texts.setdefault(key, parts.summary)
     queries = sorted(
-        (f"q:{min(relevant, key=_preference)}", texts[key], relevant)
-        for key, relevant in asked.items()
-        if len(relevant) <= MAX_RELEVANT
+        (f"q:{min(doc_ids, key=_preference)}", texts[key], doc_ids)
+        for key, doc_ids in relevant.items()
+        if len(doc_ids) <= MAX_RELEVANT
     )
     (folder / "corpus").mkdir()
     compile_corpus(documents, folder / "corpus", "pydocs")
     fsync_folder(folder / "corpus")
-    counts: dict[str, int] = defaultdict(int)
-    for package, _ in names.values():
-        counts[package] += 1
-    skipped = read_json(gathered / "skipped.json")
-    write_json(folder / "queries.json", queries)
-    write_json(folder / "aliases.json", dict(sorted(aliases.items())))
-    write_json(
-        folder / "notes.json",
-        {
+    skipped = read_json(collected / "skipped.json")
+    contents = {
+        "queries.json": queries,
+        "aliases.json": dict(sorted(aliases.items())),
+        "notes.json": {
             "versions": versions,
-            "documents": dict(counts),
+            "documents": dict(Counter(package for package, _ in names.values())),
             "missing packages": {name: skipped[name] for name in DISTRIBUTIONS if name in skipped},
             "skipped modules": skipped,
         },
-    )
-    write_sealed(
-        folder / "manifest.json",
-        {"versions": versions},
-        ("queries.json", "aliases.json", "notes.json"),
-    )
-    for path in gathered.iterdir():
-        path.unlink()
-    gathered.rmdir()
+    }
+    for file_name, content in contents.items():
+        write_json(folder / file_name, content)
+    write_sealed(folder / "manifest.json", {"versions": versions}, contents)
+    shutil.rmtree(collected)
 
 
-def _gather(folder: Path) -> None:
-    """Import and read the packages in a process of its own, so that none of it stays in this
-    one.
-    """
+def _run_builder(folder: Path) -> None:
+    """Import and read the packages in another process, so that nothing stays in this one."""
     package_parent = str(Path(__file__).resolve().parents[2])
     environment = {key: value for key, value in os.environ.items() if key != "DISPLAY"} | {
         "PYTHONPATH": os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")])),
@@ -266,32 +252,32 @@ def _gather(folder: Path) -> None:
     }
     command = [sys.executable, "-m", "irdistill.collections.pydocs_build", str(folder.resolve())]
     with (
-        tempfile.TemporaryDirectory() as elsewhere,
+        tempfile.TemporaryDirectory() as scratch,
         subprocess.Popen(
             command,
             env=environment,
-            cwd=elsewhere,
+            cwd=scratch,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         ) as process,
     ):
         try:
-            errors = _watched(process, folder / "steps")
+            errors = _wait(process, folder / "steps")
         except BaseException:
             process.kill()
             raise
     if process.returncode != 0:
-        said = errors.decode("utf-8", "replace").strip().split("\n")[-1]
+        last_line = errors.decode("utf-8", "replace").strip().split("\n")[-1]
         raise IrdistillError(
             "reading the documentation of the installed packages failed (exit"
-            f" {process.returncode}: {said}). Run it by hand to see more: {sys.executable} -m"
+            f" {process.returncode}: {last_line}). Run it by hand to see more: {sys.executable} -m"
             " irdistill.collections.pydocs_build FOLDER"
         )
 
 
-def _watched(process: subprocess.Popen[bytes], steps: Path) -> bytes:
-    """Wait for the process with a progress bar; gives what it wrote to standard error.
+def _wait(process: subprocess.Popen[bytes], steps: Path) -> bytes:
+    """Wait for the process with a progress bar, and return its standard error.
 
     Raises:
         IrdistillError: it takes more than MAX_SECONDS.
@@ -311,35 +297,33 @@ def _watched(process: subprocess.Popen[bytes], steps: Path) -> bytes:
             bar.update((steps.stat().st_size if steps.is_file() else 0) - bar.n)
 
 
-def _sampled(lines: Iterator[Any]) -> dict[str, tuple[str, str]]:
-    """Name -> (package, docstring): all of Python's, and of every package those whose names hash
-    lowest.
+def _sample(lines: Iterator[Any]) -> dict[str, tuple[str, str]]:
+    """Name -> (package, docstring): all of Python, and of each package the names with the lowest
+    hashes.
 
-    The unit of sampling is a docstring, under its preferred name, so that further names of it cost
-    nothing.
+    The unit of sampling is a docstring under its preferred name, so other names of it are free.
     """
-    held: dict[str, tuple[str, str]] = {
+    entries: dict[str, tuple[str, str]] = {
         entry["name"]: (entry["package"], entry["doc"]) for entry in lines
     }
     preferred: dict[str, str] = {}
-    for name in sorted(held, key=_preference):
-        preferred.setdefault(held[name][1], name)
+    for name in sorted(entries, key=_preference):
+        preferred.setdefault(entries[name][1], name)
     chosen: set[str] = set()
     for package in ("python", *DISTRIBUTIONS):
-        names = [name for name in preferred.values() if held[name][0] == package]
+        names = [name for name in preferred.values() if entries[name][0] == package]
         names.sort(key=lambda name: xxhash.xxh64_intdigest(name.encode()))
         chosen.update(
-            held[name][1] for name in (names if package == "python" else names[:PACKAGE_DOCUMENTS])
+            entries[name][1]
+            for name in (names if package == "python" else names[:PACKAGE_DOCUMENTS])
         )
-    return {name: value for name, value in held.items() if value[1] in chosen}
+    return {name: value for name, value in entries.items() if value[1] in chosen}
 
 
-def _merged(
+def _merge_names(
     entries: dict[str, tuple[str, str]],
 ) -> tuple[dict[str, tuple[str, str]], dict[str, str]]:
-    """One name for every text, the preferred one, in sorted order; the others become aliases of
-    it.
-    """
+    """The preferred name of each text, sorted; the other names become aliases."""
     canonical: dict[str, str] = {}
     aliases: dict[str, str] = {}
     for name in sorted(entries, key=_preference):
@@ -353,7 +337,7 @@ def _merged(
 
 
 def _preference(name: str) -> tuple[bool, int, str]:
-    """Python's own names first, then shorter ones, then by alphabet."""
+    """The sort key of names: those of Python first, then by length and alphabet."""
     return name.split(".")[0] in DISTRIBUTIONS, len(name), name
 
 

@@ -1,10 +1,10 @@
-"""Gathering the docstrings of the installed packages; run in a process of its own by ``pydocs.py``.
+"""Collect the docstrings of the installed packages; ``pydocs.py`` runs this in a process.
 
-``python -m irdistill.collections.pydocs_build FOLDER`` writes, all in sorted order:
+``python -m irdistill.collections.pydocs_build FOLDER`` writes, in sorted order:
 ``entries.jsonl``: name, package and docstring of each documented object;
-``inherited.jsonl``: further names of methods, with the ``text_key`` of their docstrings;
+``inherited.jsonl``: other names of methods, with the ``text_key`` of their docstrings;
 ``skipped.json``: the modules that cannot be imported, and why;
-``steps``: a byte for each step that is finished, of `number_of_steps`, for a progress bar.
+``steps``: one byte for each finished step of `number_of_steps`, for a progress bar.
 """
 
 from __future__ import annotations
@@ -23,139 +23,46 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-SKIPPED_MODULES = {
-    "antigravity",
-    "crypt",
-    "distutils",
-    "ensurepip",
-    "genericpath",
-    "idlelib",
-    "lib2to3",
-    "nt",
-    "ntpath",
-    "nturl2path",
-    "opcode",
-    "posix",
-    "posixpath",
-    "pydoc_data",
-    "sre_compile",
-    "sre_constants",
-    "sre_parse",
-    "test",
-    "this",
-    "tkinter",
-    "turtle",
-    "turtledemo",
-    "venv",
-}
-"""Standard library modules that open windows or browsers, are not for users, or come under another
-name.
+_SKIPPED_MODULES = """
+    antigravity crypt distutils ensurepip genericpath idlelib lib2to3 nt ntpath nturl2path
+    opcode posix posixpath pydoc_data sre_compile sre_constants sre_parse test this tkinter
+    turtle turtledemo venv
 """
+SKIPPED_MODULES = set(_SKIPPED_MODULES.split())
+"""Modules that open windows or browsers, are not for users, or exist under another name."""
 
-NAMESPACES = {
-    "numpy": [
-        ".",
-        "linalg",
-        "fft",
-        "random",
-        "ma",
-        "char",
-        "polynomial",
-        "lib.stride_tricks",
-        "testing",
-    ],
-    "pandas": [
-        ".",
-        "api.types",
-        "api.indexers",
-        "tseries.offsets",
-        "testing",
-    ],
-    "torch": [
-        ".",
-        "nn",
-        "nn.functional",
-        "nn.init",
-        "nn.utils",
-        "optim",
-        "optim.lr_scheduler",
-        "utils.data",
-        "linalg",
-        "fft",
-        "special",
-        "distributions",
-        "autograd",
-        "sparse",
-    ],
-    "sklearn": [
-        "base",
-        "calibration",
-        "cluster",
-        "compose",
-        "covariance",
-        "cross_decomposition",
-        "datasets",
-        "decomposition",
-        "discriminant_analysis",
-        "dummy",
-        "ensemble",
-        "feature_extraction",
-        "feature_extraction.text",
-        "feature_selection",
-        "gaussian_process",
-        "impute",
-        "inspection",
-        "isotonic",
-        "kernel_approximation",
-        "linear_model",
-        "manifold",
-        "metrics",
-        "metrics.pairwise",
-        "mixture",
-        "model_selection",
-        "multiclass",
-        "multioutput",
-        "naive_bayes",
-        "neighbors",
-        "neural_network",
-        "pipeline",
-        "preprocessing",
-        "random_projection",
-        "semi_supervised",
-        "svm",
-        "tree",
-        "utils",
-    ],
-    "scipy": [
-        "cluster.hierarchy",
-        "cluster.vq",
-        "constants",
-        "fft",
-        "integrate",
-        "interpolate",
-        "io",
-        "linalg",
-        "ndimage",
-        "optimize",
-        "signal",
-        "sparse",
-        "sparse.csgraph",
-        "sparse.linalg",
-        "spatial",
-        "spatial.distance",
-        "special",
-        "stats",
-    ],
-}
-"""Where the users of a package find its public names ("." is the package); missing ones are
-skipped.
+_NAMESPACES = """
+numpy:
+    . linalg fft random ma char polynomial lib.stride_tricks testing
+pandas:
+    . api.types api.indexers tseries.offsets testing
+torch:
+    . nn nn.functional nn.init nn.utils optim optim.lr_scheduler utils.data linalg fft special
+    distributions autograd sparse
+sklearn:
+    base calibration cluster compose covariance cross_decomposition datasets decomposition
+    discriminant_analysis dummy ensemble feature_extraction feature_extraction.text
+    feature_selection gaussian_process impute inspection isotonic kernel_approximation
+    linear_model manifold metrics metrics.pairwise mixture model_selection multiclass
+    multioutput naive_bayes neighbors neural_network pipeline preprocessing random_projection
+    semi_supervised svm tree utils
+scipy:
+    cluster.hierarchy cluster.vq constants fft integrate interpolate io linalg ndimage
+    optimize signal sparse sparse.csgraph sparse.linalg spatial spatial.distance special stats
 """
+NAMESPACES: dict[str, list[str]] = {}
+"""Package -> namespaces with its public names ("." is the package). Missing ones are skipped."""
+for _word in _NAMESPACES.split():
+    if _word.endswith(":"):
+        NAMESPACES[_word[:-1]] = []
+    else:
+        NAMESPACES[[*NAMESPACES][-1]].append(_word)
 
 DISTRIBUTIONS = {package: package for package in NAMESPACES} | {"sklearn": "scikit-learn"}
 
 
 def gather(folder: Path) -> None:
-    """Write the three files."""
+    """Write the files."""
     skipped: dict[str, str] = {}
     entries: dict[str, tuple[str, str]] = {}
     inherited: dict[str, str] = {}
@@ -186,7 +93,7 @@ def gather(folder: Path) -> None:
 
 
 def number_of_steps() -> int:
-    """Modules of the standard library, without those within others, and namespaces of packages."""
+    """The number of top-level modules of the standard library and of namespaces of packages."""
     return len(_standard_names()) + sum(map(len, NAMESPACES.values()))
 
 
@@ -208,11 +115,10 @@ def _with_submodules(name: str, skipped: dict[str, str]) -> Iterator[str]:
     if module is None:
         return
     yield name
-    for found in sorted(
-        pkgutil.iter_modules(getattr(module, "__path__", [])), key=lambda info: info.name
-    ):
-        if not found.name.startswith("_") and found.name not in {"test", "tests"}:
-            yield from _with_submodules(f"{name}.{found.name}", skipped)
+    submodules = pkgutil.iter_modules(getattr(module, "__path__", []))
+    for info in sorted(submodules, key=lambda info: info.name):
+        if not info.name.startswith("_") and info.name not in {"test", "tests"}:
+            yield from _with_submodules(f"{name}.{info.name}", skipped)
 
 
 def _import(name: str, skipped: dict[str, str]) -> ModuleType | None:
@@ -226,23 +132,25 @@ def _import(name: str, skipped: dict[str, str]) -> ModuleType | None:
 
 
 def _public(module: ModuleType) -> list[str]:
-    """The names a module offers: ``__all__``, else what it defines itself."""
-    offered = getattr(module, "__all__", None)
-    if offered is not None:
+    """The public names of a module: ``__all__``, or else the names that it defines."""
+    exported = getattr(module, "__all__", None)
+    if exported is not None:
         return sorted(
-            {name for name in offered if isinstance(name, str) and not name.startswith("_")}
+            {name for name in exported if isinstance(name, str) and not name.startswith("_")}
         )
-    own = {module.__name__, f"_{module.__name__}"}
+    module_names = {module.__name__, f"_{module.__name__}"}
 
-    def belongs(value: Any) -> bool:
+    def is_defined_here(value: Any) -> bool:
         return (
             module.__name__ == "builtins"
             or type(value).__name__ == "ufunc"
-            or _module_of(value) in own
+            or _module_of(value) in module_names
         )
 
     return sorted(
-        name for name, value in vars(module).items() if not name.startswith("_") and belongs(value)
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and is_defined_here(value)
     )
 
 
@@ -270,7 +178,7 @@ def _members(
             if package != "python" and not _module_of(value).startswith(package):
                 continue
             if package == "torch" and name.endswith(("Tensor", "Storage")) and name != "Tensor":
-                continue  # one class for each number type, with the methods of Tensor
+                continue  # a class for each number type, with the methods of Tensor
             _add(full, package, vars(value).get("__doc__"), entries)
             _methods(value, full, package, entries, inherited)
         elif (
@@ -307,7 +215,7 @@ def _methods(
         ):
             continue
         docstring = getattr(value, "__doc__", None)
-        if docstring == type(value).__doc__:  # it has none of its own
+        if docstring == type(value).__doc__:  # it has none itself
             continue
         if (
             definer is owner
@@ -329,12 +237,12 @@ def _add(name: str, package: str, docstring: Any, entries: dict[str, tuple[str, 
 
 
 def text_key(docstring: str) -> str:
-    """What two docstrings must share to be one document: everything but the spaces."""
+    """The key of a docstring; docstrings that differ only in spaces have the same key."""
     return hashlib.sha256(" ".join(docstring.split()).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def main() -> None:
-    """Gather into the folder named on the command line, with all other output thrown away."""
+    """Write into the folder named on the command line, and discard all other output."""
     warnings.simplefilter("ignore")
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         gather(Path(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""Splitting a docstring into the question it answers (its summary) and the document (the rest)."""
+"""Split a docstring into a question (its summary) and a document (the rest)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _GENERIC = re.compile(
 
 
 class DocstringParts(NamedTuple):
-    """A document's text, and its question where the docstring has a usable one."""
+    """The text of a document, and its question if the docstring has a usable one."""
 
     text: str
     summary: str | None
@@ -46,11 +46,14 @@ class DocstringParts(NamedTuple):
 def split_docstring(docstring: str, name: str) -> DocstringParts:
     """Split a docstring that ``inspect.cleandoc`` has cleaned.
 
-    Signature lines (``pop(k[,d]) -> v, remove ...``) stay in the text without their prose. Where
-    nothing is left but the summary, it stays as text and there is no question.
+    Signature lines (``pop(k[,d]) -> v, remove ...``) stay in the text without their prose. If the
+    docstring has only a summary, this is the text, and there is no question.
 
     Args:
-        name: the qualified name; a summary that only repeats it is no question.
+        name: the qualified name; a summary that only repeats it is not a question.
+
+    >>> split_docstring("Delete a folder and all files.\\n\\nLinks are not followed at all.", "rm")
+    DocstringParts(text='Links are not followed at all.', summary='Delete a folder and all files')
     """
     signatures, prose = _signature_lines(docstring.split("\n"))
     first, rest = _first_paragraph(prose)
@@ -65,7 +68,7 @@ def split_docstring(docstring: str, name: str) -> DocstringParts:
 
 
 def clean_summary(text: str) -> str:
-    """Take reST markup, signatures' leftovers and the final stop out of a sentence."""
+    """Remove reST markup, remains of signatures and the final period from a sentence."""
     text = _ROLE_TITLED.sub(r"\1", text)
     text = _ROLE.sub(lambda match: _target(match[1]), text)
     text = _LINK.sub(r"\1", text)
@@ -79,12 +82,12 @@ def clean_summary(text: str) -> str:
 
 
 def _target(role: str) -> str:
-    """What is shown of a cross reference: ``~a.b`` is ``b``."""
+    """The displayed text of a cross reference: ``~a.b`` is ``b``."""
     return role.rsplit(".", 1)[-1] if role.startswith("~") else role.lstrip("!.")
 
 
 def shorten(text: str) -> str:
-    """Cut a text at the last word that ends within 1500 characters."""
+    """Cut a text after the last word that ends within 1500 characters."""
     text = re.sub(r"\n{3,}", "\n\n", text).strip()
     if len(text) <= TEXT_CHARACTERS:
         return text
@@ -92,14 +95,12 @@ def shorten(text: str) -> str:
 
 
 def normalize_summary(summary: str) -> str:
-    """What decides whether two summaries are the same question."""
+    """The words of a summary; summaries with the same words are the same question."""
     return " ".join(re.findall(r"\w+", summary.lower()))
 
 
 def _signature_lines(lines: list[str]) -> tuple[list[str], list[str]]:
-    """The signature lines a docstring begins with, and its prose; prose after an arrow is kept as
-    prose.
-    """
+    """The signature lines at the start of a docstring, and its prose (also after an arrow)."""
     signatures: list[str] = []
     place = 0
     while place < len(lines):
@@ -113,22 +114,20 @@ def _signature_lines(lines: list[str]) -> tuple[list[str], list[str]]:
         if end is None:
             break
         place = last + 1
-        said = _prose_after(line[end:])
+        sentence = _prose_after(line[end:])
         continued: list[str] = []
         while place < len(lines) and lines[place][:1] == " " and lines[place].strip():
             continued.append(lines[place].strip())
             place += 1
-        if said:
-            signatures.append(line[: len(line) - len(said)].rstrip(" -,:"))
-            return signatures, [said, *continued, *lines[place:]]
+        if sentence:
+            signatures.append(line[: len(line) - len(sentence)].rstrip(" -,:"))
+            return signatures, [sentence, *continued, *lines[place:]]
         signatures.append(" ".join([line, *continued]))
     return signatures, lines[place:]
 
 
 def _last_signature_line(lines: list[str], first: int) -> int:
-    """The line where the parentheses opened by a signature are closed (the first one, if they never
-    are).
-    """
+    """The line where the parentheses of a signature are closed; the first line if they are not."""
     depth = 0
     for place in range(first, min(first + 30, len(lines))):
         depth += lines[place].count("(") - lines[place].count(")")
@@ -138,7 +137,7 @@ def _last_signature_line(lines: list[str], first: int) -> int:
 
 
 def _signature_end(line: str) -> int | None:
-    """Where the call that a line begins with ends, None if it begins with prose."""
+    """The end of the call at the start of a line; None if the line begins with prose."""
     start = _SIGNATURE.match(line)
     if start is None:
         return None
@@ -152,9 +151,7 @@ def _signature_end(line: str) -> int | None:
 
 
 def _prose_after(after: str) -> str:
-    """The sentence in ``-> v, remove the key``, ``-> None -- append`` or ``: the distance``; else
-    nothing.
-    """
+    """The sentence in ``-> v, remove the key``, ``-> None -- append`` or ``: the distance``."""
     after = after.strip()
     dashed = re.search(r"\s--\s+(.+)$" if after.startswith("->") else r"\s--?\s+(.+)$", f" {after}")
     if dashed:

@@ -1,4 +1,4 @@
-"""Recipes: the verbs in order, each stage an artifact on disk."""
+"""Recipes: verbs in order, each stage an artifact on disk."""
 
 from __future__ import annotations
 

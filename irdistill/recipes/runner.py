@@ -1,8 +1,7 @@
-"""Running a recipe: every stage once; stopped at any moment, the same call goes on where it was."""
+"""Run a recipe: every stage once. A stopped run resumes where it stopped."""
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import time
@@ -16,23 +15,25 @@ import psutil
 from irdistill import __version__
 from irdistill.collections.derived import derived_files
 from irdistill.console.progress import describe_kept, note_on_interrupt
-from irdistill.errors import IrdistillError
+from irdistill.errors import DamagedError, IrdistillError, SettingsDifferError
 from irdistill.recipes.recipe import Recipe, Stage, fill
-from irdistill.recipes.summary import write_summary
-from irdistill.recipes.verbs import (
+from irdistill.recipes.stages import (
     COMPARISON,
     RESULT,
-    VERBS,
     WITHOUT_QUERIES,
     RecipeContext,
     artifact,
-    check_arguments,
+    check_stage,
+    run_stage,
+    stage_collections,
 )
+from irdistill.recipes.summary import write_summary
 from irdistill.runs import open_run
 from irdistill.runs.manifest import MANIFEST
 from irdistill.runs.run_files import run_files
 from irdistill.storage.files import (
     differences,
+    file_sha256,
     make_folder,
     read_json_object,
     remove_temporary_files,
@@ -48,186 +49,140 @@ from irdistill.storage.ownership import (
     refuse_foreign_files,
     remove_owned_files,
 )
-from irdistill.storage.plain_data import check_values
 from irdistill.training.training_files import training_file_test
+from irdistill.verbs.user_modules import import_user_modules
 
 logger = logging.getLogger(__name__)
 
-_COLLECTIONS = ("collection", "datasets")
 
-
-def run_recipe(
-    recipe: Recipe,
-    out: str | Path,
-    seed: int = 42,
-    overwrite: bool = False,
-    work: Path | None = None,
-) -> Path:
+def run_recipe(recipe: Recipe, out: str | Path, seed: int = 42, overwrite: bool = False) -> Path:
     """Run all stages that are not done, then write ``report.md`` and ``results.json``.
 
-    A stage is done when its record in ``stages/`` holds its result, and names the same verb,
-    arguments, collections, results of earlier stages and contents of runs made elsewhere; one that
-    has begun goes on if it names the same. Its artifact lies in a folder of its name.
+    A stage is done when its record in ``stages/`` holds its result and names the same verb,
+    arguments, collections, results of earlier stages and contents of runs made elsewhere. Its
+    artifact is in a folder of its name.
 
     Args:
-        overwrite: make anew what was made with other settings, instead of stopping.
-        work: where vectors and indexes are kept; the cache folder where None.
+        overwrite: repeat stages that were run with other settings, instead of stopping.
 
     Returns:
         The folder.
 
     Raises:
-        IrdistillError: a stage is faulty (found before any runs), or was made with other settings.
+        OptionError: a stage has a wrong argument (found before any stage runs).
+        SettingsDifferError: a stage was run with other settings.
     """
     folder = Path(out)
     claim_folder(
         folder,
         recipe_files(recipe),
         "the results of a recipe",
-        lambda name: _recorded_before(folder, name),
+        lambda name: _is_recipe_folder(folder),
     )
     make_folder(folder)
-    kitchen = RecipeContext(seed, work)
+    import_user_modules(recipe.imports)
+    context = RecipeContext(seed)
     for stage in recipe.stages:
-        _check(stage)
-        for name in _collections(stage):
-            kitchen.collection(name, queries=stage.verb not in WITHOUT_QUERIES)
+        check_stage(stage)
+        for name in stage_collections(stage):
+            context.collection(name, queries=stage.verb not in WITHOUT_QUERIES)
     with lock_folder(folder):
         remove_temporary_files(make_folder(folder / "stages"))
-        made: dict[str, str] = {}
-        paths: dict[str, str] = {}
-        for place, stage in enumerate(recipe.stages, 1):
-            paths[stage.name] = artifact(stage.verb, folder / stage.name)
-            inputs = _inputs(stage, kitchen, made, seed)
-            found = _recorded(folder, stage, inputs, overwrite)
-            if found is None:
-                logger.info("[%d/%d] %s: %s", place, len(recipe.stages), stage.name, stage.verb)
-                record = folder / "stages" / f"{stage.name}.json"
-                write_json(
-                    record, {"inputs": inputs, "fingerprint": None}
-                )  # begun: what it leaves behind is of these inputs
-                with note_on_interrupt(
-                    partial(describe_kept, place - 1, len(recipe.stages), f"stages of {folder}")
-                ):
-                    found = _run(folder, stage, fill(stage.arguments, paths), kitchen)
-                write_json(record, {"inputs": inputs, "fingerprint": found})
+        fingerprints: dict[str, str] = {}
+        for number, stage in enumerate(recipe.stages, 1):
+            inputs = _inputs(recipe, stage, context, fingerprints)
+            fingerprint = _recorded(folder, stage, inputs, overwrite)
+            progress = f"[{number}/{len(recipe.stages)}] {stage.name}: "
+            if fingerprint is not None:
+                logger.info("%sdone already", progress)
             else:
-                logger.info("[%d/%d] %s: done already", place, len(recipe.stages), stage.name)
-            made[stage.name] = found
+                logger.info("%s%s", progress, stage.verb)
+                record = folder / "stages" / f"{stage.name}.json"
+                # recorded before the stage runs: what a crash leaves has these inputs
+                write_json(record, {"inputs": inputs, "fingerprint": None})
+                kept = partial(describe_kept, number - 1, len(recipe.stages), f"stages of {folder}")
+                with note_on_interrupt(kept):
+                    fingerprint = _run(recipe, stage, folder, context)
+                write_json(record, {"inputs": inputs, "fingerprint": fingerprint})
+            fingerprints[stage.name] = fingerprint
         write_summary(recipe, folder, _seconds(folder), _peak_memory())
     return folder
 
 
-def _check(stage: Stage) -> None:
-    """Refuse an unknown verb, an argument too many or too few, and values that can be seen to be
-    wrong.
-    """
-    if stage.verb not in VERBS:
-        raise IrdistillError(
-            f"the stage {stage.name!r} has the verb {stage.verb!r}; one of {', '.join(VERBS)} was"
-            " expected."
-        )
-    try:
-        inspect.signature(VERBS[stage.verb]).bind(None, None, **stage.arguments)
-        check_values(stage.arguments, VERBS[stage.verb], "its arguments", free=True)
-        check_arguments(stage.verb, stage.arguments)
-    except (TypeError, IrdistillError) as error:
-        raise IrdistillError(
-            f"the stage {stage.name!r} ({stage.verb}) cannot run: {error}"
-        ) from error
-
-
-def _collections(stage: Stage) -> list[str]:
-    """Those there are before anything runs; what an earlier stage makes is known by that stage."""
-    datasets = stage.arguments.get("datasets", {})
-    own = [stage.arguments.get(key) for key in ("collection", "dev")]
-    compared = [
-        run["collection"] for run in stage.arguments.get("runs", []) if isinstance(run, dict)
-    ]
-    return [
-        name
-        for name in [*datasets, *(name for name in own if name), *dict.fromkeys(compared)]
-        if "${" not in name
-    ]
-
-
 def _inputs(
-    stage: Stage, kitchen: RecipeContext, made: dict[str, str], seed: int
+    recipe: Recipe, stage: Stage, context: RecipeContext, fingerprints: dict[str, str]
 ) -> dict[str, Any]:
-    """Everything that decides what a stage makes, as JSON."""
+    """Everything that decides the result of a stage, as JSON."""
     runs = {
         text: open_run(text).fingerprint
         for text in stage.texts()
         if (Path(text) / MANIFEST).is_file()
     }  # made elsewhere
-    return json.loads(
-        json.dumps(
-            {
-                "verb": stage.verb,
-                "arguments": stage.arguments,
-                "version": __version__,
-                "seed": seed,
-                "collections": {
-                    name: kitchen.collection(name, queries=False).fingerprint
-                    for name in _collections(stage)
-                },
-                "stages": {name: made[name] for name in stage.needs()},
-            }
-            | ({"runs": runs} if runs else {})
-        )
+    files = {name: file_sha256(Path(name)) for name in recipe.imports if Path(name).is_file()}
+    inputs = {
+        "verb": stage.verb,
+        "arguments": stage.arguments,
+        "version": __version__,
+        "seed": context.seed,
+        "collections": {
+            name: context.collection(name, queries=False).fingerprint
+            for name in stage_collections(stage)
+        },
+        "stages": {name: fingerprints[name] for name in stage.needs()},
+    }
+    more = {"runs": runs, "imports": files}
+    loaded: dict[str, Any] = json.loads(
+        json.dumps(inputs | {key: value for key, value in more.items() if value})
     )
+    return loaded
 
 
 def _recorded(folder: Path, stage: Stage, inputs: dict[str, Any], overwrite: bool) -> str | None:
-    """The fingerprint of what is there, or None where the stage is to be run."""
+    """The fingerprint of a finished stage, or None if the stage must run."""
     record = folder / "stages" / f"{stage.name}.json"
+    place = folder / stage.name
     if not record.exists():
         return None
-    there = read_json_object(record)
-    if not {"inputs", "fingerprint"} <= set(there) or not isinstance(there["inputs"], dict):
-        raise IrdistillError(
-            f"{record} is damaged; delete it and the folder {folder / stage.name}, and run the"
-            " recipe again."
+    recorded = read_json_object(record)
+    if not {"inputs", "fingerprint"} <= set(recorded) or not isinstance(recorded["inputs"], dict):
+        raise DamagedError(
+            record,
+            "is not a record of a stage",
+            f"Delete it and the folder {place}, and run the recipe again.",
         )
-    if there["fingerprint"] is None and not (folder / stage.name).exists():
-        return None  # it failed before it made anything
-    if there["inputs"] == inputs:
-        done = (
-            there["fingerprint"] is not None
-            and Path(artifact(stage.verb, folder / stage.name)).exists()
-        )
-        return str(there["fingerprint"]) if done else None
+    if recorded["fingerprint"] is None and not place.exists():
+        return None  # the stage failed before it wrote anything
+    if recorded["inputs"] == inputs:
+        done = recorded["fingerprint"] is not None and Path(artifact(stage.verb, place)).exists()
+        return str(recorded["fingerprint"]) if done else None
     if not overwrite:
-        raise IrdistillError(
-            f"the stage {stage.name!r} in {folder} was made with other settings:"
-            f" {_changes(there['inputs'], inputs)}. Choose another --out, or give --overwrite to"
-            " make it and what depends on it anew."
+        raise SettingsDifferError(
+            f"the stage {stage.name!r} in {folder} was run with other settings:"
+            f" {_changes(recorded['inputs'], inputs)}. Choose another --out, or give --overwrite to"
+            " repeat it and the stages that depend on it."
         )
-    made = folder / stage.name
     ours = stage_files(folder, stage.name)
-    refuse_foreign_files(made, ours, f"the stage {stage.name!r}")
+    refuse_foreign_files(place, ours, f"the stage {stage.name!r}")
     record.unlink()
-    if made.is_dir():
-        remove_owned_files(made, ours)
+    if place.is_dir():
+        remove_owned_files(place, ours)
     return None
 
 
 def recipe_files(recipe: Recipe) -> list[str]:
-    """The files that a recipe writes beside what its stages make in ways that know their own
-    files.
-    """
-    names = [f"stages/{stage.name}.json" for stage in recipe.stages]
+    """The files of a recipe's folder, except those that the artifacts of stages list themselves."""
+    names = [stage.name for stage in recipe.stages]
     return [
-        *names,
+        *(f"stages/{name}.json" for name in names),
         "journal.jsonl",
         "report.md",
         "results.json",
-        *(f"{stage.name}/{name}" for stage in recipe.stages for name in (RESULT, COMPARISON)),
+        *(f"{name}/{file}" for name in names for file in (RESULT, COMPARISON)),
     ]
 
 
 def stage_files(folder: Path, name: str) -> FileTest:
-    """Whether a file in the folder of a stage is part of what the stage made."""
+    """Whether a file in the folder of a stage belongs to the stage."""
     place = folder / name
     results = {
         key.partition("/")[2] for key in claimed_files(folder) or () if key.startswith(f"{name}/")
@@ -240,27 +195,25 @@ def stage_files(folder: Path, name: str) -> FileTest:
     return lambda file: file in results or run(file) or training(file) or derived(file)
 
 
-def _recorded_before(folder: Path, name: str) -> bool:
-    """Whether a file is part of the results of a recipe that an earlier version ran: there are
-    records of its stages.
-    """
-    return any(
-        is_manifest(path, ("inputs", "fingerprint")) for path in (folder / "stages").glob("*.json")
-    )
+def _is_recipe_folder(folder: Path) -> bool:
+    """Whether a recipe ran here: there are records of its stages."""
+    records = (folder / "stages").glob("*.json")
+    return any(is_manifest(path, ("inputs", "fingerprint")) for path in records)
 
 
-def _changes(there: dict[str, Any], here: dict[str, Any]) -> str:
-    """What differs between the inputs of a stage, at most four settings of it."""
-    lines = differences(there, here)
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """At most four settings in which the inputs of a stage differ."""
+    lines = differences(before, now)
     more = f"; and {len(lines) - 4} more" if len(lines) > 4 else ""
     return "; ".join(line.removeprefix("arguments.") for line in lines[:4]) + more
 
 
-def _run(folder: Path, stage: Stage, arguments: dict[str, Any], kitchen: RecipeContext) -> str:
+def _run(recipe: Recipe, stage: Stage, folder: Path, context: RecipeContext) -> str:
     began = time.monotonic()
+    paths = {other.name: artifact(other.verb, folder / other.name) for other in recipe.stages}
     remove_temporary_files(folder / stage.name)
     try:
-        return VERBS[stage.verb](kitchen, folder / stage.name, **arguments)
+        return run_stage(stage, fill(stage.arguments, paths), folder / stage.name, context)
     finally:
         entry = {
             "stage": stage.name,
@@ -272,7 +225,7 @@ def _run(folder: Path, stage: Stage, arguments: dict[str, Any], kitchen: RecipeC
 
 
 def _seconds(folder: Path) -> dict[str, float]:
-    """Wall time of each stage over all attempts that ended by themselves."""
+    """Wall time of each stage, over all attempts that were not killed."""
     totals: dict[str, float] = {}
     journal = folder / "journal.jsonl"
     for line in journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []:

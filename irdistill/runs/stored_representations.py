@@ -1,16 +1,15 @@
-"""What a teacher made of pairs, queries and documents besides scores: vectors beside a run, read by
-row.
+"""Vectors that a teacher computed for pairs, queries and documents, stored beside a run.
 
-``RUN/representations/`` holds ``manifest.json``, a part for each part of the run, and of
-cross-encoders ``classifier.npy``. A part is whole or absent, as those of the run are. Its file is
-four arrays in numpy's format, one behind the other::
+``RUN/representations/`` holds ``manifest.json``, one part for each part of the run, and for
+cross-encoders ``classifier.npy``. A part is whole or absent, as in the run. Its file is four arrays
+in numpy's format, one after the other::
 
-    owners   (n,) int32    the place of the item's query in the run; -1 for a document by itself
-    rows     (n,) int32    the document's row in the corpus; -1 for a query by itself
+    owners   (n,) int32    number of the item's query in the run; -1 for a document alone
+    rows     (n,) int32    the document's row in the corpus; -1 for a query alone
     ends     (n,) int64    where the item's vectors end
     vectors  (v, D)        float16 or float32
 
-Items are in the order of owner, then row.
+Items are ordered by owner, then row.
 """
 
 from __future__ import annotations
@@ -26,10 +25,18 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 import numpy as np
 
 from irdistill.collections import Collection
-from irdistill.errors import IrdistillError
+from irdistill.errors import (
+    DamagedError,
+    InputError,
+    IrdistillError,
+    NotFoundError,
+    SettingsDifferError,
+    WrongCollectionError,
+)
 from irdistill.runs import parquet
 from irdistill.runs.journal import Journal, check_part
-from irdistill.runs.manifest import MANIFEST, QUERIES, PartEntry
+from irdistill.runs.manifest import MANIFEST, QUERIES, PartEntry, part_name
+from irdistill.runs.store import is_whole
 from irdistill.storage.checksums import FILES, CheckedFile, verify_manifest, write_sealed
 from irdistill.storage.files import (
     atomic_path,
@@ -45,18 +52,16 @@ from irdistill.storage.ownership import is_manifest, no_file, refuse_foreign_fil
 FOLDER = "representations"
 FORMAT, VERSION = "irdistill-representations", 1
 CLASSIFIER = "classifier.npy"
-#: ``pairs``: a vector for each pair; ``vectors``: one for each query and document; ``tokens``: one
-#: for each of their tokens.
 KINDS = ("pairs", "vectors", "tokens")
+"""A vector per pair; per query and document; or per token of queries and documents."""
 Storage = Literal["float16", "float32"]
 _HEADER_BYTES = 4096
 _ADVICE = "Run the command that wrote it again: it writes what is damaged again."
+_NO_VECTORS = np.empty((0, 0), np.float32)
 
 
 class Item(NamedTuple):
-    """What a model made of one pair (query and row), query (row -1) or document (query -1): (v,
-    D).
-    """
+    """The vectors (v, D) of one pair, of a query (row -1) or of a document (owner -1)."""
 
     owner: int
     row: int
@@ -64,13 +69,13 @@ class Item(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class RepresentationPlan:
     """What decides the vectors.
 
     Attributes:
         kind: one of `KINDS`.
-        storage: the type of the numbers.
-        producer, collection, candidates, settings, queries_digest, part_queries: as of the run.
+        storage: ``float16`` or ``float32``.
+        producer, collection, candidates, settings, queries_digest, part_queries: as in the run.
     """
 
     kind: str
@@ -83,20 +88,14 @@ class Plan:
     part_queries: int
 
 
-def _read_manifest(folder: Path) -> tuple[dict[str, Any], Plan, list[PartEntry]]:
-    """The manifest of representations as JSON, its plan, and its parts.
-
-    Raises:
-        IrdistillError: it is damaged or of another format.
-    """
+def _read_manifest(folder: Path) -> tuple[dict[str, Any], RepresentationPlan, list[PartEntry]]:
+    """The manifest of representations as JSON, its plan, and its parts."""
     path = folder / MANIFEST
     data = read_json_object(path)
     if data.get("format") != FORMAT or data.get("version") != VERSION:
-        raise IrdistillError(
-            f"{path} has another format than {FORMAT} {VERSION}; upgrade irdistill."
-        )
+        raise InputError(f"{path} has another format than {FORMAT} {VERSION}; upgrade irdistill.")
     try:
-        plan = Plan(**data["plan"])
+        plan = RepresentationPlan(**data["plan"])
         if plan.kind not in KINDS or type(plan.part_queries) is not int or plan.part_queries < 1:
             raise ValueError(
                 f"its plan has kind {plan.kind!r} and part_queries {plan.part_queries!r}"
@@ -108,23 +107,28 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Any], Plan, list[PartEntry]]
             raise ValueError(f"complete is {data['complete']!r}")
         return data, plan, parts
     except (KeyError, TypeError, ValueError, IrdistillError) as error:
-        raise IrdistillError(
-            f"{path} is damaged ({error!r}); delete {folder} and run the command that wrote it"
-            " again."
+        raise DamagedError(
+            path, f"is damaged ({error!r})", f"Delete {folder} and run the command again."
         ) from error
 
 
 class RepresentationWriter:
-    """Write the parts; for who holds the run's folder. A folder of the same plan is continued.
+    """Writes the parts; the caller must hold the lock of the run's folder.
+
+    A folder of the same plan is resumed.
 
     Args:
         run: the run's folder.
+        plan: what decides the vectors.
+        classifier: (C, D) weight of a cross-encoder's last layer.
 
     Raises:
-        IrdistillError: the run has representations of another plan (the difference is shown).
+        SettingsDifferError: the run has representations of another plan.
     """
 
-    def __init__(self, run: Path, plan: Plan, classifier: np.ndarray | None = None) -> None:
+    def __init__(
+        self, run: Path, plan: RepresentationPlan, classifier: np.ndarray | None = None
+    ) -> None:
         self.folder = run / FOLDER
         if not is_manifest(self.folder / MANIFEST, ("plan", "parts"), format=FORMAT):
             refuse_foreign_files(self.folder, no_file, "representations")
@@ -134,42 +138,35 @@ class RepresentationWriter:
         remove_temporary_files(self.folder)
         done: list[PartEntry] = []
         if (self.folder / MANIFEST).exists():
-            _, there, done = _read_manifest(self.folder)
-            lines = differences(asdict(there), asdict(plan))
+            _, stored, done = _read_manifest(self.folder)
+            lines = differences(asdict(stored), asdict(plan))
             if lines:
-                raise IrdistillError(
+                raise SettingsDifferError(
                     f"{self.folder} holds other representations. What differs: {'; '.join(lines)}."
                     " Choose another --out, or remove this folder; the run's scores stay."
                 )
         else:
             self._write_manifest([], False)
         done += [entry for entry, _ in self._journal.read().values()]
-        self._done = {entry.number: entry for entry in done if self._whole(entry)}
-
-    def _whole(self, entry: PartEntry) -> bool:
-        path = self.folder / entry.name
-        return (
-            path.is_file()
-            and path.stat().st_size == entry.bytes
-            and file_sha256(path) == entry.sha256
-        )
+        self._done = {
+            entry.number: entry for entry in done if is_whole(self.folder / entry.name, entry)
+        }
 
     def __contains__(self, number: int) -> bool:
         return number in self._done
 
     def write(self, number: int, queries: int, items: Sequence[Item]) -> None:
-        """Write one part, whatever the order of its items.
+        """Write one part; its items may have any order.
 
         Raises:
-            IrdistillError: a number does not fit the storage, or the disk is full.
+            InputError: a number is too large for the storage.
         """
         ordered = sorted(items, key=lambda item: item[:2])
-        empty = np.empty((0, 0), np.float32)
-        joined = np.concatenate([item.vectors for item in ordered]) if ordered else empty
+        joined = np.concatenate([item.vectors for item in ordered]) if ordered else _NO_VECTORS
         with np.errstate(over="ignore"):
             vectors = joined.astype(self.plan.storage)
         if not np.isfinite(vectors).all():
-            raise IrdistillError(
+            raise InputError(
                 f"part {number} of {self.folder} has numbers that are not finite in"
                 f" {self.plan.storage}; give --representations float32, or score with --precision"
                 " float32."
@@ -184,7 +181,7 @@ class RepresentationWriter:
         ):
             np.lib.format.write_array(stream, array, version=(1, 0), allow_pickle=False)
         data = stream.getbuffer()
-        name = f"part-{number:05d}.bin"
+        name = part_name(number, ".bin")
         with (
             atomic_path(self.folder / name, sync_folder=False) as temporary,
             open(temporary, "wb") as out,
@@ -212,7 +209,7 @@ class RepresentationWriter:
         if self.classifier is not None:
             with atomic_path(self.folder / CLASSIFIER) as temporary, open(temporary, "wb") as out:
                 np.save(out, self.classifier.astype(np.float32))
-        own = file_sha256(self.folder / CLASSIFIER) if self.classifier is not None else None
+        checksum = file_sha256(self.folder / CLASSIFIER) if self.classifier is not None else None
         write_sealed(
             self.folder / MANIFEST,
             {
@@ -220,7 +217,7 @@ class RepresentationWriter:
                 "version": VERSION,
                 "complete": complete,
                 "plan": asdict(self.plan),
-                "classifier": own,
+                "classifier": checksum,
                 "parts": [asdict(part) for part in parts],
             },
             [part.name for part in parts],
@@ -228,37 +225,40 @@ class RepresentationWriter:
 
 
 class Representations:
-    """The vectors beside a run. Opening reads the manifest and, of retrievers, which documents
-    there are; vectors are read by row.
+    """The vectors beside a run; they are read by row.
+
+    Opening reads the manifest and, for retrievers, which documents have vectors.
+
+    Args:
+        run: the run's folder.
 
     Attributes:
-        plan: what decided them.
-        classifier: (C, D) float32 weight of a cross-encoder's last layer, which its scores were
-            made with; else None.
+        plan: what decides the vectors.
+        classifier: (C, D) float32 weight of a cross-encoder's last layer, with which its scores
+            were computed; else None.
+
+    Raises:
+        NotFoundError: the run has no representations.
+        InputError: they are not finished, or of a later version.
+        DamagedError: they are damaged.
     """
 
     def __init__(self, run: str | Path) -> None:
-        """Open the finished representations of a run's folder.
-
-        Raises:
-            IrdistillError: there are none, they are not finished, damaged, or of a later version.
-        """
         self.run = Path(run)
         self.folder = self.run / FOLDER
         if not (self.folder / MANIFEST).is_file():
-            raise IrdistillError(f"the run {self.run} has no representations.")
+            raise NotFoundError(f"the run {self.run} has no representations.")
         data, self.plan, self.parts = _read_manifest(self.folder)
         if not data["complete"]:
-            raise IrdistillError(
-                f"the representations in {self.folder} are not finished; start the command again,"
-                " it continues."
+            raise InputError(
+                f"the representations in {self.folder} are not finished; run the command again to"
+                " resume."
             )
         for part in self.parts:
             path = self.folder / part.name
             if not path.is_file() or path.stat().st_size != part.bytes:
-                raise IrdistillError(
-                    f"{path} is missing or damaged; the manifest says {part.bytes} bytes. {_ADVICE}"
-                )
+                damage = f"is missing or damaged; the manifest says {part.bytes} bytes"
+                raise DamagedError(path, damage, _ADVICE)
         verify_manifest(self.folder / MANIFEST, data, _ADVICE)
         entries = data.get(FILES, {})
         self._checks = {
@@ -266,16 +266,15 @@ class Representations:
             for name, entry in entries.items()
         }
         if data.get("classifier") and file_sha256(self.folder / CLASSIFIER) != data["classifier"]:
-            raise IrdistillError(f"{self.folder / CLASSIFIER} is damaged. {_ADVICE}")
+            raise DamagedError(self.folder / CLASSIFIER, "is damaged", _ADVICE)
         self.classifier = np.load(self.folder / CLASSIFIER) if data.get("classifier") else None
         ids = parquet.read_ids(self.run / QUERIES)
         if digest(ids) != self.plan.queries_digest:
-            raise IrdistillError(
-                f"{self.run / QUERIES} does not hold the queries that the representations were made"
-                " for."
+            raise WrongCollectionError(
+                f"{self.run / QUERIES} does not hold the queries of the representations."
             )
-        self._places = {query_id: place for place, query_id in enumerate(ids)}
-        self._held = lru_cache(maxsize=64)(self._read)
+        self._positions = {query_id: number for number, query_id in enumerate(ids)}
+        self._part = lru_cache(maxsize=64)(self._read)
         self._documents = self._find_documents() if self.kind != "pairs" else None
 
     @property
@@ -290,16 +289,16 @@ class Representations:
 
     @property
     def dimension(self) -> int:
-        """The length of a vector; 0 where there is none."""
+        """The length of a vector; 0 if there is none."""
         return max(
-            (self._held(number).shape[1] for number in range(min(8, len(self.parts)))), default=0
+            (self._part(number).shape[1] for number in range(min(8, len(self.parts)))), default=0
         )
 
     def check_collection(self, collection: Collection) -> None:
-        """Refuse those of another corpus or other queries; there may be more queries, as of a run.
+        """Check that corpus and queries are those of a collection; there may be more queries.
 
         Raises:
-            IrdistillError: they are.
+            WrongCollectionError: they are not.
         """
         ours, known = collection.describe(), parquet.read_query_fingerprints(self.run / QUERIES)
         wider = all(
@@ -308,78 +307,70 @@ class Representations:
         )
         for part in ("corpus", "queries"):
             if self.plan.collection.get(part) != ours[part] and not (part == "queries" and wider):
-                raise IrdistillError(
+                raise WrongCollectionError(
                     f"{self.folder} was made for the collection {self.plan.collection.get('id')!r}"
                     f" and is used with {collection.id!r}: the fingerprints of the {part} differ"
                     f" ({self.plan.collection.get(part)} there, {ours[part]} here)."
                 )
 
     def pairs(self, query_id: str, rows: np.ndarray) -> list[np.ndarray]:
-        """The vectors (v, D) of a query with each of these documents; v = 0 where there is none."""
+        """The vectors (v, D) of a query with each of these documents; v = 0 if there is none."""
         return self._of_query(query_id, rows)
 
     def query(self, query_id: str) -> np.ndarray:
-        """The vectors (v, D) of a query; v = 0 where there is none."""
+        """The vectors (v, D) of a query; v = 0 if there is none."""
         return self._of_query(query_id, np.array([-1]))[0]
 
     def documents(self, rows: np.ndarray) -> list[np.ndarray]:
-        """The vectors (v, D) of documents; v = 0 where there is none."""
+        """The vectors (v, D) of documents; v = 0 if there is none."""
         if self._documents is None:
-            return [np.empty((0, 0), np.float32) for _ in rows]
-        known, parts, places = self._documents
-        found = np.searchsorted(known, rows)
-        there = [
-            at < len(known) and known[at] == row
-            for at, row in zip(found.tolist(), rows.tolist(), strict=True)
-        ]
+            return [_NO_VECTORS for _ in rows]
+        known, parts, items = self._documents
         return [
-            (
-                self._held(int(parts[at])).vectors(int(places[at]))
-                if own
-                else np.empty((0, 0), np.float32)
-            )
-            for at, own in zip(found.tolist(), there, strict=True)
+            _NO_VECTORS if at is None else self._part(int(parts[at])).vectors(int(items[at]))
+            for at in _find_sorted(known, rows)
         ]
 
     def _of_query(self, query_id: str, rows: np.ndarray) -> list[np.ndarray]:
-        place = self._places.get(query_id)
-        if place is None or place // self.plan.part_queries >= len(self.parts):
-            return [np.empty((0, 0), np.float32) for _ in rows]
-        part = self._held(place // self.plan.part_queries)
-        start, end = np.searchsorted(part.owners, [place, place + 1])
-        own = part.rows[start:end]
-        found = np.searchsorted(own, rows)
+        position = self._positions.get(query_id)
+        if position is None or position // self.plan.part_queries >= len(self.parts):
+            return [_NO_VECTORS for _ in rows]
+        part = self._part(position // self.plan.part_queries)
+        start, end = np.searchsorted(part.owners, [position, position + 1]).tolist()
         return [
-            (
-                part.vectors(int(start + at))
-                if at < len(own) and own[at] == row
-                else np.empty((0, 0), np.float32)
-            )
-            for at, row in zip(found.tolist(), rows.tolist(), strict=True)
+            _NO_VECTORS if at is None else part.vectors(start + at)
+            for at in _find_sorted(part.rows[start:end], rows)
         ]
 
-    def _read(self, number: int) -> _Part:
+    def _read(self, number: int) -> _VectorFile:
         name = self.parts[number].name
-        return _Part(self.folder / name, self._checks.get(name))
+        return _VectorFile(self.folder / name, self._checks.get(name))
 
     def _find_documents(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows of all documents, ascending, the part of each and its place there."""
-        own = [
+        """Rows of all documents, ascending; the part of each, and its number there."""
+        rows = [
             part.rows[: np.searchsorted(part.owners, 0)]
             for part in map(self._read, range(len(self.parts)))
         ]
-        counts = [len(rows) for rows in own]
-        rows = np.concatenate([np.empty(0, np.int32), *own])
-        order = np.argsort(rows, kind="stable")
-        parts = np.repeat(np.arange(len(own), dtype=np.int32), counts)
-        places = np.concatenate(
-            [np.empty(0, np.int32), *(np.arange(count, dtype=np.int32) for count in counts)]
-        )
-        return rows[order], parts[order], places[order]
+        counts = [len(some) for some in rows]
+        joined = np.concatenate([np.empty(0, np.int32), *rows])
+        order = np.argsort(joined, kind="stable")
+        parts = np.repeat(np.arange(len(rows), dtype=np.int32), counts)
+        items = np.arange(len(joined)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return joined[order], parts[order], items[order]
 
 
-class _Part:
-    """One file: its index in memory, its vectors read by item."""
+def _find_sorted(known: np.ndarray, rows: np.ndarray) -> list[int | None]:
+    """Where each of some rows is in ascending ones; None for a row that is not there."""
+    positions = np.searchsorted(known, rows).tolist()
+    return [
+        at if at < len(known) and known[at] == row else None
+        for at, row in zip(positions, rows.tolist(), strict=True)
+    ]
+
+
+class _VectorFile:
+    """One part: its index is in memory, its vectors are read by item."""
 
     def __init__(self, path: Path, checks: CheckedFile | None) -> None:
         self.path, self._checks = path, checks
@@ -404,34 +395,27 @@ class _Part:
             self._checks.check(begin, begin + size)
         return np.frombuffer(stream.read(size), dtype)
 
-    def vectors(self, place: int) -> np.ndarray:
-        """(v, D) of the item at this place, read only."""
-        begin, end = int(self.ends[place - 1]) if place else 0, int(self.ends[place])
-        width = self.shape[1]
+    def vectors(self, item: int) -> np.ndarray:
+        """(v, D) of an item, read only."""
+        begin, end = int(self.ends[item - 1]) if item else 0, int(self.ends[item])
+        row_bytes = self.shape[1] * self.dtype.itemsize
+        first, size = self._start + begin * row_bytes, (end - begin) * row_bytes
         if self._checks is not None:
-            first = self._start + begin * width * self.dtype.itemsize
-            self._checks.check(first, first + (end - begin) * width * self.dtype.itemsize)
-        found = np.fromfile(
-            self.path,
-            self.dtype,
-            (end - begin) * width,
-            offset=self._start + begin * width * self.dtype.itemsize,
-        )
-        return found.reshape(end - begin, width)
+            self._checks.check(first, first + size)
+        values = np.fromfile(self.path, self.dtype, size // self.dtype.itemsize, offset=first)
+        return values.reshape(end - begin, self.shape[1])
 
 
 def verify_representations(run: Path) -> list[str]:
-    """Check every byte of what lies beside a run; one line a problem, none where there are no
-    representations.
-    """
+    """Check every byte of a run's representations; one line per problem."""
     if not (run / FOLDER / MANIFEST).is_file():
         return []
     try:
-        held = Representations(run)
+        stored = Representations(run)
     except IrdistillError as error:
         return [str(error)]
-    damaged = [part for part in held.parts if file_sha256(held.folder / part.name) != part.sha256]
     return [
-        f"{held.folder / part.name}: is damaged: its SHA-256 is not the manifest's"
-        for part in damaged
+        f"{stored.folder / part.name}: is damaged: its SHA-256 is not the manifest's"
+        for part in stored.parts
+        if file_sha256(stored.folder / part.name) != part.sha256
     ]

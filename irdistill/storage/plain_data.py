@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from irdistill.errors import InputError
+from irdistill.errors import InputError, IrdistillError
 
 LARGEST_YAML = 1 << 20
 """Bytes of the largest recipe or card; the largest in irdistill has 12 KB."""
@@ -222,16 +222,45 @@ def check_values(values: Mapping[str, Any], declared: Any, place: str, free: boo
         try:
             _adapter(declared, name).validate_python(value, strict=True)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            inside = "".join(
-                f"[{step!r}]"
-                for step in first["loc"]
-                if isinstance(step, int) or step in _keys(value)
-            )
-            raise InputError(
-                f"{place}: {name}{inside} is {_shown(first['input'])};"
-                f" {_expected(first['msg'])}{_hint(first['input'])}."
-            ) from error
+            raise InputError(f"{place}: {validation_problem(name, value, error)}") from error
+
+
+_WRONG_KEYS = ("missing", "extra_forbidden")
+
+
+def validation_problem(name: str, value: Any, error: Any) -> str:
+    """A sentence for a pydantic ``ValidationError``: what the value is, and what was expected.
+
+    Args:
+        name: what the value is called.
+    """
+    keys = _keys(value)
+
+    def steps(detail: Any) -> list[Any]:
+        return [step for step in detail["loc"] if isinstance(step, int) or step in keys]
+
+    details = error.errors(include_url=False)
+    first = max(details, key=lambda detail: (len(steps(detail)), detail["type"] in _WRONG_KEYS))
+    reason = (first.get("ctx") or {}).get("error")
+    if isinstance(reason, IrdistillError):
+        return str(reason)
+    inside = "".join(f"[{step!r}]" for step in steps(first))
+    if first["type"] == "missing":
+        return (
+            f"{name}{inside} is {_shown(first['input'])}; the key {first['loc'][-1]!r} is missing."
+        )
+    if first["type"] == "extra_forbidden":
+        return f"{name} has a key {first['loc'][-1]!r}, which is not known; leave it out."
+    expected = " or ".join(
+        dict.fromkeys(
+            _expected(detail["msg"])
+            for detail in details
+            if detail["input"] is first["input"] or detail["input"] == first["input"]
+        )
+    )
+    return (
+        f"{name}{inside} is {_shown(first['input'])}; expected {expected}{_hint(first['input'])}."
+    )
 
 
 def _hint(value: Any) -> str:
@@ -249,12 +278,11 @@ def _keys(value: Any) -> set[Any]:
 
 
 def _expected(message: str) -> str:
-    """Pydantic's ``Input should be a valid string`` as ``expected a string``."""
-    return (
-        message.replace("Input should be", "expected")
-        .replace("a valid i", "an i")
-        .replace("a valid ", "a ")
-    )
+    """Pydantic's ``Input should be a valid string`` in our words."""
+    message = message.removeprefix("Input should be ").removeprefix("Value error, expected ")
+    message = re.sub(r"Input is not a valid path.*", "a path", message)
+    message = message.replace("String should match pattern", "text that matches")
+    return message.replace("a valid i", "an i").replace("a valid ", "a ")
 
 
 @cache

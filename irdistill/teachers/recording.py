@@ -17,7 +17,7 @@ from irdistill.console.progress import progress
 from irdistill.errors import ModelError
 from irdistill.modeling.truncation import Truncation, snapshot
 from irdistill.runs import RankedList, Run
-from irdistill.runs.stored_representations import Item, Plan, RepresentationWriter
+from irdistill.runs.stored_representations import Item, RepresentationPlan, RepresentationWriter
 from irdistill.storage.files import digest
 from irdistill.storage.locking import lock_folder
 from irdistill.teachers.part_scoring import (
@@ -165,7 +165,7 @@ class RecordingEngine:
     @cached_property
     def _writer(self) -> RepresentationWriter:
         head = self.teacher.head if isinstance(self.teacher, PooledStateTeacher) else None
-        plan = Plan(
+        plan = RepresentationPlan(
             "pairs" if isinstance(self.teacher, PooledStateTeacher) else self.teacher.states,
             self.options.representations or "float16",
             self.identity,

@@ -300,7 +300,7 @@ class TrainOptions:
         float,
         Field(
             ge=0,
-            description="Weight of a penalty that grows without bound as all weights of a side approach zero.",
+            description="Weight of a penalty that grows as all weights of a side approach zero.",
         ),
     ] = 0.0
 

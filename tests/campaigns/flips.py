@@ -292,7 +292,7 @@ def compiled(folder: Path) -> Use:
 def representations(folder: Path) -> Use:
     from irdistill.runs.stored_representations import (
         Item,
-        Plan,
+        RepresentationPlan,
         Representations,
         RepresentationWriter,
     )
@@ -300,7 +300,9 @@ def representations(folder: Path) -> Use:
     collection, write = _run(folder)
     source = write(folder)
     identity, queries = source.identity, source.manifest.queries_digest
-    plan = Plan("pairs", "float32", identity.producer, identity.collection, None, {}, queries, 2)
+    plan = RepresentationPlan(
+        "pairs", "float32", identity.producer, identity.collection, None, {}, queries, 2
+    )
     draw = np.random.default_rng(2)
     writer = RepresentationWriter(folder, plan, np.ones((1, 16), np.float32))
     for number in range(3):

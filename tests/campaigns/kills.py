@@ -30,15 +30,15 @@ from pathlib import Path
 TIMED = {"journal.jsonl", ".lock", "report.md", "results.json"}
 #: Each verb's command; IN is the folder of what it needs, OUT what it writes.
 VERBS: Mapping[str, str] = {
-    "candidates": "candidates IN/data#train --retriever bm25 --out OUT",
-    "dense candidates": "candidates IN/data#train --retriever IN/model --out OUT",
-    "search": "search IN/data#test --model IN/model --index hnsw --k 10 --out OUT",
+    "retrieve": "retrieve IN/data#train --model bm25 --out OUT",
+    "dense retrieve": "retrieve IN/data#train --model IN/model --out OUT",
+    "retrieve test": "retrieve IN/data#test --model IN/model --index hnsw --k 10 --out OUT",
     "score": (
         "score IN/data#train --candidates IN/bm25 --teacher IN/model --kind retriever"
         " --part-queries 2 --out OUT"
     ),
     "fuse": "fuse IN/bm25 IN/dense --method rrf --out OUT",
-    "mask": "runs mask IN/dense --collection IN/data#train --rule margin=0.1 --out OUT",
+    "mask": "mask IN/data#train IN/dense --rules margin=0.1 --out OUT",
     "merge": "runs merge IN/shard-1 IN/shard-2 --out OUT",
     "import": "runs import IN/bm25.trec --collection IN/data#train --format trec --out OUT",
     "export": "runs export IN/bm25 --format trec --out OUT/run.trec",
@@ -106,8 +106,8 @@ def prepare(inputs: Path, verbs: Iterable[str]) -> None:
     data, model = "IN/data#train", "IN/model"
     shard = f"score {data} --candidates IN/bm25 --teacher {model} --kind retriever --part-queries 2"
     needs = {
-        "bm25": f"candidates {data} --retriever bm25 --out IN/bm25",
-        "dense": f"candidates {data} --retriever {model} --out IN/dense",
+        "bm25": f"retrieve {data} --model bm25 --out IN/bm25",
+        "dense": f"retrieve {data} --model {model} --out IN/dense",
         "scores": (
             f"score {data} --candidates IN/bm25 --teacher {model} --kind retriever --out IN/scores"
         ),

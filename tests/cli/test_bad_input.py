@@ -14,9 +14,6 @@ from typing import Any
 import pytest
 
 from irdistill.cli.main import main
-from tests.cli.test_commands import folder
-
-__all__ = ["folder"]
 
 
 def snapshot(place: Path) -> dict[str, bytes]:
@@ -30,7 +27,7 @@ def snapshot(place: Path) -> dict[str, bytes]:
 
 @pytest.fixture()
 def made(folder: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    assert run("candidates", "set", "--out", "bm25") == 0
+    assert run("retrieve", "set", "--out", "bm25") == 0
     capsys.readouterr()
     return folder
 
@@ -53,7 +50,7 @@ def refused(place: Path, capsys: pytest.CaptureFixture[str], *arguments: str) ->
 
 
 def test_an_unknown_collection(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "nowhere" in refused(made, capsys, "candidates", "nowhere", "--out", "other")
+    assert "nowhere" in refused(made, capsys, "retrieve", "nowhere", "--out", "other")
 
 
 @pytest.mark.parametrize(
@@ -64,13 +61,12 @@ def test_an_unknown_collection(made: Path, capsys: pytest.CaptureFixture[str]) -
         ("report", "bm25", "--out", "a.html", "--documents", "-1"),
         ("report", "bm25", "--out", "a.html", "--queries", "-1"),
         (
-            "score",
+            "estimate",
             "set",
             "--candidates",
             "bm25",
             "--teacher",
             "bm25",
-            "--estimate",
             "--hourly-price",
             "-1",
         ),
@@ -109,7 +105,7 @@ def test_an_unknown_model(made: Path, capsys: pytest.CaptureFixture[str], model:
 def test_qrels_that_name_a_missing_document(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with open(made / "set" / "qrels" / "test.tsv", "a") as stream:
         stream.write("q1\tbirds\t1\n")
-    message = refused(made, capsys, "candidates", "set", "--out", "other")
+    message = refused(made, capsys, "retrieve", "set", "--out", "other")
     assert "line 4 of" in message and "'birds'" in message
 
 
@@ -165,12 +161,12 @@ def test_an_empty_query(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (made / "set" / "queries.jsonl").write_text(
         '{"_id": "q1", "text": " "}\n{"_id": "q2", "text": "swim"}\n'
     )
-    message = refused(made, capsys, "candidates", "set", "--out", "other")
+    message = refused(made, capsys, "retrieve", "set", "--out", "other")
     assert "q1" in message and "line 1" in message
     (made / "set" / "queries.jsonl").write_text(
         '{"_id": "q1", "text": "bark"}\n{"_id": "q2", "text": "swim"}\n'
     )
-    assert "query" in refused(made, capsys, "search", "set", "--model", "bm25", "--query", " ")
+    assert "query" in refused(made, capsys, "search", "set", " ", "--model", "bm25")
 
 
 def test_a_full_disk_and_then_room_again(

@@ -21,11 +21,14 @@ from typing import Any
 import click
 import pytest
 
+from irdistill.cli.commands import checked_options
 from irdistill.cli.main import cli, main
 from irdistill.collections import Collection, Query, Turn
 from irdistill.collections.beir import load_beir
+from irdistill.errors import IrdistillError
 from irdistill.students.exporting import Agreement
 from irdistill.teachers.llm.language_model import Answer, Request
+from irdistill.verbs import load_verb
 from tests.recipes.tiny import beir_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -36,7 +39,10 @@ def commands(
 ) -> Iterator[tuple[str, click.Command]]:
     yield name, command
     if isinstance(command, click.Group):
-        for key, inner in command.commands.items():
+        context = click.Context(command)
+        for key in command.list_commands(context):
+            inner = command.get_command(context, key)
+            assert inner is not None
             yield from commands(inner, f"{name} {key}")
 
 
@@ -119,9 +125,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("irdistill.collections.ir_datasets_reader.load_ir_dataset", small)
     for module in ("rewriting", "generating"):
         monkeypatch.setattr(f"irdistill.queries.{module}.load_writer", lambda card: Writer())
-    from irdistill.training import train
-    from irdistill.training.options import PretrainOptions
     from irdistill.training.pretraining import pretrain
+    from irdistill.training.pretraining_options import PretrainOptions
+    from irdistill.training.trainer import train
 
     def short_train(
         collection: Any,
@@ -149,8 +155,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ) -> Any:
         return pretrain(collection, backbone, out, replace(options, steps=2, batch_size=2), **named)
 
-    monkeypatch.setattr("irdistill.training.train", short_train)
-    monkeypatch.setattr("irdistill.recipes.verbs.train", short_train)
+    monkeypatch.setattr("irdistill.training.trainer.train", short_train)
     monkeypatch.setattr("irdistill.training.pretraining.pretrain", short_pretrain)
 
     def no_export(
@@ -195,7 +200,7 @@ def prepare(line: str, place: Path) -> None:
     out = place / "out"
     if "--weights similarity" in line:
         for name, split in (("a-dev", "dev"), ("b-dev", "dev")):
-            run(f"irdistill candidates pydocs/{split} --out out/{name}-pool")
+            run(f"irdistill retrieve pydocs/{split} --out out/{name}-pool")
             run(
                 f"irdistill score pydocs/{split} --candidates out/{name}-pool --teacher"
                 f" {'bm25' if name[0] == 'a' else 'minilm'} --out out/{name}"
@@ -203,7 +208,9 @@ def prepare(line: str, place: Path) -> None:
         run("irdistill score pydocs/train --candidates out/bm25 --teacher bm25 --out out/a")
         shutil.copytree(out / "minilm", out / "b")
     if line.startswith("irdistill evaluate pydocs/test"):
-        run("irdistill search pydocs/test --model out/student/model --k 20 --out out/student-test")
+        run(
+            "irdistill retrieve pydocs/test --model out/student/model --k 20 --out out/student-test"
+        )
     if line.startswith("irdistill evaluate qrels.tsv"):
         run("irdistill runs export out/bm25-test --format trec --out run.txt.gz")
         shutil.copy(place / "mydocs" / "qrels" / "test.tsv", place / "qrels.tsv")
@@ -222,7 +229,7 @@ def prepare(line: str, place: Path) -> None:
                 f" {number}/2 --part-queries 4 --out out/shard-{number}"
             )
     if line.startswith("irdistill filter") and not (out / "teacher").exists():
-        run("irdistill candidates out/queries#train --out out/queries-bm25")
+        run("irdistill retrieve out/queries#train --out out/queries-bm25")
         run(
             "irdistill score out/queries#train --candidates out/queries-bm25 --teacher bm25 --out"
             " out/teacher"
@@ -233,16 +240,16 @@ def in_order(line: str) -> int:
     """Where a line stands: what makes things comes before what reads them."""
     first = (
         "cards",
-        "candidates",
+        "retrieve pydocs",
         "score",
         "fuse",
         "train",
-        "search pydocs",
+        "search",
         "evaluate",
         "generate",
         "filter",
         "split",
-        "search out",
+        "retrieve out",
     )
     return next(
         (place for place, verb in enumerate(first) if line.startswith(f"irdistill {verb}")),
@@ -301,18 +308,24 @@ PAGES = [
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_commands_of_the_docs_can_be_parsed(page: Path) -> None:
     for line in shell_lines(page.read_text(encoding="utf-8")):
-        words = shlex.split(re.split(r" [|>&;]+ ", line)[0])[1:]
+        shown = re.sub(r"\$\w+", "1", re.split(r" [|>&;]+ ", line)[0])
+        words = shlex.split(shown)[1:]
         if words[0] in ("--version", "--help"):
             continue
         command: click.Command = cli
         name = "irdistill"
         while isinstance(command, click.Group):
             name = words.pop(0)
-            assert name in command.commands, f"{page.name}: {line}"
-            command = command.commands[name]
+            inner = command.get_command(click.Context(command), name)
+            assert inner is not None, f"{page.name}: {line}"
+            command = inner
         try:
-            command.make_context(name, words)
+            context = command.make_context(name, words)
+            verb_name = line.removeprefix("irdistill ").partition(name)[0] + name
+            checked_options(load_verb(verb_name), context.params)
         except click.exceptions.Exit:
             continue  # --help
         except click.ClickException as error:
             raise AssertionError(f"{page.name}: {line}: {error.format_message()}") from error
+        except IrdistillError as error:
+            raise AssertionError(f"{page.name}: {line}: {error}") from error

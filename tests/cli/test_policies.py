@@ -1,6 +1,4 @@
-"""The flags of the policies reach the options of the training, and what cannot be is refused before
-anything is loaded.
-"""
+"""Options of the command line reach the options of the training."""
 
 from __future__ import annotations
 
@@ -8,23 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-import irdistill.collections
-import irdistill.runs
 import irdistill.students
-import irdistill.training
-from irdistill.cli.train import train
-from irdistill.errors import IrdistillError
+import irdistill.training.trainer
+import irdistill.verbs.training_verbs as training_verbs
+from irdistill.cli.main import main
 from irdistill.training.options import TrainOptions
 
-COMMAND = ["made-up", "--backbone", "model", "--loss", "KL", "--out", "out", "--scores", "run"]
+COMMAND = ["train", "set", "--backbone", "model", "--loss", "KL", "--out", "out", "--scores", "run"]
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[TrainOptions]:
-    """The options that trainings would have been given."""
-    found: list[TrainOptions] = []
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainOptions]:
+    """The options that trainings were called with."""
+    calls: list[TrainOptions] = []
 
     def record(
         collection: Any,
@@ -36,16 +31,23 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[TrainOptions]:
         *_: Any,
         **__: Any,
     ) -> Path:
-        found.append(options)
+        calls.append(options)
         return out / "model"
 
-    monkeypatch.setattr(irdistill.collections, "load_collection", lambda name: name)
-    monkeypatch.setattr(irdistill.runs, "open_run", lambda run, collection: run)
+    monkeypatch.setattr(training_verbs, "open_collection", lambda name: name)
+    monkeypatch.setattr(training_verbs, "open_student", lambda model: model)
+    monkeypatch.setattr("irdistill.runs.as_run", lambda run, collection: run)
     monkeypatch.setattr(
-        irdistill.students, "build_student", lambda *given, **settings: given, raising=False
+        irdistill.students, "build_student", lambda *kind, **options: kind, raising=False
     )
-    monkeypatch.setattr(irdistill.training, "train", record, raising=False)
-    return found
+    monkeypatch.setattr(irdistill.training.trainer, "train", record)
+    return calls
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    return int(stop.value.code or 0)
 
 
 @pytest.mark.parametrize(
@@ -87,24 +89,26 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[TrainOptions]:
             "--anti-zero 1 --query-active 8 --document-active 9",
             {"anti_zero": 1, "query_active": 8, "document_active": 9},
         ),
+        (
+            "--precision float32 --weight-decay .01 --gradient-accumulation 2 --no-dropout",
+            {
+                "precision": "float32",
+                "weight_decay": 0.01,
+                "gradient_accumulation": 2,
+                "dropout": False,
+            },
+        ),
     ],
 )
-def test_flags_are_options(flags: str, options: dict[str, Any], asked: list[TrainOptions]) -> None:
-    result = CliRunner().invoke(train, [*COMMAND, *flags.split()], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    assert asked == [TrainOptions(**options)]
-
-
-@pytest.mark.parametrize(
-    ("flags", "match"),
-    [
-        ("--steps 5 --epochs 2", "--steps and --epochs were both given"),
-        ("--curriculum gap --clusters 3", "curriculum and clusters were both given"),
-    ],
-)
-def test_what_does_not_go_together_is_refused(
-    flags: str, match: str, asked: list[TrainOptions]
+def test_flags_are_options(
+    flags: str, options: dict[str, Any], trained: list[TrainOptions]
 ) -> None:
-    with pytest.raises(IrdistillError, match=match):
-        CliRunner().invoke(train, [*COMMAND, *flags.split()], catch_exceptions=False)
-    assert asked == []
+    assert run(*COMMAND, *flags.split()) == 0
+    assert trained == [TrainOptions(**options)]
+
+
+def test_options_that_contradict_are_refused(
+    trained: list[TrainOptions], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*COMMAND, "--curriculum", "gap", "--clusters", "3") == 1
+    assert "clusters" in capsys.readouterr().err and trained == []

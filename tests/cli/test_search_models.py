@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from irdistill.recipes.verbs import VERBS, RecipeContext, check_arguments
+from irdistill.recipes.recipe import Stage
+from irdistill.recipes.stages import RecipeContext, check_stage, run_stage
 from irdistill.runs import open_run
 from irdistill.storage.files import read_json
 from tests.cli.test_commands import run
@@ -51,10 +51,19 @@ def test_a_model_searches_reranks_and_is_measured(
     kind: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = model(kind, folder)
-    assert run("candidates", "set", "--retriever", name, "--depth", "6", "--out", "first") == 0
+    assert run("retrieve", "set", "--model", name, "--k", "6", "--out", "first") == 0
     assert (
         run(
-            "search", "set", "--model", name, "--precision", "float32", "--k", "6", "--out", "found"
+            "retrieve",
+            "set",
+            "--model",
+            name,
+            "--precision",
+            "float32",
+            "--k",
+            "6",
+            "--out",
+            "found",
         )
         == 0
     )
@@ -87,10 +96,9 @@ def test_a_model_searches_reranks_and_is_measured(
         run(
             "search",
             "set",
+            "small dog",
             "--model",
             name,
-            "--query",
-            "small dog",
             "--k",
             "2",
             "--json",
@@ -103,7 +111,7 @@ def test_a_model_searches_reranks_and_is_measured(
     for index in {"dense": ("hnsw",), "late-interaction": ("hnsw", "plaid")}.get(kind, ()):
         assert (
             run(
-                "search",
+                "retrieve",
                 "set",
                 "--model",
                 name,
@@ -120,23 +128,16 @@ def test_a_model_searches_reranks_and_is_measured(
         )
         assert json.loads((folder / "found.json").read_text())["recall of exact search"] >= 0.9
         assert "recall of exact search  " in capsys.readouterr().out
-    assert run("search", "set", "--model", name, "--k", "0", "--out", "nothing") == 1
-    assert "k=0" in capsys.readouterr().err
+    assert run("retrieve", "set", "--model", name, "--k", "0", "--out", "nothing") == 1
+    assert "--k is '0'" in capsys.readouterr().err
 
-    kitchen = RecipeContext(work=folder / "work")
+    context = RecipeContext()
     collection = str(folder / "set")
-    stages = [
-        VERBS[verb](kitchen, folder / verb, collection=collection, **{about: name})
-        for verb, about in (("candidates", "retriever"), ("search", "model"))
-    ]
-    assert all(len(stage) == 16 for stage in stages)
-    VERBS["measure"](
-        kitchen,
-        folder / "measure",
-        collection=collection,
-        systems={kind: name, "bm25": "bm25"},
-        k=5,
-    )
+    retrieve = Stage("retrieve", "retrieve", {"collection": collection, "model": name})
+    assert len(run_stage(retrieve, retrieve.arguments, folder / "retrieve", context)) == 16
+    models = {kind: name, "bm25": "bm25"}
+    measure = Stage("measure", "measure", {"collection": collection, "models": models, "k": 5})
+    run_stage(measure, measure.arguments, folder / "measure", context)
     rows = {row["system"]: row for row in read_json(folder / "measure" / "result.json")["systems"]}
     assert (
         rows[kind]["index_bytes"] > 0 and rows[kind]["layers"] == 2 and rows["bm25"]["layers"] == 0
@@ -151,27 +152,31 @@ def test_a_recipe_trains_a_small_query_encoder_beside_a_frozen_document_tower(
         str(tiny_backbone(folder / "large", layers=2)),
         str(tiny_backbone(folder / "small", layers=1)),
     )
-    held = make_collection()
-    make_run(folder / "scores", held)
-    kitchen = RecipeContext(work=folder / "work")
-    kitchen._collections["tiny"] = held
-    arguments: dict[str, Any] = {
-        "collection": "tiny",
-        "scores": str(folder / "scores"),
-        "loss": "KL(teacher_tau=2)",
-        "student": kind,
-        "backbone": large,
-        "query_backbone": small,
-        "steps": 2,
-        "batch_size": 2,
-        "list_size": 3,
-    }
-    check_arguments("train", arguments)
-    VERBS["train"](kitchen, folder / "out", **arguments)
-    assert VERBS["search"](
-        kitchen, folder / "run", collection="tiny", model=str(folder / "out" / "model"), k=3
+    collection = make_collection()
+    make_run(folder / "scores", collection)
+    context = RecipeContext()
+    context._collections["tiny"] = collection
+    train = Stage(
+        "train",
+        "train",
+        {
+            "collection": "tiny",
+            "scores": str(folder / "scores"),
+            "loss": "KL(teacher_tau=2)",
+            "student": kind,
+            "backbone": large,
+            "query_backbone": small,
+            "steps": 2,
+            "batch_size": 2,
+            "list_size": 3,
+        },
     )
-    assert len(list((folder / "work").iterdir())) == 1, (
-        "training and search share the document vectors"
+    check_stage(train)
+    run_stage(train, train.arguments, folder / "out", context)
+    model = str(folder / "out" / "model")
+    retrieve = Stage("retrieve", "retrieve", {"collection": "tiny", "model": model, "k": 3})
+    assert run_stage(retrieve, retrieve.arguments, folder / "run", context)
+    assert len(list((folder / "cache" / "vectors").iterdir())) == 1, (
+        "training and retrieval share the document vectors"
     )
     assert read_json(folder / "out" / "training.json")["identity"]["document_vectors"] is not None

@@ -46,7 +46,7 @@ def test_every_question_is_a_judged_query(howto: Collection) -> None:
     assert all(howto.qrels[query] for query in howto.queries)
     if JUDGED_ON_THIS_PYTHON:
         assert len(howto.queries) == len(ENTRIES)
-        assert "answers without document" not in howto.report.findings
+        assert "answers without document" not in howto.report.problems
 
 
 def test_answers_resolve_each_to_a_document_of_its_own(built: Pydocs) -> None:

@@ -214,7 +214,7 @@ def test_howto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for text, words in (
         ('{"id": "a"}', r"line 2 of .* is broken \(KeyError: 'question'\)"),
         ('{"id": "a", ', r"line 2 of .* is broken \(JSONDecodeError"),
-        ('{"id": "howto-001", "question": "x", "answers": []}', "line 2 of .* a second time"),
+        ('{"id": "howto-001", "question": "x", "answers": []}', "line 2 of .* or repeats the id"),
     ):
         path.write_text(json.dumps(lines[0]) + "\n" + text + "\n")
         with pytest.raises(IrdistillError, match=words):

@@ -22,7 +22,7 @@ name: small-comparison
 settings: {model: MODEL, train: "DATA#train[:60%]", dev: "DATA#train[60%:]", test: "DATA#test", losses: [infonce, kl],
            rates: [1.0e-3, 1.0e-2], seeds: [1, 2], infonce: 'InfoNCE(tau=0.1, negatives="list")', kl: KL(tau=0.1)}
 stages:
-  - {name: "bm25-${split}", verb: candidates, for: {split: [train, dev, test]}, collection: "${${split}}", depth: 12}
+  - {name: "bm25-${split}", verb: retrieve, for: {split: [train, dev, test]}, collection: "${${split}}", k: 12}
   - {name: teacher, verb: score, collection: "${train}", candidates: "${bm25-train}", teacher: bm25}
   - &cell
     name: "${loss}.r${rate}"
@@ -40,13 +40,13 @@ stages:
     seed: 0
     only_scored: true
     checkpoint_every: 0
-  - {name: "${loss}.r${rate}.dev", verb: search, for: {loss: "${losses}", rate: "${rates}"}, collection: "${dev}",
+  - {name: "${loss}.r${rate}.dev", verb: retrieve, for: {loss: "${losses}", rate: "${rates}"}, collection: "${dev}",
      model: "${${loss}.r${rate}}", k: 10}
   - {name: "${loss}.chosen", verb: choose, for: {loss: "${losses}"}, collection: "${dev}",
      candidates: {for: {rate: "${rates}"}, each: {settings: {learning_rate: "${rate}"}, run: "${${loss}.r${rate}.dev}"}}}
   - {<<: *cell, name: "${loss}.s${seed}", for: {loss: "${losses}", seed: "${seeds}"}, seed: "${seed}", learning_rate: 5.0e-4,
      chosen: "${${loss}.chosen}"}
-  - {name: "${loss}.s${seed}.test", verb: search, for: {loss: "${losses}", seed: "${seeds}"}, collection: "${test}",
+  - {name: "${loss}.s${seed}.test", verb: retrieve, for: {loss: "${losses}", seed: "${seeds}"}, collection: "${test}",
      model: "${${loss}.s${seed}}", k: 10}
   - {name: comparison, verb: compare, runs: {for: {loss: "${losses}", seed: "${seeds}"}, each: {loss: "${loss}", student: dense,
      seed: "${seed}", collection: "${test}", run: "${${loss}.s${seed}.test}"}}}
@@ -66,7 +66,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     model, data = tiny_backbone(folder / "model", layers=2), beir_folder(folder / "data")
     path = folder / "small-comparison.yaml"
     path.write_text(RECIPE.replace("MODEL", str(model)).replace("DATA", str(data)))
-    return path, run_recipe(read_recipe(path), folder / "out", work=folder / "work")
+    return path, run_recipe(read_recipe(path), folder / "out")
 
 
 def training(folder: Path) -> dict[str, object]:
@@ -113,7 +113,7 @@ def test_without_a_grid_the_rate_of_the_stage_is_used(
         "infonce.s1",
         "kl.s1",
     ]
-    out = run_recipe(recipe, tmp_path / "out", work=path.parent / "work")
+    out = run_recipe(recipe, tmp_path / "out")
     assert training(out / "kl.s1")["identity"]["options"]["learning_rate"] == 5e-4  # type: ignore[index]
     assert json.loads((out / "kl.chosen" / "result.json").read_text())["settings"] == {}
 
@@ -121,9 +121,12 @@ def test_without_a_grid_the_rate_of_the_stage_is_used(
 @pytest.mark.parametrize(
     ("stage", "fault"),
     [
-        ("{name: a, verb: compare, runs: [{loss: kl}]}", "loss, student, collection, seed, run"),
+        ("{name: a, verb: compare, runs: [{loss: kl}]}", "the key 'student' is missing"),
         ("{name: a, verb: compare, runs: {for: {x: [1]}, each: 3}}", r"runs\[0\] is 3"),
-        ("{name: a, verb: choose, collection: x, candidates: [{run: y}]}", "settings, run"),
+        (
+            "{name: a, verb: choose, collection: x, candidates: [{run: y}]}",
+            "the key 'settings' is missing",
+        ),
         (
             (
                 "{name: a, verb: choose, collection: x, candidates: [{run: y, settings:"
@@ -136,7 +139,7 @@ def test_without_a_grid_the_rate_of_the_stage_is_used(
             "LK",
         ),
         ("{name: a, verb: compare, measure: nDGC, runs: []}", "nDGC"),
-        ("{name: a, verb: compare, level: 2, runs: []}", "the level of the tests is 2"),
+        ("{name: a, verb: compare, level: 2, runs: []}", "level is 2"),
     ],
 )
 def test_a_faulty_stage_stops_before_anything_runs(tmp_path: Path, stage: str, fault: str) -> None:

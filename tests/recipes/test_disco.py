@@ -16,7 +16,7 @@ from irdistill.collections import load_collection
 from irdistill.recipes import read_recipe, run_recipe
 from tests.training.tiny import make_backbone
 
-TINY = ("depth=5", "list_size=6", "batch_size=2", "steps=2")
+TINY = ("k=5", "list_size=6", "batch_size=2", "steps=2")
 
 
 def conversations(folder: Path, shift: int) -> Path:
@@ -66,7 +66,7 @@ def test_disco_within_a_domain(sets: tuple[Path, Path], tmp_path: Path) -> None:
     recipe = read_recipe("recipes/disco.yaml", changes)
     loss = {stage.arguments["loss"] for stage in recipe.stages if stage.verb == "train"}
     assert loss == {"0.99*KL(tau=0.05, teacher_tau=0.3) + 0.01*InfoNCE(tau=0.05)"}
-    folder = run_recipe(recipe, tmp_path / "out", 1, False, tmp_path / "work")
+    folder = run_recipe(recipe, tmp_path / "out", 1, False)
     rows = json.loads((folder / "results.json").read_text())["rows"]
     assert [row["system"] for row in rows[::2]] == [
         "last turn",
@@ -89,13 +89,13 @@ def test_disco_within_a_domain(sets: tuple[Path, Path], tmp_path: Path) -> None:
         check_texts(folder / f"history-{fold}-test")
     report = (folder / "report.md").read_text()
     assert (
-        f'irdistill search "{folder}/history-4-test#4-test" --model {folder}/student-4/model'
-        ' --query "a question of your own"' in report
+        f'irdistill search "{folder}/history-4-test#4-test" "a question of your own" --model {folder}/student-4/model'
+        in report
     )
     before = {
         path: path.read_bytes() for path in folder.glob("student-*/model/**/*") if path.is_file()
     }
-    run_recipe(recipe, folder, 1, False, tmp_path / "work")
+    run_recipe(recipe, folder, 1, False)
     assert before and all(path.read_bytes() == content for path, content in before.items())
 
 
@@ -106,7 +106,6 @@ def test_disco_in_another_domain(sets: tuple[Path, Path], tmp_path: Path) -> Non
         tmp_path / "out",
         1,
         False,
-        tmp_path / "work",
     )
     rows = json.loads((folder / "results.json").read_text())["rows"]
     assert [row["system"] for row in rows[::2]] == [
@@ -135,7 +134,7 @@ def test_a_stage_with_the_name_of_a_setting_is_refused(tmp_path: Path) -> None:
 
     path = tmp_path / "recipe.yaml"
     path.write_text(
-        "settings: {bm25: x}\nstages: [{name: bm25, verb: candidates, collection: set}]\n"
+        "settings: {bm25: x}\nstages: [{name: bm25, verb: retrieve, collection: set}]\n"
     )
     with pytest.raises(
         IrdistillError, match=r"the stage .bm25. of recipe\.yaml has the name of a setting"

@@ -4,7 +4,6 @@ paper names, and their figures.
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import shlex
@@ -21,9 +20,9 @@ from irdistill.errors import IrdistillError
 from irdistill.losses import parse_loss
 from irdistill.recipes import read_recipe, run_recipe
 from irdistill.recipes.recipe import Recipe
-from irdistill.recipes.verbs import VERBS
 from irdistill.runs import RankedList, open_run, write_run
 from irdistill.storage.files import read_json
+from irdistill.verbs import load_verb
 from tests.recipes.tiny import pydocs_folder
 from tests.students.tiny import tiny_backbone
 
@@ -55,7 +54,7 @@ def tiny(name: str, place: Path, *changes: str) -> Recipe:
 
 def ran(recipe: Recipe, place: Path) -> Path:
     """The folder of a run, made once."""
-    return run_recipe(recipe, place / recipe.name, work=place / "work")
+    return run_recipe(recipe, place / recipe.name)
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +78,10 @@ def rank_distillm(place: Path) -> tuple[Recipe, Path]:
         "rank-distillm",
         place,
         f"backbone={place}/model",
-        f"train-retriever={place}/model",
+        f"train-model={place}/model",
         "contrastive-steps=2",
         "listwise-steps=2",
-        "train-depth=12",
+        "train-k=12",
         "listwise-list=12",
     )
     return recipe, ran(recipe, place)
@@ -98,7 +97,7 @@ def cprd(place: Path) -> tuple[Recipe, Path]:
         "steps=3",
         "batch_size=4",
         "list_size=6",
-        "depth=12",
+        "k=12",
     )
     return recipe, ran(recipe, place)
 
@@ -179,7 +178,7 @@ def test_margin_mse_teaches_four_architectures_on_triples(margin_mse: tuple[Reci
                 and one["options"]["positives"]
                 and one["options"]["only_scored"]
             )
-            [loss] = parse_loss(one["loss"]).plain
+            [loss] = parse_loss(one["loss"]).basic_losses
             assert type(loss).__name__ == ("RankNet" if signal == "labels" else "MarginMSE")
             assert one["scores"] == [
                 open_run(
@@ -242,7 +241,7 @@ def test_rank_distillm_has_two_stages(rank_distillm: tuple[Recipe, Path]) -> Non
         ("contrastive-adrmse", "ADRMSE"),
     ):
         found = trained(out, stage)
-        [term] = parse_loss(found["loss"]).plain
+        [term] = parse_loss(found["loss"]).basic_losses
         assert (
             type(term).__name__ == loss
             and term.needs == {"order"}
@@ -286,10 +285,10 @@ def test_orders_that_others_made_take_the_place_of_the_teachers(
             "rank-distillm",
             place,
             f"backbone={place}/model",
-            f"train-retriever={place}/model",
+            f"train-model={place}/model",
             "contrastive-steps=2",
             "listwise-steps=2",
-            "train-depth=12",
+            "train-k=12",
             "listwise-list=12",
             "teachers=[]",
             "mixtures=[]",
@@ -298,11 +297,11 @@ def test_orders_that_others_made_take_the_place_of_the_teachers(
         if reverse:
             with pytest.raises(
                 IrdistillError,
-                match=r"'contrastive-ranknet'.*made with other settings.*orders: other contents",
+                match=r"'contrastive-ranknet'.*run with other settings.*orders: other contents",
             ):
-                run_recipe(recipe, place / "others", work=place / "work")
+                run_recipe(recipe, place / "others")
         else:
-            out = run_recipe(recipe, place / "others", work=place / "work")
+            out = run_recipe(recipe, place / "others")
             assert not any(
                 stage.verb == "fuse" for stage in recipe.stages
             ) and "teacher" not in figures(out)
@@ -322,7 +321,7 @@ def test_cprd_has_its_controls_on_the_same_lists(cprd: tuple[Recipe, Path]) -> N
     }
     found = {stage: trained(out, stage) for stage in expected}
     for stage, names in expected.items():
-        terms = parse_loss(found[stage]["loss"]).plain
+        terms = parse_loss(found[stage]["loss"]).basic_losses
         assert [type(term).__name__ for term in terms] == names
         assert getattr(terms[0], "valid", None) == {"whole": "all", "cprd": "score>0"}.get(stage)
         assert found[stage]["scores"] == [open_run(out / "fused").fingerprint]
@@ -348,11 +347,11 @@ def test_cprd_goes_on_with_the_same_bytes(cprd: tuple[Recipe, Path], place: Path
 @pytest.mark.parametrize(
     ("name", "verbs", "loss"),
     [
-        ("margin-mse", {"candidates", "train", "score", "evaluate"}, "MarginMSE"),
-        ("rank-distillm", {"candidates", "train", "score", "evaluate"}, "ADRMSE"),
+        ("margin-mse", {"retrieve", "train", "score", "evaluate"}, "MarginMSE"),
+        ("rank-distillm", {"retrieve", "train", "score", "evaluate"}, "ADRMSE"),
         (
             "cprd",
-            {"candidates", "score", "train", "search", "evaluate"},
+            {"retrieve", "score", "train", "evaluate"},
             'CPRD(tau=0.05, valid="score>0") + InfoNCE(tau=0.05)',
         ),
     ],
@@ -378,7 +377,7 @@ def test_the_settings_of_the_original_fit_the_recipe(name: str, verbs: set[str],
     )
     assert {stage.verb for stage in recipe.stages} == verbs
     for stage in recipe.stages:
-        inspect.signature(VERBS[stage.verb]).bind(None, None, **stage.arguments)
+        load_verb(stage.verb).check(stage.arguments, strict=True)
         if stage.verb == "train":
             parse_loss(stage.arguments["loss"])
             assert "msmarco-passage/train" in stage.arguments["collection"]

@@ -57,10 +57,10 @@ def test_a_recipe_may_search_with_queries_it_has_made(folder: Path, tmp_path: Pa
             {"name": "queries", "verb": "generate", "collection": "${source}", "held_out": 0.3},
             {
                 "name": "bm25",
-                "verb": "candidates",
+                "verb": "retrieve",
                 "collection": "${queries}#train",
-                "retriever": "bm25",
-                "depth": 5,
+                "model": "bm25",
+                "k": 5,
             },
             {
                 "name": "good",
@@ -78,14 +78,14 @@ def test_a_recipe_may_search_with_queries_it_has_made(folder: Path, tmp_path: Pa
             },
             {
                 "name": "found-human",
-                "verb": "search",
+                "verb": "retrieve",
                 "collection": "${human}",
                 "model": "bm25",
                 "k": 5,
             },
             {
                 "name": "found-history",
-                "verb": "search",
+                "verb": "retrieve",
                 "collection": "${laid-out}",
                 "model": "bm25",
                 "k": 5,

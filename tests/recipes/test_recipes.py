@@ -23,7 +23,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from irdistill.recipes import read_recipe, run_recipe
-run_recipe(read_recipe(sys.argv[1]), "out", work=Path("work"))
+run_recipe(read_recipe(sys.argv[1]), "out")
 """
 
 
@@ -90,7 +90,7 @@ def test_every_stage_leaves_its_artifact(made: tuple[Path, Path]) -> None:
 def test_a_second_run_does_nothing_again(made: tuple[Path, Path]) -> None:
     path, out = made
     before, journal = artifacts(out), (out / "journal.jsonl").read_bytes()
-    run_recipe(read_recipe(path), out, work=out.parent / "work")
+    run_recipe(read_recipe(path), out)
     assert artifacts(out) == before
     assert (out / "journal.jsonl").read_bytes() == journal
 
@@ -99,7 +99,7 @@ def test_other_settings_are_refused_and_nothing_is_touched(made: tuple[Path, Pat
     path, out = made
     before = artifacts(out)
     with pytest.raises(IrdistillError, match=r"'labels'.*steps: 24 there, 7 here"):
-        run_recipe(read_recipe(path, ["steps=7"]), out, work=out.parent / "work")
+        run_recipe(read_recipe(path, ["steps=7"]), out)
     assert artifacts(out) == before
 
 
@@ -107,11 +107,11 @@ def test_overwrite_makes_anew_what_depends_on_it_and_no_more(
     made: tuple[Path, Path], tmp_path: Path
 ) -> None:
     path, _ = made
-    out, work = tmp_path / "out", path.parent / "work"
-    run_recipe(read_recipe(path), out, work=work)
+    out = tmp_path / "out"
+    run_recipe(read_recipe(path), out)
     scores = (out / "teacher-train" / "manifest.json").stat().st_mtime_ns
     figures = (out / "figures" / "result.json").read_bytes()
-    run_recipe(read_recipe(path, ["steps=12"]), out, work=work, overwrite=True)
+    run_recipe(read_recipe(path, ["steps=12"]), out, overwrite=True)
     assert (out / "teacher-train" / "manifest.json").stat().st_mtime_ns == scores
     assert (
         json.loads((out / "labels" / "training.json").read_text())["identity"]["options"]["steps"]
@@ -124,16 +124,16 @@ def test_a_stage_that_was_killed_is_of_the_settings_it_began_with(
     made: tuple[Path, Path], tmp_path: Path
 ) -> None:
     path, whole = made
-    out, work = tmp_path / "out", path.parent / "work"
+    out = tmp_path / "out"
     shutil.copytree(whole, out)
     record = out / "stages" / "labels.json"
     begun = json.loads(record.read_text()) | {"fingerprint": None}
     record.write_text(json.dumps(begun))
     with pytest.raises(
-        IrdistillError, match=r"'labels'.*made with other settings: steps: 24 there, 12 here"
+        IrdistillError, match=r"'labels'.*run with other settings: steps: 24 there, 12 here"
     ):
-        run_recipe(read_recipe(path, ["steps=12"]), out, work=work)
-    run_recipe(read_recipe(path, ["steps=12"]), out, work=work, overwrite=True)
+        run_recipe(read_recipe(path, ["steps=12"]), out)
+    run_recipe(read_recipe(path, ["steps=12"]), out, overwrite=True)
     assert (
         json.loads((out / "labels" / "training.json").read_text())["identity"]["options"]["steps"]
         == 12
@@ -141,7 +141,7 @@ def test_a_stage_that_was_killed_is_of_the_settings_it_began_with(
     # one that left nothing behind, as a setting was wrong, needs no --overwrite
     shutil.rmtree(out / "labels")
     record.write_text(json.dumps(begun))
-    run_recipe(read_recipe(path, ["steps=12"]), out, work=work)
+    run_recipe(read_recipe(path, ["steps=12"]), out)
     assert json.loads(record.read_text())["fingerprint"] is not None
 
 
@@ -189,14 +189,14 @@ def write(path: Path, text: str) -> Path:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("name: x", "stages a list"),
+        ("name: x", "has no stages"),
         ("stages: [", "not readable as YAML"),
         ("stages: [{name: a}]", "no verb"),
         ("stages: [{name: A/b, verb: fuse}]", "cannot be a folder"),
         ("stages: [{name: a, verb: fuse, runs: ['${b}']}]", "refers to 'b'"),
-        ("stages: [{name: a, verb: fuse}, {name: a, verb: fuse}]", "twice"),
+        ("stages: [{name: a, verb: fuse}, {name: a, verb: fuse}]", "defined twice"),
         ("stages: [{name: a, verb: fuse, for: [x]}]", "for: must be"),
-        ("recipes: {}\nstages: []", "the keys"),
+        ("recipes: {}\nstages: []", "no setting 'recipes'"),
     ],
 )
 def test_a_faulty_recipe_stops(tmp_path: Path, text: str, fault: str) -> None:
@@ -229,15 +229,15 @@ def test_a_faulty_recipe_stops(tmp_path: Path, text: str, fault: str) -> None:
             "step",
         ),
         ("{name: a, verb: evaluate, datasets: {}, measures: nDGC}", "nDGC"),
-        ("{name: a, verb: candidates, collection: ./absent}", "absent"),
+        ("{name: a, verb: retrieve, collection: ./absent}", "absent"),
         ("{name: a, verb: fuse, runs: [x]}", "1 run to fuse; at least two"),
-        ("{name: a, verb: fuse, runs: [x, y], method: average}", "method 'average'"),
-        ("{name: a, verb: fuse, runs: [x, y], missing: zero}", "missing 'zero'"),
+        ("{name: a, verb: fuse, runs: [x, y], method: average}", "method is 'average'"),
+        ("{name: a, verb: fuse, runs: [x, y], missing: zero}", "missing is 'zero'"),
         ("{name: a, verb: fuse, runs: [x, y], weights: [1]}", "weights"),
         ("{name: a, verb: fuse, runs: [x, y], tau: 0}", "the temperature 0"),
         ("{name: a, verb: evaluate, datasets: {}}", "names no run to measure"),
         (
-            "{name: a, verb: evaluate, datasets: {x: {a: r, b: s}}, compare: {a: c}}",
+            "{name: a, verb: evaluate, datasets: {x: {a: r, b: s}}, baseline: {a: c}}",
             "'a' cannot be compared with 'c'",
         ),
     ],
@@ -269,11 +269,11 @@ def test_a_setting_may_refer_to_another(tmp_path: Path) -> None:
     recipe = read_recipe(
         write(
             tmp_path / "r.yaml",
-            "settings: {depth: 3, half: '${depth}'}\n"
-            "stages: [{name: s, verb: candidates, collection: c, depth: '${half}'}]",
+            "settings: {k: 3, half: '${k}'}\n"
+            "stages: [{name: s, verb: retrieve, collection: c, k: '${half}'}]",
         )
     )
-    assert recipe.stages[0].arguments["depth"] == 3
+    assert recipe.stages[0].arguments["k"] == 3
 
 
 def test_every_recipe_that_comes_with_the_package_can_be_read() -> None:
@@ -329,15 +329,15 @@ def test_every_recipe_that_comes_with_the_package_can_be_read() -> None:
             "aliases multiply",
         ),
         ("stages: &s [*s]", "refers to itself"),
-        ("name: [x]\nstages: []", "the name of the recipe"),
-        ("settings: [x]\nstages: []", "the settings"),
+        ("name: [x]\nstages: []", "name is ['x']"),
+        ("settings: [x]\nstages: []", "settings is ['x']"),
         ("stages: [{name: s, verb: fuse, runs: x}]", "runs is 'x'"),
         ("stages: [{name: s, verb: [fuse]}]", "the name of a verb"),
         ("stages: [{name: s, verb: fuse, runs: [1]}]", "runs[0] is 1"),
-        ("stages: [{name: s, verb: candidates, collection: [x]}]", "collection is ['x']"),
-        ("stages: [{name: s, verb: candidates, collection: pydocs/test, depth: 0}]", "depth is 0"),
+        ("stages: [{name: s, verb: retrieve, collection: [x]}]", "collection is ['x']"),
+        ("stages: [{name: s, verb: retrieve, collection: pydocs/test, k: 0}]", "k is 0"),
         ("stages: [{name: s, verb: evaluate, datasets: [x]}]", "datasets is ['x']"),
-        ("stages: [x]", "no name or no verb"),
+        ("stages: [x]", "stages[0] is 'x'"),
     ],
 )
 def test_a_recipe_without_end_or_with_wrong_types_stops(

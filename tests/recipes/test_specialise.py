@@ -12,11 +12,17 @@ from typing import Any
 import pytest
 import yaml
 
-from irdistill.cli.specialise import minutes
 from irdistill.errors import IrdistillError
 from irdistill.recipes import read_recipe
-from irdistill.recipes import specialization as module
-from irdistill.recipes.specialization import Plan, Specialisation, plan, recipe, specialise, verdict
+from irdistill.recipes import specialising as module
+from irdistill.recipes.specialise_options import SpecialiseOptions, parse_minutes
+from irdistill.recipes.specialising import (
+    Budget,
+    measure_budget,
+    specialise_model,
+    specialise_recipe,
+    verdict_lines,
+)
 from irdistill.training.term_vector_fitting import fit_term_vectors
 from tests.training.tiny import make_backbone
 
@@ -45,8 +51,8 @@ def collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def given(tmp_path: Path, **settings: Any) -> Specialisation:
-    return Specialisation(str(tmp_path / "model"), depth=5, batch_size=4, list_size=4, **settings)
+def small_options(**settings: Any) -> SpecialiseOptions:
+    return SpecialiseOptions(k=5, batch_size=4, list_size=4, **settings)
 
 
 def test_it_ends_with_a_table_and_goes_on_with_the_same_plan(
@@ -54,10 +60,11 @@ def test_it_ends_with_a_table_and_goes_on_with_the_same_plan(
 ) -> None:
     monkeypatch.setattr(module, "_LEAST_STEPS", 3)
     monkeypatch.setattr(module, "_rate", lambda *_: 0.5)
-    asked = given(tmp_path, minutes=1.0, control=True, rules=("first=3",))
-    folder = specialise(str(collection), asked, tmp_path / "out", work=tmp_path / "work")
-    told = json.loads((folder / "plan.json").read_text())
-    assert told["plan"]["steps"] == 3 and told["plan"]["queries_per_second"] == 0.5
+    model = str(tmp_path / "model")
+    options = small_options(time=1.0, control=True, rules=("first=3",))
+    folder = specialise_model(str(collection), model, tmp_path / "out", options).folder
+    kept = json.loads((folder / "plan.json").read_text())
+    assert kept["budget"]["steps"] == 3 and kept["budget"]["queries_per_second"] == 0.5
     rows = json.loads((folder / "results.json").read_text())["rows"]
     assert {row["dataset"] for row in rows} == {str(collection), str(folder / "queries") + "#dev"}
     assert [row["system"] for row in rows[::2]][:6] == [
@@ -83,13 +90,13 @@ def test_it_ends_with_a_table_and_goes_on_with_the_same_plan(
             *folder.glob("*/manifest.json"),
         ]
     }
-    monkeypatch.setattr(module, "plan", lambda *_: pytest.fail("the plan is there already"))
-    specialise(str(collection), asked, tmp_path / "out", work=tmp_path / "work")
+    monkeypatch.setattr(module, "measure_budget", lambda *_: pytest.fail("the budget is kept"))
+    specialise_model(str(collection), model, tmp_path / "out", options)
     assert {path: path.read_bytes() for path in before} == before
     with pytest.raises(
-        IrdistillError, match=r"begun with other settings \(minutes: 1.0 there, 2.0 here"
+        IrdistillError, match=r"started with other settings \(time: 1.0 there, 2.0 here"
     ):
-        specialise(str(collection), replace(asked, minutes=2.0), tmp_path / "out")
+        specialise_model(str(collection), model, tmp_path / "out", replace(options, time=2.0))
 
 
 def test_the_plan_shares_out_the_time(
@@ -97,29 +104,34 @@ def test_the_plan_shares_out_the_time(
 ) -> None:
     from irdistill.collections import load_collection
 
-    held = load_collection(collection)
+    loaded = load_collection(collection)
     rates = {"document": 1.0, "query": 10.0}
     monkeypatch.setattr(module, "_rate", lambda student, texts, side: rates[side])
-    found = plan(held, given(tmp_path, minutes=10.0))
+    model = str(tmp_path / "model")
+    budget = measure_budget(loaded, model, small_options(time=10.0))
     # 588 s are left; 15% of them make 882 queries, more than the passages have; 60% allow 294
     # steps, 12 epochs 180
-    assert found == Plan(None, 4, 180, 1.0, 10.0)
-    assert plan(held, given(tmp_path, minutes=10.0, control=True)).steps == 147  # half of 294
-    fitted = fit_term_vectors(held, given(tmp_path).model, tmp_path / "fitted", tmp_path / "work")
+    assert budget == Budget(None, 4, 180, 1.0, 10.0)
+    assert (
+        measure_budget(loaded, model, small_options(time=10.0, control=True)).steps == 147
+    )  # half of 294
+    fitted = fit_term_vectors(loaded, model, tmp_path / "fitted", tmp_path / "work")
     with pytest.raises(
         IrdistillError, match="has a query tower already"
     ):  # before anything is made
-        plan(held, replace(given(tmp_path), model=str(tmp_path / "fitted" / "model")))
+        measure_budget(loaded, str(tmp_path / "fitted" / "model"), small_options())
     assert not fitted.learns("document")
     rates["document"] = 0.1
     with pytest.raises(IrdistillError, match="alone takes about 2 of 2 minutes"):
-        plan(held, given(tmp_path, minutes=2.0))
+        measure_budget(loaded, model, small_options(time=2.0))
 
 
 def test_a_recipe_for_a_teacher_with_a_card_and_no_judgments(tmp_path: Path) -> None:
-    asked = given(tmp_path, teacher="minilm", llm="smollm2-pointwise")
+    options = small_options(teacher="minilm", llm="smollm2-pointwise")
     path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe("set", False, asked, Plan(100, 2, 50, 1, 1))))
+    path.write_text(
+        yaml.safe_dump(specialise_recipe("set", "model", False, options, Budget(100, 2, 50, 1, 1)))
+    )
     stages = {stage.name: stage for stage in read_recipe(path).stages}
     assert stages["queries"].arguments["kinds"] == ["title", "sentence", "questions", "keywords"]
     assert stages["queries"].arguments["llm"] == "smollm2-pointwise"
@@ -144,15 +156,17 @@ def test_a_recipe_for_a_teacher_with_a_card_and_no_judgments(tmp_path: Path) -> 
 
 def test_the_fused_teacher_needs_term_vectors_alone(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe("set", True, given(tmp_path), Plan(100, 2, 50, 1, 1))))
+    path.write_text(
+        yaml.safe_dump(
+            specialise_recipe("set", "model", True, small_options(), Budget(100, 2, 50, 1, 1))
+        )
+    )
     stages = {stage.name: stage for stage in read_recipe(path).stages}
     assert (
         not {stage.verb for stage in stages.values()} & {"train"} and "teacher-train" not in stages
     )
     assert stages["figures"].arguments["datasets"]["set"]["after"] == "${terms-real}"
-    assert (
-        given(tmp_path, refine=True).trainings == 1 and given(tmp_path, control=True).trainings == 2
-    )
+    assert small_options(refine=True).trainings == 1 and small_options(control=True).trainings == 2
 
 
 @pytest.mark.parametrize(
@@ -162,10 +176,10 @@ def test_the_fused_teacher_needs_term_vectors_alone(tmp_path: Path) -> None:
             0.56,
             0.01,
             0.6,
-            "0.5000 before, 0.5600 now (+0.0600, 60% of what the teacher is ahead). It helped",
+            "0.5000 before, 0.5600 now (+0.0600, 60% of the teacher's lead). It helped",
         ),
-        (0.44, 0.01, 0.6, "(-0.0600, -60% of what the teacher is ahead). It did harm"),
-        (0.51, 0.2, 0.6, "It cannot be told whether it helped (corrected p = 0.2000, 30 queries)"),
+        (0.44, 0.01, 0.6, "(-0.0600, -60% of the teacher's lead). It did harm"),
+        (0.51, 0.2, 0.6, "Whether it helped is not significant (corrected p = 0.2000, 30 queries)"),
         (
             0.51,
             0.2,
@@ -194,12 +208,18 @@ def test_the_verdict_is_what_the_figures_say(
         row("after", after, p_holm=p, difference=after - 0.5),
         row("after", 0.9, measure="R@100"),
     ]
-    [line] = verdict(rows)
+    [line] = verdict_lines(rows)
     assert words in line and "the judged queries of set" in line
 
 
 def test_durations() -> None:
-    assert [minutes(text) for text in ("90s", "20m", "2h", "5", "1.5 h")] == [1.5, 20, 120, 5, 90]
+    assert [parse_minutes(text) for text in ("90s", "20m", "2h", "5", "1.5 h")] == [
+        1.5,
+        20,
+        120,
+        5,
+        90,
+    ]
     for text in ("", "soon", "-3m", "3d"):
         with pytest.raises(IrdistillError, match="cannot be read"):
-            minutes(text)
+            parse_minutes(text)

@@ -25,7 +25,7 @@ name: stages
 description: Warm up on labels, then distil, then search with the student for harder lists and distil again.
 settings: {data: DATA, model: MODEL}
 stages:
-  - {name: candidates, verb: candidates, collection: "${data}#train", depth: 8}
+  - {name: candidates, verb: retrieve, collection: "${data}#train", k: 8}
   - {name: teacher, verb: score, collection: "${data}#train", candidates: "${candidates}", teacher: bm25}
   - &stage {name: warm-up, verb: train, collection: "${data}#train", scores: "${teacher}", student: KIND, SETTINGS
      loss: 'InfoNCE(negatives="list")', backbone: "${model}", steps: 3, batch_size: 2, list_size: 4, learning_rate: 0.01}
@@ -33,7 +33,7 @@ stages:
      backbone: "${warm-up}", steps: 3, batch_size: 2, list_size: 4, learning_rate: 0.001, schedule: cosine, floor: 0.1}
 MORE"""
 MINED = """
-  - {name: hard, verb: search, collection: "${data}#train", model: "${distilled}", k: 8}
+  - {name: hard, verb: retrieve, collection: "${data}#train", model: "${distilled}", k: 8}
   - {name: hard-teacher, verb: score, collection: "${data}#train", candidates: "${hard}", teacher: bm25}
   - {name: again, verb: train, collection: "${data}#train", scores: "${hard-teacher}", loss: KL(teacher_tau=4),
      backbone: "${distilled}", epochs: 1, batch_size: 2, list_size: 4, learning_rate: 0.001}
@@ -56,7 +56,7 @@ def test_a_stage_goes_on_from_the_student_of_the_one_before(kind: str, tmp_path:
     )
     path = tmp_path / "stages.yaml"
     path.write_text(text.replace("DATA", str(data)).replace("MODEL", str(model)))
-    out = run_recipe(read_recipe(path), tmp_path / "out", work=tmp_path / "work")
+    out = run_recipe(read_recipe(path), tmp_path / "out")
     stages = ["warm-up", "distilled", *(["again"] if kind == "dense" else [])]
     for before, after in pairwise(stages):
         first, then = (

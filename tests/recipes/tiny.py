@@ -12,30 +12,30 @@ from tests.students.tiny import WORDS, tiny_backbone
 RECIPE = """
 name: small
 description: Every verb once, on made-up texts.
-settings: {model: MODEL, data: DATA, steps: 24, depth: 10}
+settings: {model: MODEL, data: DATA, steps: 24, k: 10}
 stages:
-  - {name: "bm25-${split}", verb: candidates, for: {split: [train, test]}, collection: "${data}#${split}", depth: "${depth}"}
-  - {name: "dense-${split}", verb: candidates, for: {split: [train, test]}, collection: "${data}#${split}", retriever: "${model}",
-     depth: "${depth}"}
+  - {name: "bm25-${split}", verb: retrieve, for: {split: [train, test]}, collection: "${data}#${split}", k: "${k}"}
+  - {name: "dense-${split}", verb: retrieve, for: {split: [train, test]}, collection: "${data}#${split}", model: "${model}",
+     k: "${k}"}
   - {name: "pool-${split}", verb: fuse, for: {split: [train, test]}, runs: ["${bm25-${split}}", "${dense-${split}}"], method: rrf}
   - {name: "${teacher}-scores-${split}", verb: score, for: {teacher: [one, two], split: [train, test]},
      collection: "${data}#${split}", candidates: "${pool-${split}}", teacher: "${${teacher}}"}
   - {name: "teacher-${split}", verb: fuse, for: {split: [train, test]}, runs: ["${one-scores-${split}}", "${two-scores-${split}}"]}
   - {name: audit, verb: audit, collection: "${data}#train", first_stage: "${bm25-train}",
-     teachers: {one: "${one-scores-train}", fused: "${teacher-train}"}}
+     runs: {one: "${one-scores-train}", fused: "${teacher-train}"}}
   - {name: "${loss}", verb: train, for: {loss: [labels, distilled]}, collection: "${data}#train", scores: "${teacher-train}",
      loss: "${${loss}-loss}", backbone: "${model}", query_layers: 1, steps: "${steps}", batch_size: 4, list_size: 4,
      checkpoint_every: 2}
-  - {name: "${loss}-test", verb: search, for: {loss: [labels, distilled]}, collection: "${data}#test", model: "${${loss}}", k: 10,
+  - {name: "${loss}-test", verb: retrieve, for: {loss: [labels, distilled]}, collection: "${data}#test", model: "${${loss}}", k: 10,
      index: hnsw}
   - name: figures
     verb: evaluate
     measures: nDCG@10 RR@10
-    compare: {distilled: labels}
+    baseline: {distilled: labels}
     datasets:
       "${data}#test": {BM25: "${bm25-test}", teacher: "${teacher-test}", labels: "${labels-test}", distilled: "${distilled-test}"}
   - {name: costs, verb: measure, collection: "${data}#test", queries: 4, k: 5,
-     systems: {BM25: bm25, teacher: [bm25, "${model}"], distilled: "${distilled}"}}
+     models: {BM25: bm25, teacher: [bm25, "${model}"], distilled: "${distilled}"}}
 """
 
 
@@ -70,8 +70,8 @@ def small_recipe(folder: Path) -> Path:
     model, data = tiny_backbone(folder / "model", layers=2), beir_folder(folder / "data")
     text = RECIPE.replace("MODEL", str(model)).replace("DATA", str(data))
     text = text.replace(
-        "depth: 10}\nstages",
-        f"depth: 10, one: bm25, two: {model}, labels-loss: InfoNCE(tau=0.05),\n"
+        "k: 10}\nstages",
+        f"k: 10, one: bm25, two: {model}, labels-loss: InfoNCE(tau=0.05),\n"
         "  distilled-loss: KL(tau=0.05) + 0.5*InfoNCE(tau=0.05)}\nstages",
     )
     path = folder / "small.yaml"

@@ -15,7 +15,6 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from irdistill.cli.main import cli
-from irdistill.cli.options import settings
 from irdistill.errors import IrdistillError
 from irdistill.students import build_student
 from tests.students.tiny import tiny_backbone
@@ -98,30 +97,6 @@ def test_what_is_refused(wrong: dict[str, object], message: str, backbone: str) 
         build_student("dense", backbone, device="cpu", **wrong)
 
 
-def test_settings_are_read_as_in_recipes() -> None:
-    given = (
-        "pooling=cls",
-        "query_prompt=query: ",
-        "document_prompt=passage:",
-        "lora_rank=16",
-        "lora_targets=[query, value]",
-        "lora_merge=false",
-        "instruction=a=b",
-    )
-    assert settings(given, "--student-option") == {
-        "pooling": "cls",
-        "query_prompt": "query: ",
-        "document_prompt": "passage:",
-        "lora_rank": 16,
-        "lora_targets": ["query", "value"],
-        "lora_merge": False,
-        "instruction": "a=b",
-    }
-    for wrong in (("pooling",), ("=cls",), ("a=1", "a=2"), ("a=[",), ("layers=2",)):
-        with pytest.raises(IrdistillError, match="--student-option"):
-            settings(wrong, "--student-option", ("layers",))
-
-
 def test_a_setting_that_the_student_has_not_is_refused_before_anything_is_loaded() -> None:
     command = [
         "train",
@@ -136,9 +111,9 @@ def test_a_setting_that_the_student_has_not_is_refused_before_anything_is_loaded
         "KL",
         "--out",
         "out",
-        "--student-option",
-        "pooling=cls",
+        "--pooling",
+        "cls",
     ]
     result = CliRunner().invoke(cli, command)
     assert isinstance(result.exception, IrdistillError)
-    assert "a sparse student takes no pooling='cls'" in str(result.exception)
+    assert "a sparse student has no option pooling='cls'" in str(result.exception)

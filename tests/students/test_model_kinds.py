@@ -18,8 +18,8 @@ from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.efficiency import measure_efficiency
 from irdistill.evaluation.suite_runs import BenchmarkSystem
-from irdistill.recipes.verbs import VERBS as RECIPE_VERBS
-from irdistill.recipes.verbs import RecipeContext, check_arguments
+from irdistill.recipes.recipe import Stage
+from irdistill.recipes.stages import RecipeContext, check_stage, run_stage
 from irdistill.runs import open_run
 from irdistill.search import RetrieveOptions, retrieve
 from irdistill.students import CrossEncoderStudent, SparseStudent, build_student, load_student
@@ -124,32 +124,20 @@ def test_the_kind_reaches_search_teachers_cards_recipes_and_timing(
 
 @needs_splade
 def test_the_kind_of_a_recipe_stage(beir: str, tmp_path: Path) -> None:
-    check_arguments("search", {"collection": beir, "model": MODEL, "kind": "sparse"})
-    with pytest.raises(IrdistillError, match="kind: splade is unknown"):
-        check_arguments("search", {"collection": beir, "model": MODEL, "kind": "splade"})
-    kitchen = RecipeContext(work=tmp_path / "work")
-    for verb, name in (("search", "model"), ("candidates", "retriever")):
-        RECIPE_VERBS[verb](kitchen, tmp_path / verb, beir, MODEL, 3, kind="sparse")
-        assert open_run(tmp_path / verb).identity.producer["kind"] == "sparse", name
+    arguments = {"collection": beir, "model": MODEL, "k": 3, "kind": "sparse"}
+    stage = Stage("found", "retrieve", arguments)
+    check_stage(stage)
+    with pytest.raises(IrdistillError, match="kind is 'splade'"):
+        check_stage(Stage("found", "retrieve", {**arguments, "kind": "splade"}))
+    run_stage(stage, arguments, tmp_path / "found", RecipeContext())
+    assert open_run(tmp_path / "found").identity.producer["kind"] == "sparse"
 
 
 @needs_splade
 @pytest.mark.parametrize(
     "words",
     [
-        [
-            "candidates",
-            "BEIR",
-            "--retriever",
-            MODEL,
-            "--depth",
-            "2",
-            "--kind",
-            "sparse",
-            "--out",
-            "OUT",
-        ],
-        ["search", "BEIR", "--model", MODEL, "--k", "2", "--kind", "sparse", "--out", "OUT"],
+        ["retrieve", "BEIR", "--model", MODEL, "--k", "2", "--kind", "sparse", "--out", "OUT"],
         [
             "score",
             "BEIR",
@@ -171,7 +159,7 @@ def test_the_option_of_the_command_line(
     given = {"BEIR": beir, "OUT": str(tmp_path / "out"), "RUN": str(tmp_path / "run")}
     if "RUN" in words:
         bm25 = CliRunner().invoke(
-            cli, ["candidates", beir, "--out", given["RUN"]], catch_exceptions=False
+            cli, ["retrieve", beir, "--out", given["RUN"]], catch_exceptions=False
         )
         assert bm25.exit_code == 0
     result = CliRunner().invoke(
@@ -185,10 +173,10 @@ def test_the_option_of_the_command_line(
 @pytest.mark.parametrize(
     "command",
     [
-        "candidates",
+        "retrieve",
         "search",
         "score",
-        "train",
+        "terms",
         "benchmark",
         "export",
         "specialise",

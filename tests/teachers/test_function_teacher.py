@@ -15,7 +15,8 @@ import pytest
 from irdistill.cli.main import main
 from irdistill.collections import Collection, load_collection
 from irdistill.errors import IrdistillError, ModelError, NotFoundError, OptionError
-from irdistill.recipes.verbs import VERBS, RecipeContext
+from irdistill.recipes.recipe import Stage
+from irdistill.recipes.stages import RecipeContext, run_stage
 from irdistill.runs import MemoryRun, RankedList, Run, RunIdentity, open_run
 from irdistill.search import retrieve
 from irdistill.teachers import (
@@ -290,6 +291,12 @@ def test_the_command_line_and_recipes_take_a_function(
     with pytest.raises(SystemExit) as stop:
         main([*words, "--out", "run", "--trust-remote-code"])
     assert not stop.value.code
-    stage = {"collection": f"{folder}#test", "candidates": "first", "teacher": f"{module}:overlap"}
-    VERBS["score"](RecipeContext(), tmp_path / "stage", **stage, trust_remote_code=True)
+    arguments = {
+        "collection": f"{folder}#test",
+        "candidates": "first",
+        "teacher": f"{module}:overlap",
+        "trust_remote_code": True,
+    }
+    stage = Stage("stage", "score", arguments)
+    run_stage(stage, arguments, tmp_path / "stage", RecipeContext())
     assert open_run(tmp_path / "stage").fingerprint == open_run(tmp_path / "run").fingerprint

@@ -19,7 +19,7 @@ from irdistill.runs import MemoryRun, RankedList, RunIdentity, verify
 from irdistill.runs.stored_representations import (
     FOLDER,
     Item,
-    Plan,
+    RepresentationPlan,
     Representations,
     RepresentationWriter,
 )
@@ -298,7 +298,7 @@ def test_other_representations_are_not_mixed(
     other = Collection.from_dicts("other", {"d0": "w1"}, {"q0": "w2"}, {})
     with pytest.raises(IrdistillError, match="fingerprints of the corpus differ"):
         Representations(tmp_path / "run").check_collection(other)
-    plan = Plan("pairs", "float16", {}, {}, None, {}, "0", 64)
+    plan = RepresentationPlan("pairs", "float16", {}, {}, None, {}, "0", 64)
     writer = RepresentationWriter(tmp_path, plan)
     with pytest.raises(
         IrdistillError, match="not finite in float16; give --representations float32"

@@ -21,8 +21,8 @@ from irdistill.errors import IrdistillError
 from irdistill.recipes import read_recipe, run_recipe
 from irdistill.students import build_student
 from irdistill.training import pretraining as module
-from irdistill.training.options import PretrainOptions
 from irdistill.training.pretraining import pretrain
+from irdistill.training.pretraining_options import PretrainOptions
 from tests.recipes.tiny import beir_folder
 from tests.students.tiny import tiny_backbone
 from tests.training.test_train import digests

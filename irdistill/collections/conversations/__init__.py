@@ -1,7 +1,6 @@
-"""Conversations in the layouts they are published in: QReCC, TopiOCQA, MTRAG, TREC CAsT and TREC
-iKAT.
+"""Conversations as published: QReCC, TopiOCQA, MTRAG, TREC CAsT and TREC iKAT.
 
-No layout gives a question its rewrite, its answer or a later turn as text or history.
+The text and the history of a question never contain its rewrite, its answer or a later turn.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from irdistill.collections.judgment_checks import (
 )
 from irdistill.collections.load_report import LoadReport
 from irdistill.collections.qrels import Qrels
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError, NotFoundError
 
 __all__ = ["LAYOUTS", "layout_of", "load_conversations"]
 
@@ -34,16 +33,16 @@ LAYOUTS = (QRECC, TOPIOCQA, MTRAG, IKAT, CAST)
 
 
 def layout_of(folder: Path) -> ConversationLayout | None:
-    """The layout that a folder's files have, told by their names.
+    """The layout of a folder, detected from its file names; None if it has none of them.
 
     Raises:
-        IrdistillError: it has files of several.
+        InputError: it has files of several layouts.
     """
     fitting = [layout for layout in LAYOUTS if layout.splits(folder)]
     if len(fitting) > 1:
-        raise IrdistillError(
-            f"{folder} holds files of {' and '.join(layout.name for layout in fitting)}; give each"
-            " a folder of its own, or name the one that is meant."
+        raise InputError(
+            f"{folder} holds files of {' and '.join(layout.name for layout in fitting)}. Put each"
+            " into a separate folder, and give the name of that folder."
         )
     return fitting[0] if fitting else None
 
@@ -59,23 +58,24 @@ def load_conversations(
     """Load a split of published conversations over their passages.
 
     Args:
-        split: as the layout calls it; None means its first.
+        split: the publisher's name of the split; None means the first one.
         open_corpus: opens the corpus of another collection by its id, which ``corpus.txt`` may
             name.
 
     Raises:
-        IrdistillError: there is no such split, a file is missing or broken, or judgments name
-            passages that are not there and no ``stats.json`` says that this is so.
+        NotFoundError: there is no such split, or a file is missing.
+        InputError: a file is broken, or judgments name passages that do not exist and no
+            ``stats.json`` declares it.
     """
     splits = layout.splits(folder)
     if split is not None and split not in splits:
-        raise IrdistillError(
+        raise NotFoundError(
             f"{folder} has no {split!r} of {layout.name}; it has {', '.join(splits)}: write"
             f" {folder}#{splits[0]}. More is published at {layout.home}."
         )
     if split is None and layout is MTRAG and len(splits) > 1:
-        raise IrdistillError(
-            f"{folder} has {len(splits)} domains of {layout.name}, each over its own passages:"
+        raise InputError(
+            f"{folder} has {len(splits)} domains of {layout.name}, each over its passages:"
             f" write {' or '.join(f'{folder}#{domain}' for domain in splits)}."
         )
     chosen = split or splits[0]
@@ -92,22 +92,27 @@ def load_conversations(
         return opened[0]
 
     report = LoadReport()
-    asked = layout.read(folder, chosen, report, corpus)
+    parsed = layout.read(folder, chosen, report, corpus)
     report.documents = len(corpus())
     report.add_stored(corpus().problems)
-    if asked.judgments is None:
+    if parsed.judgments is None:
         report.add("no judgments", f"{folder} (they are published at {layout.home})")
-        report.queries = len(asked.queries)
-        return Collection(id, corpus(), asked.queries, Qrels({}), report)
+        report.queries = len(parsed.queries)
+        return Collection(id, corpus(), parsed.queries, Qrels({}), report)
     judgments = check_judgments(
-        asked.judgments,
+        parsed.judgments,
         corpus(),
-        asked.queries,
-        asked.source,
+        parsed.queries,
+        parsed.source,
         read_stats(folder),
         report,
-        asked.unit,
+        parsed.unit,
     )
     return judged_collection(
-        id, corpus(), asked.queries, drop_line_numbers(judgments), report, f"{layout.name} {chosen}"
+        id,
+        corpus(),
+        parsed.queries,
+        drop_line_numbers(judgments),
+        report,
+        f"{layout.name} {chosen}",
     )

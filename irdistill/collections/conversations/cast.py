@@ -1,6 +1,4 @@
-"""TREC CAsT 2019 to 2022, as https://github.com/daltonj/treccastweb publishes it: topics in JSON,
-judgments of TREC.
-"""
+"""TREC CAsT 2019 to 2022 of https://github.com/daltonj/treccastweb: JSON topics and TREC qrels."""
 
 from __future__ import annotations
 
@@ -19,16 +17,20 @@ from irdistill.collections.conversations.published_files import (
     required_field,
     single_file,
     text_or_empty,
+    with_qrels_file,
 )
 from irdistill.collections.corpus import Corpus
-from irdistill.collections.judgments import numbered_judgments
 from irdistill.collections.load_report import LoadReport
 from irdistill.collections.text_lines import numbered_lines
 
 
 class _Year(NamedTuple):
-    """The files of a year: topics, the best first; qrels; rewrites or automatic topics where they
-    stand apart.
+    """The files of a year.
+
+    Attributes:
+        topics: the preferred file first.
+        rewrites: the file of the rewrites, if they are not in the topics.
+        automatic: the file of the automatic topics, if it names the answers.
     """
 
     topics: tuple[str, ...]
@@ -74,14 +76,12 @@ def _splits(folder: Path) -> list[str]:
 def _read(
     folder: Path, split: str, report: LoadReport, corpus: Callable[[], Corpus]
 ) -> ParsedSplit:
-    """Questions ``TOPIC_TURN``. What the system answered to earlier turns is in the history as each
-    year has it:
+    """Questions ``TOPIC_TURN``, with the history as each year has it.
 
-    2019 has no answers. 2020 names a passage of the corpus: the one of the automatic topics, which
-        systems were allowed to see,
-    and that of the manual topics only where these lie in the folder alone. 2021 gives the passage,
-    2022 a written response, along the branch of the tree that leads to the question. A person's
-    rewrite is taken before an automatic one.
+    2019 has no answers. 2020 names a passage of the corpus as the answer: that of the automatic
+    topics, which systems were allowed to see, or that of the manual topics if only these exist.
+    2021 contains the passage. 2022 contains a written response, along the branch of the tree that
+    leads to the question. The rewrite of a person is preferred to an automatic one.
     """
     year = _YEARS[split]
     path = single_file(folder, *year.topics)
@@ -90,20 +90,18 @@ def _read(
     answers = _answers(folder, year, path, report, corpus)
     queries: dict[str, Query] = {}
     for number, topic in enumerate(read_entries(path), 1):
-        name, turns = (
-            required_field(topic, path, number, "number"),
-            object_list(required_field(topic, path, number, "turn"), "turn", path, number),
-        )
+        name, turn_values = (required_field(topic, path, number, key) for key in ("number", "turn"))
+        turns = object_list(turn_values, "turn", path, number)
         by_number = {str(required_field(turn, path, number, "number")): turn for turn in turns}
         for place, turn in enumerate(turns):
             if turn.get("participant", "User") != "User":
                 continue
             query_id = f"{name}_{turn['number']}"
-            before = _above(turn, by_number) if "participant" in turn else turns[:place]
+            earlier = _ancestors(turn, by_number) if "participant" in turn else turns[:place]
             history = tuple(
-                said_then
-                for earlier in before
-                for said_then in _said(earlier, f"{name}_{earlier['number']}", answers)
+                said
+                for before in earlier
+                for said in _turns_of(before, f"{name}_{before['number']}", answers)
             )
             text = text_or_empty(required_field(turn, path, number, "raw_utterance", "utterance"))
             rewrite = (
@@ -114,13 +112,11 @@ def _read(
             )
             add_query(queries, Query(query_id, text, history, rewrite), path)
     qrels = single_file(folder, *year.qrels)
-    return ParsedSplit(queries, numbered_judgments(qrels, report) if qrels else None, qrels or path)
+    return with_qrels_file(queries, path, qrels, report)
 
 
-def _said(turn: dict[str, Any], turn_id: str, answers: dict[str, str]) -> Iterator[Turn]:
-    """What an earlier turn adds to the history: the user's words, and the answer to them where the
-    turn holds both.
-    """
+def _turns_of(turn: dict[str, Any], turn_id: str, answers: dict[str, str]) -> Iterator[Turn]:
+    """The turns that an entry adds to the history: that of the user, and the answer if known."""
     user = text_or_empty(turn.get("raw_utterance", turn.get("utterance")))
     answer = text_or_empty(turn.get("response", turn.get("passage"))) or answers.get(turn_id, "")
     if turn.get("participant", "User") != "User":
@@ -131,13 +127,13 @@ def _said(turn: dict[str, Any], turn_id: str, answers: dict[str, str]) -> Iterat
         yield Turn("assistant", answer)
 
 
-def _above(turn: dict[str, Any], by_number: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def _ancestors(turn: dict[str, Any], by_number: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """The turns from the root of a tree down to the parent of this one."""
     branch: list[dict[str, Any]] = []
-    seen = {str(turn["number"])}
+    visited = {str(turn["number"])}
     parent = str(turn.get("parent"))
-    while parent in by_number and parent not in seen:
-        seen.add(parent)
+    while parent in by_number and parent not in visited:
+        visited.add(parent)
         branch.append(by_number[parent])
         parent = str(by_number[parent].get("parent"))
     return branch[::-1]
@@ -154,11 +150,11 @@ def _rewrites(folder: Path, year: _Year) -> dict[str, str]:
 def _answers(
     folder: Path, year: _Year, topics: Path, report: LoadReport, corpus: Callable[[], Corpus]
 ) -> dict[str, str]:
-    """Turn -> the passage of the corpus that is the canonical answer to it (2020)."""
+    """Turn -> the text of its canonical answer, a passage of the corpus (2020)."""
     if not year.automatic:
         return {}
     path = single_file(folder, year.automatic) or topics
-    named = {
+    doc_ids = {
         f"{topic['number']}_{turn['number']}": str(
             required_field(
                 turn, path, number, "automatic_canonical_result_id", "manual_canonical_result_id"
@@ -170,7 +166,7 @@ def _answers(
     opened = corpus()
     answers = {}
     for (turn_id, doc_id), row in zip(
-        named.items(), opened.find(list(named.values())), strict=True
+        doc_ids.items(), opened.find(list(doc_ids.values())), strict=True
     ):
         if row < 0:
             report.add(

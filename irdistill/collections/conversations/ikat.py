@@ -1,4 +1,4 @@
-"""TREC iKAT 2023 to 2025 (https://www.trecikat.com): ``YEAR_test_topics.json``, judgments of TREC,
+"""TREC iKAT 2023 to 2025 (https://www.trecikat.com): ``YEAR_test_topics.json``, TREC qrels, and
 passages of ClueWeb22-B.
 """
 
@@ -19,9 +19,9 @@ from irdistill.collections.conversations.published_files import (
     required_field,
     single_file,
     text_or_empty,
+    with_qrels_file,
 )
 from irdistill.collections.corpus import Corpus
-from irdistill.collections.judgments import numbered_judgments
 from irdistill.collections.load_report import LoadReport
 from irdistill.collections.text_files import uncompressed_name
 
@@ -29,9 +29,7 @@ _TOPICS = re.compile(r"(20\d\d)_(test|train)_topics\.json")
 
 
 def _splits(folder: Path) -> list[str]:
-    """``2025``, ``2024``, ``2023`` and ``2023-train``, whichever are there, the newest tests
-    first.
-    """
+    """``2025``, ``2024``, ``2023`` and ``2023-train`` if they exist, the newest test set first."""
     names = [
         _TOPICS.fullmatch(uncompressed_name(path))
         for path in all_matching_paths(folder, "20??_t*_topics.json")
@@ -45,8 +43,8 @@ def _read(
 ) -> ParsedSplit:
     """Questions ``TOPIC_TURN`` with the turns before them and the written responses to those.
 
-    What is known of the user (``ptkb``) is in no turn and is left out; a rewrite
-    (``resolved_utterance``) may say some of it.
+    The facts about the user (``ptkb``) are not part of a turn and are omitted; a rewrite
+    (``resolved_utterance``) may contain some of them.
     """
     year, _, part = split.partition("-")
     path = single_file(folder, f"{year}_{part or 'test'}_topics.json")
@@ -54,20 +52,19 @@ def _read(
     queries: dict[str, Query] = {}
     for number, topic in enumerate(read_entries(path), 1):
         history: list[Turn] = []
-        for turn in object_list(
-            required_field(topic, path, number, "turns", "responses"), "turns", path, number
-        ):
+        turns = required_field(topic, path, number, "turns", "responses")
+        for turn in object_list(turns, "turns", path, number):
             text = text_or_empty(required_field(turn, path, number, "utterance", "user_utterance"))
             topic_id = required_field(topic, path, number, "number")
             query_id = f"{topic_id}_{required_field(turn, path, number, 'turn_id')}"
             rewrite = text_or_empty(turn.get("resolved_utterance")) or None
             add_query(queries, Query(query_id, text, tuple(history), rewrite), path)
             history.append(Turn("user", text))
-            if text_or_empty(turn.get("response")):
-                history.append(Turn("assistant", turn["response"]))
-    # The repository's own file "qrels" holds a link only, so the year must be in the name.
+            if response := text_or_empty(turn.get("response")):
+                history.append(Turn("assistant", response))
+    # The file "qrels" of the repository holds only a link, so the name must contain the year.
     qrels = single_file(folder, f"*{split}*qrel*", f"*qrel*{split}*")
-    return ParsedSplit(queries, numbered_judgments(qrels, report) if qrels else None, qrels or path)
+    return with_qrels_file(queries, path, qrels, report)
 
 
 IKAT = ConversationLayout(

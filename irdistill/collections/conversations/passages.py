@@ -1,6 +1,4 @@
-"""Passages as they are published: JSON lines and tables, packed or not, one file or a folder of
-them, streamed.
-"""
+"""Stream published passages: JSON lines and tables, compressed or not, in one file or a folder."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ from irdistill.collections.text_lines import (
     read_id,
     read_text_field,
 )
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError, NotFoundError
 from irdistill.storage.files import digest
 
 _KINDS = (".jsonl", ".json", ".tsv")
@@ -37,7 +35,7 @@ _NAMES = (
     ("title",),
     ("text", "contents", "content", "passage", "body", "segment"),
 )
-"""What a header calls the id, the title and the text."""
+"""The names of id, title and text in a header."""
 
 
 def open_passages(
@@ -49,34 +47,36 @@ def open_passages(
     name: str,
     home: str,
 ) -> Corpus:
-    """The corpus beside published questions, compiled on first use.
+    """Open the corpus of published questions; it is compiled on first use.
 
     Args:
-        folder: ``corpus-SPLIT.txt`` or ``corpus.txt`` in it, where there is one, names a file or
-            folder of passages or a collection; else they are looked for under ``patterns``, and as
-            ``passages`` or ``passages.*``.
+        folder: the folder of the questions. Its ``corpus-SPLIT.txt`` or ``corpus.txt`` may name a
+            file or folder of passages, or a collection. Otherwise passages are searched by
+            ``patterns``, and as ``passages`` or ``passages.*``.
         open_corpus: opens the corpus of a collection by its id.
-        name, home: what is missing, for the message, and where it is published.
+        name: what the passages belong to, for messages.
+        home: where they are published.
 
     Raises:
-        IrdistillError: there are none, or as for `read_passages`.
+        NotFoundError: there are no passages.
+        InputError: see `read_passages`.
     """
     pointers = [folder / f"corpus-{split}.txt", folder / "corpus.txt"]
     pointer = next((path for path in pointers if path.is_file()), None)
     if pointer is not None:
-        named = read_text(pointer).strip()
-        place = folder / Path(named).expanduser()
-        if not named:
-            raise IrdistillError(
+        target = read_text(pointer).strip()
+        place = folder / Path(target).expanduser()
+        if not target:
+            raise InputError(
                 f"{pointer} is empty; it should hold the path of passages or the id of a"
                 " collection."
             )
         if not place.exists():
-            return open_corpus(named)
+            return open_corpus(target)
     else:
         places = matching_paths(folder, *patterns, "passages", "passages.*")
         if not places:
-            raise IrdistillError(
+            raise NotFoundError(
                 f"{folder} has the questions of {name} and no passages: none of"
                 f" {', '.join([*patterns, 'passages'])}. They are published at {home}. Put the file"
                 " or folder there (a link will do), or write its path, or the id of a collection"
@@ -96,11 +96,11 @@ def open_passages(
 
 
 def passage_files(place: Path) -> list[Path]:
-    """The files of passages that a path stands for: itself, the ``corpus.jsonl`` of a folder in
-    BEIR layout, or all in a folder.
+    """The files of passages at a path: the file itself, the ``corpus.jsonl`` of a folder in BEIR
+    layout, or all files of a folder that can be read.
 
     Raises:
-        IrdistillError: there is none, or its format is not read.
+        InputError: there is none, or its format cannot be read.
     """
     if place.is_file():
         files = [place]
@@ -110,24 +110,25 @@ def passage_files(place: Path) -> list[Path]:
         )
     unread = [path for path in files if not _is_read(path.name)]
     if unread or not files:
-        raise IrdistillError(
+        raise InputError(
             f"{unread[0] if unread else place} {'is' if unread else 'holds'} no passages in a"
-            f" format that is read: {', '.join(_KINDS)}, each of them alone or packed as .gz, .zst,"
+            f" format that is read: {', '.join(_KINDS)}, each plain or compressed as .gz, .zst,"
             " .bz2, .xz or .zip."
         )
     return files
 
 
 def read_passages(files: Sequence[Path]) -> Iterator[Document]:
-    """Documents of files in their order; one is in memory at a time.
+    """Documents of files in order; one is in memory at a time.
 
-    An object has its id as ``_id`` or ``id``, its text as ``text`` or ``contents``, and perhaps a
-    ``title``. A table with a header is read by the names of its columns (DPR's are ``id``, ``text``
-    and ``title``), cells perhaps quoted; one without as MS MARCO's: an id and a text. In titles ``
-    [SEP] ``, which TopiOCQA writes between a page and its section, becomes a space.
+    A JSON object has an id (``_id`` or ``id``), a text (``text`` or ``contents``) and an optional
+    ``title``. A table with a header is read by the names of its columns, with cells perhaps quoted,
+    as DPR's (``id``, ``text``, ``title``); a table without a header has an id and a text, as MS
+    MARCO's. In titles, `` [SEP] ``, which TopiOCQA writes between a page and its section, becomes a
+    space.
 
     Raises:
-        IrdistillError: a line is broken; the message names file and line.
+        InputError: a line is broken; the message names file and line.
     """
     number = 0
     for path in files:
@@ -149,12 +150,12 @@ def _of_file(path: Path) -> Iterator[Document]:
                 if _kind(name) and not name.startswith("__MACOSX")
             )
             if not members:
-                raise IrdistillError(f"{path} holds no file that ends in {', '.join(_KINDS)}.")
+                raise InputError(f"{path} holds no file that ends in {', '.join(_KINDS)}.")
             for member in members:
                 with archive.open(member) as stream:
                     yield from _documents(stream, f"{path}/{member}", _kind(member))
     except zipfile.BadZipFile as error:
-        raise IrdistillError(f"{path} is a damaged archive ({error}); get it again.") from error
+        raise InputError(f"{path} is a damaged archive ({error}); get it again.") from error
 
 
 def _documents(stream: IO[bytes], name: str, kind: str) -> Iterator[Document]:
@@ -166,7 +167,7 @@ def _objects(stream: IO[bytes], name: str) -> Iterator[Document]:
         key = "_id" if "_id" in entry else "id"
         text = "text" if "text" in entry else "contents"
         if text not in entry:
-            raise IrdistillError(
+            raise InputError(
                 f'line {number} of {name} has no "text" and no "contents"; it has'
                 f" {', '.join(map(repr, entry))}."
             )
@@ -198,7 +199,7 @@ def _table(stream: IO[bytes], name: str) -> Iterator[Document]:
 
 
 def _columns(header: list[str]) -> tuple[int, int | None, int] | None:
-    """The places of id, title and text; None where the line does not name an id and a text."""
+    """The columns of id, title and text; None if the line does not name an id and a text."""
     plain = [
         cell.strip().strip('"').lower().replace("-", "").replace("_", "").lstrip("#")
         for cell in header
@@ -214,17 +215,17 @@ def _columns(header: list[str]) -> tuple[int, int | None, int] | None:
 def _pairs(
     first: tuple[int, str], lines: Iterable[tuple[int, str]], name: str
 ) -> Iterator[Document]:
-    """Documents of a table without a header: an id, a tab and a text in each line."""
+    """Documents of a table without a header: an id, a tab and a text on each line."""
     for number, line in (pair for part in ([first], lines) for pair in part):
         fields = line.rstrip("\r\n").split("\t")
         if len(fields) > 2:
-            raise IrdistillError(
+            raise InputError(
                 f"line {number} of {name} is broken: it has {len(fields)} columns, and without a"
                 " header an id and a text were expected. Put a line of column names on top (id,"
                 f" title, text), or remove the tab: {line.strip()[:80]!r}."
             )
         if len(fields) < 2 or not fields[0]:
-            raise IrdistillError(
+            raise InputError(
                 f"line {number} of {name} is broken: expected an id, a tab and a text, got"
                 f" {line.strip()[:80]!r}."
             )
@@ -236,19 +237,18 @@ def _rows(
 ) -> Iterator[tuple[int, list[str]]]:
     """The rows of a table with a header, each with the number of its first line.
 
-    A cell may stand in quotes, with tabs and line ends in it and quotes doubled. A row with a quote
-    that does not open such a cell is taken as it stands.
+    A cell in quotes may contain tabs, line ends and doubled quotes. A row whose quotes do not
+    enclose a cell is read without unquoting.
 
     Raises:
-        IrdistillError: a row has another number of cells than the header, or a quote is opened and
-            not closed.
+        InputError: a row has a different number of cells than the header, or a quote is not closed.
     """
     csv.field_size_limit(_WIDEST)
     opened: list[tuple[int, str]] = []
     for number, line in lines:
         if not opened and not line.strip():
             continue
-        # a line with all of its tabs is a row, and not the rest of a cell that was opened before
+        # A line with all of its tabs is a row, not the rest of a quoted cell.
         if opened and line.count("\t") >= len(header) - 1 and _cells(line, len(header)) is not None:
             raise _unclosed(opened[0], name, header)
         opened.append((number, line))
@@ -267,9 +267,7 @@ def _rows(
 
 
 def _cells(text: str, width: int) -> list[str] | None:
-    """The cells of a row: as CSV quotes them, else as they stand; None where that is not the right
-    number.
-    """
+    """The cells of a row, unquoted if possible; None if their number is wrong."""
     row = text.rstrip("\r\n")
     if '"' in row:
         try:
@@ -283,11 +281,11 @@ def _cells(text: str, width: int) -> list[str] | None:
 
 
 def _is_open(line: str) -> bool:
-    """Whether a cell of a line opens a quote."""
+    """Whether a cell of a line begins with a quote."""
     return line.startswith('"') or '\t"' in line
 
 
-def _unclosed(opened: tuple[int, str], name: str, header: list[str]) -> IrdistillError:
+def _unclosed(opened: tuple[int, str], name: str, header: list[str]) -> InputError:
     number, line = opened
     count = len(line.rstrip("\r\n").split("\t"))
     why = (
@@ -295,7 +293,7 @@ def _unclosed(opened: tuple[int, str], name: str, header: list[str]) -> Irdistil
         if _is_open(line) and count < len(header)
         else "a tab is missing or too many"
     )
-    return IrdistillError(
+    return InputError(
         f"line {number} of {name} has {count} columns; expected were {', '.join(header)}. Perhaps"
         f" {why}: {line.strip()[:80]!r}."
     )
@@ -310,5 +308,5 @@ def _is_read(name: str) -> bool:
 
 
 def _kind(name: str) -> str:
-    """``.jsonl``, ``.json`` or ``.tsv``, packed or not; empty for any other file."""
+    """``.jsonl``, ``.json`` or ``.tsv``, compressed or not; empty for any other file."""
     return next((kind for kind in _KINDS for packed in _PACKED if name.endswith(kind + packed)), "")

@@ -7,21 +7,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from irdistill.collections.collection import Query, Turn
+from irdistill.collections.collection import Query
 from irdistill.collections.conversations.published_files import (
     ConversationLayout,
     ParsedSplit,
     add_query,
+    context_query,
     list_or_empty,
     matching_paths,
     read_entries,
-    required_field,
     single_file,
-    text_or_empty,
+    with_qrels_file,
 )
 from irdistill.collections.corpus import Corpus
 from irdistill.collections.judgment_checks import NumberedJudgments
-from irdistill.collections.judgments import numbered_judgments
 from irdistill.collections.load_report import LoadReport
 
 _NAMES = {
@@ -37,49 +36,28 @@ def _splits(folder: Path) -> list[str]:
 def _read(
     folder: Path, split: str, report: LoadReport, corpus: Callable[[], Corpus]
 ) -> ParsedSplit:
-    """Questions ``CONVERSATION_TURN``; judgments out of the turns themselves, else out of a file
-    ``qrels_SPLIT.*``.
+    """Questions ``CONVERSATION_TURN``, with judgments from the turns or from ``qrels_SPLIT.*``.
 
-    The first question of a conversation is kept as it was asked. Some take its rewrite in its
-    place, for in QuAC it may lean on the title of a page; that is a rewrite, and stays one here.
+    The first question of a conversation stays as it was asked. Some published preparations replace
+    it by its rewrite, because questions of QuAC may depend on the title of a page.
     """
     path = single_file(folder, *_NAMES[split])
     assert path is not None
     queries: dict[str, Query] = {}
     judgments: NumberedJudgments = {}
-    told = False
+    has_judgments = False
     for number, entry in enumerate(read_entries(path), 1):
-        conversation, turn = (
-            required_field(entry, path, number, name) for name in ("Conversation_no", "Turn_no")
-        )
-        query_id = f"{conversation}_{turn}"
-        context = list_or_empty(
-            required_field(entry, path, number, "Context"), "Context", path, number
-        )
-        history = tuple(
-            Turn("assistant" if place % 2 else "user", text_or_empty(text))
-            for place, text in enumerate(context)
-            if text_or_empty(text)
-        )
-        rewrite = text_or_empty(entry.get("Truth_rewrite", entry.get("Rewrite"))) or None
-        add_query(
-            queries,
-            Query(
-                query_id,
-                text_or_empty(required_field(entry, path, number, "Question")),
-                history,
-                rewrite,
-            ),
-            path,
-        )
+        rewrite = entry.get("Truth_rewrite", entry.get("Rewrite"))
+        query = context_query(entry, path, number, rewrite)
+        add_query(queries, query, path)
         passages = entry.get("Truth_passages", entry.get("Passages"))
-        told |= passages is not None
+        has_judgments |= passages is not None
         for passage in filter(None, list_or_empty(passages, "Truth_passages", path, number)):
-            judgments.setdefault(query_id, {})[str(passage)] = (1, number)
-    if told:
+            judgments.setdefault(query.id, {})[str(passage)] = (1, number)
+    if has_judgments:
         return ParsedSplit(queries, judgments, path, "entry")
     qrels = single_file(folder, f"qrels_{split}.*", f"*qrels*{split}*")
-    return ParsedSplit(queries, numbered_judgments(qrels, report) if qrels else None, qrels or path)
+    return with_qrels_file(queries, path, qrels, report)
 
 
 QRECC = ConversationLayout(

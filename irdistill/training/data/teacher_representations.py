@@ -73,7 +73,7 @@ def find_representations(
     kind, teacher, _ = _STORES[min(loss.representations)]
     command = (
         f"irdistill score {collection.id} --candidates {runs[0].path or 'RUN'} --teacher TEACHER"
-        f" --out NEW --representations, with {teacher} as TEACHER; then train with"
+        f" --out NEW --representations float16, with {teacher} as TEACHER; then train with"
         " --representations NEW"
     )
     if run is None:

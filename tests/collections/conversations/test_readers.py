@@ -191,7 +191,7 @@ def test_files_of_two_releases_are_refused(tmp_path: Path) -> None:
     last = tmp_path / "m/mtrag-human/retrieval_tasks/sky/sky_lastturn.jsonl"
     last.write_text(last.read_text().replace(ASKED[1], "something else?"))
     with pytest.raises(
-        IrdistillError, match=r"'c0<::>2' is 'something else\?' in .*not of one release"
+        IrdistillError, match=r"'c0<::>2' is 'something else\?' in .*of different releases"
     ):
         load_collection(tmp_path / "m", cache=tmp_path / "c")
 

@@ -12,7 +12,7 @@ import os
 import pickle
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ import pytest
 from irdistill.errors import IrdistillError
 from irdistill.runs import FORMATS, Run, import_run
 from irdistill.runs.formats.pickles import read_items
+from irdistill.verbs.run_verbs import Format
 from tests.runs.formats.small import plain, small
 from tests.runs.formats.test_layouts import BY_HAND, TWO
 
@@ -456,9 +457,7 @@ def test_the_identity_says_where_a_run_is_from_and_an_import_is_continued(tmp_pa
 
 
 def test_formats_of_the_command_line_are_those_of_the_package() -> None:
-    from irdistill.cli.runs import FORMATS as CHOICES
-
-    assert tuple(FORMATS) == CHOICES
+    assert tuple(FORMATS) == get_args(Format)
 
 
 @pytest.mark.parametrize(

