@@ -26,7 +26,8 @@ from transformers import (
 
 from irdistill.collections import Collection, Query
 from irdistill.errors import IrdistillError
-from irdistill.modeling.model_files import model_revision, resolve_model
+from irdistill.modeling.model_files import resolve_model
+from irdistill.modeling.model_revisions import model_revision
 from irdistill.search import retrieve
 from irdistill.students import CrossEncoderStudent, build_student, load_student
 from irdistill.students.base import Student
@@ -123,7 +124,7 @@ def test_a_reranker_teaches_and_is_a_start_for_a_student(tmp_path: Path) -> None
     assert kind_of(folder) == "cross-encoder"
     teacher = CrossEncoderTeacher(folder, precision="float32", device="cpu", backend="torch")
     assert np.allclose(score_pairs(teacher, PAIRS)[0].values, expected, atol=1e-4)
-    student = CrossEncoderStudent.build(folder, device="cpu")
+    student = CrossEncoderStudent(folder, device="cpu")
     assert np.allclose(
         student.predict([(pair.query.text, pair.text) for pair in PAIRS]).numpy(),
         expected,

@@ -20,10 +20,10 @@ from sentence_transformers.base.modules import Dense, Normalize
 
 from irdistill import IrdistillError
 from irdistill.collections import Collection
-from irdistill.modeling.model_files import (
+from irdistill.modeling.model_revisions import (
     _ROOT_ENDINGS,
     _ROOT_FILES,
-    model_files,
+    file_digests,
     model_identity,
     model_revision,
 )
@@ -191,10 +191,10 @@ def test_code_of_its_own_and_whatever_it_may_read(model: Path, tmp_path: Path) -
     write("modeling_x.py", "one = 1")(tmp_path / "m")
     write("parts/inner.py", "two = 2")(tmp_path / "m")
     write("table.txt", "a")(tmp_path / "m")
-    known = model_files(str(tmp_path / "m"))
+    known = file_digests(str(tmp_path / "m"))
     assert {"modeling_x.py", "parts/inner.py", "table.txt"} <= set(known)
     write("README.md")(tmp_path / "m")
-    assert model_files(str(tmp_path / "m")) == known
+    assert file_digests(str(tmp_path / "m")) == known
 
 
 def test_adapters_belong_to_their_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,22 +204,22 @@ def test_adapters_belong_to_their_base(tmp_path: Path, monkeypatch: pytest.Monke
     build_student("dense", str(base), lora_rank=2, lora_merge=False, device="cpu").save(
         tmp_path / "adapters"
     )
-    before = model_files(str(tmp_path / "adapters"))
+    before = file_digests(str(tmp_path / "adapters"))
     assert {"model.safetensors", "tokenizer.json"} <= set(before)
     lower_case(False)(
         base
     )  # the adapters were saved with a tokenizer, which is the one that is read
-    assert model_files(str(tmp_path / "adapters")) == before
+    assert file_digests(str(tmp_path / "adapters")) == before
     weights = load_file(base / "model.safetensors")
     save_file(
         weights | {"embeddings.LayerNorm.weight": weights["embeddings.LayerNorm.weight"] * 2},
         base / "model.safetensors",
         metadata={"format": "pt"},
     )
-    changed = model_files(str(tmp_path / "adapters"))
+    changed = file_digests(str(tmp_path / "adapters"))
     assert {name for name in before if changed[name] != before[name]} == {"model.safetensors"}
     shutil.copytree(tmp_path / "adapters", tmp_path / "copy")
-    assert model_files(str(tmp_path / "copy")) == changed
+    assert file_digests(str(tmp_path / "copy")) == changed
     shutil.rmtree(base)
     with pytest.raises(IrdistillError, match=r"is an adapter, and its backbone cannot be found"):
         model_revision(str(tmp_path / "adapters"))
@@ -232,7 +232,7 @@ def test_shards_and_gguf_files(tmp_path: Path) -> None:
     model.save_pretrained(folder, max_shard_size="30KB")
     shards = {path.name for path in folder.glob("model-*.safetensors")}
     assert len(shards) > 2 and shards | {"model.safetensors.index.json"} <= set(
-        model_files(str(folder))
+        file_digests(str(folder))
     )
     (tmp_path / "g").mkdir()
     for name in ("a.gguf", "b.gguf"):

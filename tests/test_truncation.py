@@ -55,7 +55,7 @@ def candidates(folder: Path, held: Collection, depth: int = 20) -> Run:
 @pytest.fixture(scope="module")
 def dense(tmp_path_factory: pytest.TempPathFactory) -> DenseStudent:
     folder = tmp_path_factory.mktemp("dense")
-    return DenseStudent.build(
+    return DenseStudent(
         str(tiny_backbone(folder / "backbone", layers=1)), max_length=LIMIT, device="cpu"
     )
 
@@ -196,7 +196,7 @@ def test_a_training_says_what_it_did_not_read(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     held = long_collection()
-    student = DenseStudent.build(
+    student = DenseStudent(
         str(tiny_backbone(tmp_path / "backbone", layers=1)), max_length=LIMIT, device="cpu"
     )
     options = TrainOptions(steps=3, batch_size=2, list_size=4, precision="float32")

@@ -35,7 +35,7 @@ class ByteStrings(NamedTuple):
         starts: (n,) int64, where each string begins.
         lengths: (n,) int64, the number of its bytes.
 
-    Example:
+    Examples:
         >>> ids = ByteStrings.of(["d1", "d22"])
         >>> ids.texts(), ids.lengths.tolist()
         (['d1', 'd22'], [2, 3])

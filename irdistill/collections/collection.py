@@ -60,7 +60,7 @@ class Collection:
         origin: the fingerprint of the queries of another collection, if the queries are rewrites
             of those. Runs of one collection can then be used with the other.
 
-    Example:
+    Examples:
         >>> Collection.from_dicts("demo", {"d1": "a cat"}, {"q1": "cats"}, {"q1": {"d1": 1}})
         Collection('demo', 1 documents, 1 queries, 1 judgments)
     """

@@ -43,7 +43,7 @@ def load_collection(
         NotFoundError: there is no such collection.
         InputError: the collection has no queries, or an error that would corrupt results.
 
-    Example:
+    Examples:
         >>> collection = load_collection("path/to/scifact")  # doctest: +SKIP
         >>> collection.queries["1"].text, collection.qrels["1"]  # doctest: +SKIP
     """

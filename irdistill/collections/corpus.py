@@ -38,7 +38,7 @@ class Corpus:
     A compiled corpus is memory-mapped: it opens at once and needs no memory, whatever its size.
     Pickling it stores only the name of its folder, so worker processes share the pages of one file.
 
-    Example:
+    Examples:
         >>> corpus = Corpus.in_memory([Document("a", "Cats", "purr"), Document("b", "", "Dogs")])
         >>> corpus.texts([1, 0])
         ['Dogs', 'Cats purr']
@@ -154,7 +154,7 @@ class Corpus:
     @property
     def ids(self) -> Sequence[str]:
         """All document ids in row order, read when they are used."""
-        return _DocumentIds(self)
+        return _CorpusIds(self)
 
     def id(self, row: int) -> str:
         """The id of a row.
@@ -320,7 +320,7 @@ def joined(title: str, text: str) -> str:
     return f"{title} {text}" if title else text
 
 
-class _DocumentIds(Sequence[str]):
+class _CorpusIds(Sequence[str]):
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
 

@@ -28,7 +28,7 @@ class Qrels(Mapping[str, Mapping[str, int]]):
     Raises:
         InputError: a grade is not a whole number, or an id is not a string.
 
-    Example:
+    Examples:
         >>> qrels = Qrels({"q1": {"d1": 2, "d2": 0}})
         >>> qrels
         Qrels(1 query, 2 judgments, 1 relevant)
@@ -110,7 +110,7 @@ class Qrels(Mapping[str, Mapping[str, int]]):
     def to_pandas(self) -> pd.DataFrame:
         """A data frame with PyTerrier's columns ``qid``, ``docno`` and ``label``.
 
-        Example:
+        Examples:
             >>> print(Qrels({"q1": {"d1": 2, "d2": 0}}).to_pandas().to_string())
               qid docno  label
             0  q1    d1      2

@@ -47,7 +47,7 @@ def as_qrels(judgments: QrelsLike, columns: str | Sequence[str] | None = None) -
             judged twice with different grades.
         NotFoundError: there is no such file.
 
-    Example:
+    Examples:
         >>> import pandas as pd
         >>> as_qrels(pd.DataFrame({"qid": [1, 1], "docno": ["a", "b"], "label": [2, 0]})).to_dict()
         {'1': {'a': 2, 'b': 0}}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from irdistill.errors import InputError, MissingExtraError
+from irdistill.errors import InputError
 from irdistill.evaluation.figures import Evaluation
-from irdistill.evaluation.reporting.findings import Finding, Table, cell
+from irdistill.evaluation.reporting.drawing import drawn_figure
+from irdistill.evaluation.reporting.findings import Finding, Table, cell, cells
 from irdistill.evaluation.reporting.rendering import Displayed
-from irdistill.storage.ownership import replace_safely
 
 
 @dataclass(frozen=True, repr=False)
@@ -89,12 +89,10 @@ def costs_table(costs: Sequence[Efficiency], retention: Mapping[str, float] | No
             cost.system,
             f"{cost.parameters / 1e6:.1f}M",
             str(cost.layers),
-            f"{cost.model_bytes / 1e6:.1f}",
-            f"{cost.index_bytes / 1e6:.1f}",
+            *(f"{size / 1e6:.1f}" for size in (cost.model_bytes, cost.index_bytes)),
             "-" if cost.flops_per_query is None else f"{cost.flops_per_query / 1e9:.3g}",
-            cell(cost.documents_per_second, ".0f"),
-            f"{cost.queries_per_second:.0f}",
-            *(f"{value:.1f}" for value in (cost.p50_ms, cost.p95_ms, cost.p99_ms)),
+            *cells(cost, "{0.documents_per_second:.0f}", "{0.queries_per_second:.0f}"),
+            *cells(cost, "{0.p50_ms:.1f}", "{0.p95_ms:.1f}", "{0.p99_ms:.1f}"),
             cell(kept.get(cost.system), ".1%"),
         ]
         for cost in costs
@@ -123,19 +121,13 @@ def cost_points(evaluation: Evaluation, costs: Sequence[Efficiency]) -> list[Cos
 
 def mark_best(points: Sequence[CostPoint]) -> list[CostPoint]:
     """Set ``best`` of each point."""
-    pairs = [(point.value, point.cost) for point in points]
+
+    def beats(other: CostPoint, point: CostPoint) -> bool:
+        same = (other.value, other.cost) == (point.value, point.cost)
+        return other.value >= point.value and other.cost <= point.cost and not same
+
     return [
-        CostPoint(
-            point.system,
-            point.cost,
-            point.value,
-            point.measure,
-            not any(
-                other >= value and price <= cost and (other, price) != (value, cost)
-                for other, price in pairs
-            ),
-        )
-        for point, (value, cost) in zip(points, pairs, strict=True)
+        replace(point, best=not any(beats(other, point) for other in points)) for point in points
     ]
 
 
@@ -151,35 +143,23 @@ def draw_costs(points: Sequence[CostPoint], path: str | Path) -> None:
     Raises:
         MissingExtraError: matplotlib is not installed.
         InputError: there is no point.
+        OptionError: the file has another ending.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "plots", "drawing quality against cost") from error
     if not points:
         raise InputError(
             'no system has both a figure and a cost; give a results.json with "rows" and'
             ' "efficiency", as a recipe with the verbs evaluate and measure writes it.'
         )
     best = sorted((point for point in points if point.best), key=lambda point: point.cost)
-    style = {"svg.fonttype": "none", "svg.hashsalt": "irdistill", "text.parse_math": False}
-    with matplotlib.rc_context({**style, "font.size": 9}):
-        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+    label: dict[str, Any] = {"xytext": (5, 4), "textcoords": "offset points"}
+    with drawn_figure(Path(path), (5.2, 3.4), "drawing quality against cost") as figure:
+        figure.set_layout_engine("constrained")
         axes = figure.add_subplot()
-        line: dict[str, Any] = {"color": "#c0603a", "linewidth": 1}
-        label: dict[str, Any] = {"xytext": (5, 4), "textcoords": "offset points"}
-        axes.plot([point.cost for point in best], [point.value for point in best], "--", **line)
+        line = [point.cost for point in best], [point.value for point in best]
+        axes.plot(*line, "--", color="#c0603a", linewidth=1)
         for point in points:
             axes.scatter(point.cost, point.value, color="#3b6ea5", zorder=3)
             axes.annotate(point.system, (point.cost, point.value), **label)
-        axes.set(
-            xscale="log",
-            xlabel="milliseconds per query (p50, one thread)",
-            ylabel=points[0].measure,
-        )
+        axes.set(xscale="log", ylabel=points[0].measure)
+        axes.set_xlabel("milliseconds per query (p50, one thread)")
         axes.spines[["top", "right"]].set_visible(False)
-        form = Path(path).suffix[1:]
-        metadata = {"Date": None} if form == "svg" else None
-        with replace_safely(path) as temporary:
-            figure.savefig(temporary, format=form, metadata=metadata, dpi=150)

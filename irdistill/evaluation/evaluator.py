@@ -107,10 +107,24 @@ def evaluate(
         warn_of_self_matches(values[system].self_matches, len(qrels), whole, system)
     rows = []
     for system, result in values.items():
-        bounds = intervals(np.stack([result.values[measure] for measure in names]), seed)
-        for measure, (low, high) in zip(names, bounds, strict=True):
-            count = measure in result.counts
-            row = Row(
+        rows_of_system = _rows(system, dataset, result, fingerprints[system], seed)
+        if system in against:
+            other = values[against[system]]
+            rows_of_system = [
+                _compared(row, result, other, against[system], seed) for row in rows_of_system
+            ]
+        rows += rows_of_system
+    return Evaluation(_corrected(rows), {dataset: values})
+
+
+def _rows(system: str, dataset: str, result: PerQuery, fingerprint: str, seed: int) -> list[Row]:
+    """The figures of one system, without comparisons."""
+    rows = []
+    bounds = intervals(np.stack(list(result.values.values())), seed)
+    for measure, (low, high) in zip(result.values, bounds, strict=True):
+        count = measure in result.counts
+        rows.append(
+            Row(
                 system,
                 dataset,
                 measure,
@@ -120,20 +134,20 @@ def evaluate(
                 None if count else high,
                 missing=result.missing,
                 unscored=result.unscored,
-                run=fingerprints[system],
+                run=fingerprint,
                 judged=float(np.mean(result.judged)),
                 holes=float(np.mean(result.holes[measure])),
                 self_matches=len(result.self_matches),
                 **_ties(result, measure),
             )
-            if system in against and not count:
-                row = _compared(row, result, values[against[system]], against[system], seed)
-            rows.append(row)
-    return Evaluation(_corrected(rows), {dataset: values})
+        )
+    return rows
 
 
 def _compared(row: Row, result: PerQuery, other: PerQuery, against: str, seed: int) -> Row:
-    """The row with its difference from the baseline."""
+    """The row with its difference from the baseline; measures that count have none."""
+    if row.measure in result.counts:
+        return row
     gap = compare(result.values[row.measure], other.values[row.measure], seed)
     return replace(
         row,

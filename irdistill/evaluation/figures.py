@@ -9,7 +9,15 @@ from typing import Any
 from irdistill.errors import NotFoundError
 from irdistill.evaluation.measures import PerQuery
 from irdistill.evaluation.reporting.dataset_names import is_synthetic, short_names
-from irdistill.evaluation.reporting.findings import DOWN, UP, Finding, Table, cell, probability
+from irdistill.evaluation.reporting.findings import (
+    DOWN,
+    UP,
+    Finding,
+    Table,
+    cell,
+    cells,
+    probability,
+)
 from irdistill.evaluation.reporting.rendering import Displayed, render_latex, render_markdown
 from irdistill.evaluation.significance import FEW, LEVEL
 
@@ -153,14 +161,8 @@ class Evaluation(Displayed):
             rows = [row for row in shown.rows if row.dataset == dataset]
             kind = "held-out synthetic queries" if dataset in synthetic else "queries"
             notes = _notes(rows)
-            sections.append(
-                Finding(
-                    dataset,
-                    f"{dataset} ({rows[0].n} {kind})",
-                    tables=[_figures_table(rows)],
-                    notes=notes,
-                )
-            )
+            title, table = f"{dataset} ({rows[0].n} {kind})", _figures_table(rows)
+            sections.append(Finding(dataset, title, tables=[table], notes=notes))
         if any(row.against for row in shown.rows):
             tables = [_differences_table(shown.rows)]
             sections.append(Finding("differences", "Differences", [MARKS], tables))
@@ -216,15 +218,10 @@ def _differences_table(rows: Iterable[Row]) -> Table:
     header = "system,against,dataset,measure,difference [95%],p (t),p (random),p (Holm),d_z"
     lines = [
         [
-            row.system,
-            str(row.against),
-            row.dataset,
-            row.measure,
-            f"{row.difference:+.4f} [{row.difference_low:+.4f}, {row.difference_high:+.4f}]",
+            *cells(row, "{0.system}", "{0.against}", "{0.dataset}", "{0.measure}"),
+            *cells(row, "{0.difference:+.4f} [{0.difference_low:+.4f}, {0.difference_high:+.4f}]"),
             *map(probability, (row.p, row.p_random, row.p_holm)),
-            cell(row.effect, "+.2f"),
-            cell(row.detectable, ".4f"),
-            f"{row.wins}/{row.ties}/{row.losses}",
+            *cells(row, "{0.effect:+.2f}", "{0.detectable:.4f}", "{0.wins}/{0.ties}/{0.losses}"),
         ]
         for row in rows
         if row.against is not None
@@ -238,18 +235,18 @@ def _differences_table(rows: Iterable[Row]) -> Table:
 
 def _ties_table(rows: Iterable[Row]) -> Table:
     """Figures that depend on the order of documents with equal scores."""
-    header = ["system", "dataset", "measure", "as trec_eval", "worst order", "best order"]
-    lines = [
-        [
-            row.system,
-            row.dataset,
-            row.measure,
-            *(cell(value, ".4f") for value in (row.value, row.tie_low, row.tie_high)),
-            str(row.tied),
-        ]
-        for row in rows
-        if row.tied
+    header = [
+        "system",
+        "dataset",
+        "measure",
+        "as trec_eval",
+        "worst order",
+        "best order",
+        "queries",
     ]
+    formats = "{0.value:.4f}", "{0.tie_low:.4f}", "{0.tie_high:.4f}", "{0.tied}"
+    names = "{0.system}", "{0.dataset}", "{0.measure}"
+    lines = [cells(row, *names, *formats) for row in rows if row.tied]
     return Table([*header, "queries"], lines)
 
 

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from irdistill.errors import InputError, MissingExtraError, OptionError
+from irdistill.errors import InputError
 from irdistill.evaluation.comparison import Comparison
 from irdistill.evaluation.friedman_test import Friedman
-from irdistill.storage.ownership import replace_safely
+from irdistill.evaluation.reporting.drawing import drawn_figure
 
 _WIDTH = 7.0
 _LINE = 0.24
 """Inches."""
-_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "irdistill", "font.family": "sans-serif"}
 
 
 def write_diagram(comparison: Comparison, path: Path) -> None:
@@ -25,30 +24,16 @@ def write_diagram(comparison: Comparison, path: Path) -> None:
         OptionError: the file has another ending.
         InputError: the comparison has a single block.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "plots", "the critical-difference diagram") from error
-    if path.suffix not in (".svg", ".png", ".pdf"):
-        raise OptionError(
-            f"the plot {path} has the ending {path.suffix!r}; .svg, .png or .pdf was expected."
-        )
     ranks = comparison.over_blocks
     if ranks is None:
         raise InputError(
             "a diagram of ranks needs at least two cells of student, collection and seed; one was"
             " given."
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
     title = f"mean rank by {comparison.measure} over {ranks.blocks} cells (1 is best)"
-    with matplotlib.rc_context({**_STYLE, "font.size": 9}):
-        rows = (len(ranks.ranks) + 1) // 2
-        figure = Figure(figsize=(_WIDTH, _LINE * (rows + len(ranks.groups) + 6)), facecolor="white")
+    height = _LINE * ((len(ranks.ranks) + 1) // 2 + len(ranks.groups) + 6)
+    with drawn_figure(path, (_WIDTH, height), "the critical-difference diagram") as figure:
         _draw(figure.add_axes((0, 0, 1, 1)), ranks, title)
-        metadata: dict[str, Any] = {"Date": None, "Creator": None} if path.suffix == ".svg" else {}
-        with replace_safely(path) as temporary:
-            figure.savefig(temporary, format=path.suffix[1:], metadata=metadata, dpi=150)
 
 
 def _draw(axes: Any, result: Friedman, title: str) -> None:
@@ -84,12 +69,7 @@ def _draw(axes: Any, result: Friedman, title: str) -> None:
         end = left - 0.1 if first else right + 0.1
         line((place(result.ranks[name]), place(result.ranks[name]), end), (0, y, y))
         text = f"{name}  {result.ranks[name]:.2f}" if first else f"{result.ranks[name]:.2f}  {name}"
-        axes.text(
-            end - 0.06 if first else end + 0.06,
-            y,
-            text,
-            ha="right" if first else "left",
-            va="center",
-        )
+        x, side = (end - 0.06, "right") if first else (end + 0.06, "left")
+        axes.text(x, y, text, ha=side, va="center")
     axes.set_xlim(0, _WIDTH)
     axes.set_ylim(below - half, 3.8)

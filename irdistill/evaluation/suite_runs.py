@@ -190,27 +190,11 @@ def run_suite(
     left_out: dict[str, dict[str, int]] = {}
     for number, (name, place) in enumerate(places.items(), 1):
         logger.info("[%d/%d] %s", number, len(places), name)
-        dataset = suite.datasets[name]
-        collection = load_collection(place)
-        if dataset.queries == "rewrite":
-            collection = with_rewrites(collection)
         with note_on_interrupt(
             partial(describe_kept, number - 1, len(places), f"datasets in {folder}")
         ):
-            run = jobs.run(collection, dataset, folder / name)
-        k = system.k_on(suite)
-        counted = PolicyRun(
-            run, collection, dataset.self_match == "drop", dataset.duplicates == "drop", k
-        )
-        measures = dataset.measures or suite.measures
-        evaluations.append(
-            evaluate(collection, {system.name: counted}, measures, seed=seed, name=name)
-        )
-        left_out[name] = {
-            "excluded": counted.excluded,
-            "self_matches": counted.self_matches,
-            "duplicates": counted.duplicates,
-        }
+            evaluation, left_out[name] = jobs.measure(name, place, folder / name)
+        evaluations.append(evaluation)
     figures = combine(*evaluations)
     averages, refused = average(suite, figures)
     result = Benchmark(suite, system, figures, averages, refused, left_out)
@@ -312,6 +296,24 @@ class _Jobs:
     work: Path | None
     overwrite: bool
     seed: int
+
+    def measure(self, name: str, place: str, folder: Path) -> tuple[Evaluation, dict[str, int]]:
+        """The figures of one dataset, and the number of documents that each policy left out."""
+        dataset, collection = self.suite.datasets[name], load_collection(place)
+        if dataset.queries == "rewrite":
+            collection = with_rewrites(collection)
+        run = PolicyRun(
+            self.run(collection, dataset, folder),
+            collection,
+            dataset.self_match == "drop",
+            dataset.duplicates == "drop",
+            self.system.k_on(self.suite),
+        )
+        measures = dataset.measures or self.suite.measures
+        runs = {self.system.name: run}
+        evaluation = evaluate(collection, runs, measures, seed=self.seed, name=name)
+        policies = ("excluded", "self_matches", "duplicates")
+        return evaluation, {policy: getattr(run, policy) for policy in policies}
 
     def run(self, collection: Collection, dataset: Dataset, folder: Path) -> Run:
         """The run of one dataset."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from irdistill.errors import IrdistillError, MissingExtraError
+from irdistill.modeling.library_output import quiet_libraries
 from irdistill.storage.files import cache_folder, digest, file_sha256, read_json
 
 logger = logging.getLogger(__name__)
@@ -177,8 +178,6 @@ def _write(folder: Path, base: Path, out: Path) -> None:
         from peft import PeftModel
     except ImportError as error:
         raise MissingExtraError("peft", "lora", f"the adapter {folder}") from error
-    from irdistill.modeling.model_files import quiet_libraries
-
     shapes = _shapes(folder / WEIGHTS)
     auto = _auto_class(folder, base, shapes)
     try:

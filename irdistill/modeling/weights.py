@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from irdistill.errors import IrdistillError
-from irdistill.modeling.model_files import quiet_libraries
+from irdistill.modeling.library_output import quiet_libraries
 
 #: Where transformers reports what it loaded; each of these modules imports the function by its
 #: name.

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import Field
 
 from irdistill.collections import Query, Turn
 from irdistill.errors import OptionError
+from irdistill.option_checks import check_fields
 
 Count = Callable[[str], int]
 """Function that returns the number of tokens of a text."""
@@ -28,7 +31,8 @@ def tokenizer_count(model: str) -> Count:
     """
     from transformers import AutoTokenizer
 
-    from irdistill.modeling.model_files import quiet_libraries, resolve_model
+    from irdistill.modeling.library_output import quiet_libraries
+    from irdistill.modeling.model_files import resolve_model
 
     with quiet_libraries():
         tokenizer = AutoTokenizer.from_pretrained(resolve_model(model))
@@ -79,24 +83,11 @@ class HistoryTemplate:
     order: Literal["newest", "oldest"] = "newest"
     shown: Literal["questions", "all"] = "questions"
     separator: str = " [SEP] "
-    tokens: int | None = None
-    turns: int | None = None
+    tokens: Annotated[int | None, Field(ge=1)] = None
+    turns: Annotated[int | None, Field(ge=0)] = None
 
     def __post_init__(self) -> None:
-        if self.order not in ("newest", "oldest") or self.shown not in ("questions", "all"):
-            raise OptionError(
-                f"history template: got order {self.order!r} and turns {self.shown!r}; expected"
-                " newest or oldest, and questions or all."
-            )
-        for name, minimum in (("tokens", 1), ("turns", 0)):
-            value = getattr(self, name)
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, int) or value < minimum
-            ):
-                raise OptionError(
-                    f"history template: {name} is {value!r}; expected a whole number of at least"
-                    f" {minimum}."
-                )
+        check_fields(self)
 
     @classmethod
     def parse(cls, text: str) -> Self:

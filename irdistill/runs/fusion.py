@@ -60,7 +60,7 @@ def fuse(
         OptionError: there are fewer than two runs, or an option is out of range.
         WrongCollectionError: the runs are of different collections.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from irdistill.runs import fuse
         >>> with tempfile.TemporaryDirectory() as folder:

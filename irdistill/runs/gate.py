@@ -151,7 +151,7 @@ class Gate:
         Raises:
             OptionError: a feature is unknown.
 
-        Example:
+        Examples:
             >>> from irdistill.runs import Gate
             >>> Gate.by_hand(2, agreement=2, gap=1).coefficients
             ((0.0, 1.0, 2.0), (0.0, 1.0, 2.0))

@@ -59,7 +59,7 @@ def as_run(source: Any, collection: Collection | None = None) -> Run:
             names a document twice for one query.
         WrongCollectionError: the collection does not have a document, or has none of the queries.
 
-    Example:
+    Examples:
         >>> from irdistill.runs import as_run
         >>> run = as_run({"q1": {"d1": 0.5, "d2": 0.9, "d3": None}})
         >>> run["q1"].doc_ids, run.num_unscored

@@ -20,7 +20,7 @@ class MemoryRun(Run):
         identity: what the run is.
         lists: one per query; each is checked and put in rank order.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from irdistill.runs import MemoryRun, RankedList, RunIdentity
         >>> scores = np.array([1.0, 2.0], np.float32)

@@ -110,7 +110,7 @@ class Mixing:
     Raises:
         OptionError: a value is not allowed.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from irdistill.runs import Mixing
         >>> first, second = np.array([3.0, 1.0]), np.array([10.0, 20.0])

@@ -109,7 +109,7 @@ class Run(ABC):
         Args:
             scored_only: leave out documents without a score, as pytrec_eval expects.
 
-        Example:
+        Examples:
             >>> from irdistill.runs import as_run
             >>> as_run({"q": {"a": 1.0, "b": 2.5}}).to_dict()
             {'q': {'b': 2.5, 'a': 1.0}}

@@ -17,7 +17,7 @@ def stats(run: Any) -> dict[str, Any]:
     Args:
         run: anything that `as_run` accepts.
 
-    Example:
+    Examples:
         >>> from irdistill.runs import stats
         >>> summary = stats({"q": {"a": 1.0, "b": 3.0, "c": None}})
         >>> summary["rows"], summary["nulls"], summary["score_mean"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from irdistill.console.progress import progress
 from irdistill.errors import IrdistillError
@@ -85,6 +86,12 @@ def _part(folder: Path, entry: PartEntry, query_ids: list[str]) -> list[str]:
     present = table.column("query_id").take(boundaries(table)[:-1]).to_pylist()
     if present != [query_id for query_id in query_ids if query_id in set(present)]:
         return [*problems, "does not hold its queries in order"]
+    return problems + _lists(table, query_ids)
+
+
+def _lists(table: pa.Table, query_ids: list[str]) -> list[str]:
+    """Problems of the lists of a part: ranks, order, repeated documents."""
+    problems = []
     ranks = table.column("rank").to_numpy()
     start = 0
     for ranked in from_table(table, query_ids):

@@ -56,7 +56,7 @@ class RunWriter:
         InputError: there is no query, or a query id is repeated.
         OptionError: ``part_queries`` or ``shard`` is out of range.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import numpy as np
         >>> from irdistill.runs import RankedList, RunIdentity, RunWriter

@@ -19,11 +19,13 @@ from sentence_transformers.base.modules import Router, Transformer
 from torch import Tensor, nn
 
 from irdistill.errors import IrdistillError, MissingExtraError
-from irdistill.modeling.model_files import quiet_libraries
-from irdistill.storage.files import make_folder, move_into_place, staging_path, write_json
-from irdistill.students.base import Kind, Student
+from irdistill.modeling.library_output import quiet_libraries
+from irdistill.storage.files import make_folder, staging_path, write_json
+from irdistill.storage.ownership import move_into_place
+from irdistill.students.base import Student
 from irdistill.students.cross_encoder_student import CrossEncoderStudent
 from irdistill.students.dense_student import DenseStudent
+from irdistill.students.tower_model import TextKind
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +149,7 @@ def _check_carried(student: Student) -> None:
         )
 
 
-def _modules(student: Student) -> Iterator[tuple[Transformer, Kind, str]]:
+def _modules(student: Student) -> Iterator[tuple[Transformer, TextKind, str]]:
     """The transformers, the side each is for, and their folders within the saved model."""
     first = student.model[0]
     if not isinstance(first, Router):
@@ -172,7 +174,7 @@ class _Positional(nn.Module):
 
 
 def _write(
-    module: Transformer, other: Any, kind: Kind, path: Path, form: str, student: Student
+    module: Transformer, other: Any, kind: TextKind, path: Path, form: str, student: Student
 ) -> int:
     """Write the network of a module, and let that of its copy run what was written; gives the
     bytes.

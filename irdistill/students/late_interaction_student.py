@@ -1,16 +1,12 @@
-"""The late-interaction student: a vector for each token (ColBERT, Khattab and Zaharia 2020,
-arXiv:2004.12832).
-"""
+"""The late-interaction student: a vector for each token (ColBERT, arXiv:2004.12832)."""
 
 from __future__ import annotations
 
 import logging
 import string
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,21 +21,24 @@ from sentence_transformers.multi_vector_encoder.modules import (
 from torch import Tensor, nn
 
 from irdistill.console.progress import ProgressCallback
-from irdistill.errors import IrdistillError
+from irdistill.errors import OptionError
 from irdistill.losses.representations import BatchRepresentations, padded_tokens
 from irdistill.modeling.batching import TokenBudget
 from irdistill.modeling.hardware import Precision
-from irdistill.modeling.model_files import model_revision
-from irdistill.students.base import Kind, Student, Tokens
+from irdistill.modeling.model_revisions import model_revision
+from irdistill.students.base import Student
 from irdistill.students.encoding import encode_batches
 from irdistill.students.inputs import position_limit
 from irdistill.students.layers import keep_layers
-from irdistill.students.model_kinds import retriever_type
+from irdistill.students.model_kinds import describe_model
 from irdistill.students.student_loading import load_encoder, load_transformer
+from irdistill.students.student_options import StudentOptions
+from irdistill.students.tower_model import TextKind, TokenColumns
 from irdistill.students.towers import copy_tower, one_tower, projection, set_lengths, two_towers
 
+#: Default size of a token vector.
 DIMENSION = 128
-#: Floats that one chunk of token vectors and their similarities may take: 64 MiB.
+#: Floats of one chunk of token vectors and their similarities: 64 MiB.
 _CHUNK = 1 << 24
 
 logger = logging.getLogger(__name__)
@@ -48,212 +47,113 @@ logger = logging.getLogger(__name__)
 class LateInteractionStudent(Student):
     """A MultiVectorEncoder of sentence-transformers: the score is MaxSim.
 
-    For each query token the largest similarity to a token of the document, summed over the query
-    tokens (or their mean, where the model says ``meanmaxsim``).
+    MaxSim is, for each query token, the largest similarity to a document token, summed over the
+    query tokens (or their mean, where the model says ``meanmaxsim``). A backbone that is a
+    late-interaction model keeps its projection and its mask. ``token_pooling`` follows Clavié et
+    al. 2024, arXiv:2409.14683.
+
+    Example::
+
+        import irdistill as ird
+
+        student = ird.LateInteractionStudent("bert-base-uncased", expand_queries=32)
+        student.encode(["how to delete a folder"], "query")[0].shape  # (32, 128)
     """
 
     kind = "late-interaction"
+    library = MultiVectorEncoder
     representation_names = frozenset({"query_tokens", "document_tokens"})
 
-    def __init__(
-        self, model: MultiVectorEncoder, source: str = "in memory", revision: str = "none"
-    ) -> None:
-        super().__init__(model, source, revision)
+    def _set_model(self, model: Any, source: str, revision: str) -> None:
+        super()._set_model(model, source, revision)
         pool_without_autocast(model)
 
     @classmethod
-    def build(
-        cls,
-        backbone: str,
-        layers: int | Sequence[int] | None = None,
-        query_layers: int | Sequence[int] | None = None,
-        freeze_documents: bool = False,
-        *,
-        query_backbone: str | None = None,
-        dimension: int | None = None,
-        expand_queries: int | None = None,
-        mask_punctuation: bool = True,
-        token_pooling: float | None = None,
-        max_length: int | None = None,
-        max_query_length: int | None = None,
-        revision: str | None = None,
-        trust_remote_code: bool = False,
-        device: str | None = None,
-        seed: int = 0,
-    ) -> LateInteractionStudent:
-        """Make a student out of an encoder, or of a late-interaction model.
+    def _is_saved_student(cls, name: str) -> bool:
+        return describe_model(name).saved_as == "MultiVectorEncoder"
 
-        Args:
-            backbone: model folder, ``package:`` path or hub id. A late-interaction model keeps its
-                projection and its mask.
-            layers: keep this many encoder layers, evenly spaced, or exactly those of a list.
-            query_layers: give queries a tower of their own, a copy of the backbone with these
-                layers; documents keep the backbone, which is then frozen.
-            freeze_documents: freeze the document side; without ``query_layers`` the query tower is
-                a whole copy.
-            query_backbone: another encoder as the query tower, with a linear layer of its own;
-                documents are frozen then.
-            dimension: of a token's vector, 128 where not given; a new linear layer makes it.
-            expand_queries: fill queries up to so many tokens with mask tokens, which are scored too
-                (32 in ColBERT).
-            mask_punctuation: leave the punctuation of documents out of the score.
-            token_pooling: keep about one in so many of a document's token vectors, the means of
-                clusters (Clavié et al. 2024, arXiv:2409.14683).
-            max_length: truncate texts to so many tokens.
-            max_query_length: truncate queries to so many tokens.
-            seed: of the new layers' weights.
-
-        Raises:
-            IrdistillError: the backbone cannot be loaded or shortened so, the lengths of the
-                towers' vectors differ, or a setting is out of its range.
-        """
-        for name, value, least in (
-            ("dimension", dimension, 1),
-            ("expand_queries", expand_queries, 3),
-            ("token_pooling", token_pooling, 1),
-        ):
-            if value is not None and not value >= least:
-                raise IrdistillError(f"{name}={value} was given; at least {least} was expected.")
-        if (
-            expand_queries is not None
-            and max_query_length is not None
-            and max_query_length < expand_queries
-        ):
-            raise IrdistillError(
-                f"expand_queries={expand_queries} and max_query_length={max_query_length} were"
-                " given; queries cannot be cut to less than they are filled up to. Leave out"
-                " max_query_length, or raise it."
-            )
-        shared: dict[str, Any] = {
-            "trust_remote_code": trust_remote_code,
-            "device": device,
-            "seed": seed,
-        }
-        model, new = _encoder(backbone, dimension, mask_punctuation, revision=revision, **shared)
+    def _build(self, backbone: str, options: StudentOptions, device: str | None, seed: int) -> None:
+        _check_expansion(options)
+        model, new = _encoder(backbone, options, device, seed)
         first: Any = one_tower(model, "the backbone")[0]
-        if layers is not None:
-            keep_layers(first.model, layers)
+        if options.layers is not None:
+            keep_layers(first.model, options.layers)
         queries: list[nn.Module] | None = None
-        if query_backbone is not None:
-            other, _ = _encoder(query_backbone, model.get_embedding_dimension(), False, **shared)
-            queries = copy_tower(other, query_layers)
-        elif query_layers is not None or freeze_documents:
-            queries = copy_tower(model, query_layers)
-        if token_pooling is not None:
-            pooling = next(
-                (module for module in model if isinstance(module, HierarchicalTokenPooling)), None
+        if options.query_backbone is not None:
+            small = StudentOptions(
+                dimension=model.get_embedding_dimension(),
+                mask_punctuation=False,
+                trust_remote_code=options.trust_remote_code,
             )
-            if pooling is None:
-                model.append(HierarchicalTokenPooling(token_pooling))
-            else:
-                pooling.pool_factor = token_pooling
-        own: Any = first if queries is None else queries[0]
-        set_lengths([own], [first], max_length, max_query_length)
-        limit = position_limit(own.model)
-        if expand_queries is not None and limit is not None and expand_queries > limit:
-            raise IrdistillError(
-                f"expand_queries={expand_queries} was given; this backbone takes 3 to {limit}"
-                " tokens."
-            )
-        if expand_queries is not None:
-            own.query_expansion = {"strategy": "fixed", "attend": False, "length": expand_queries}
-        student = cls(
-            model if queries is None else two_towers(model, queries),
-            backbone,
-            model_revision(backbone, revision),
-        )
+            other, _ = _encoder(options.query_backbone, small, device, seed)
+            queries = copy_tower(other, options.query_layers)
+        elif options.query_layers is not None or options.freeze_documents:
+            queries = copy_tower(model, options.query_layers)
+        if options.token_pooling is not None:
+            _set_token_pooling(model, options.token_pooling)
+        query_first: Any = first if queries is None else queries[0]
+        set_lengths([query_first], [first], options.max_length, options.max_query_length)
+        if options.expand_queries is not None:
+            _expand_queries(query_first, options.expand_queries)
+        routed = model if queries is None else two_towers(model, queries)
+        self._set_model(routed, backbone, model_revision(backbone, options.revision))
         if queries is not None:
             if new:
                 logger.warning(
                     "the frozen document tower ends in a new linear layer of random weights; better"
                     " start from a trained late-interaction model"
                 )
-            student._freeze("document")
-        return student
-
-    @classmethod
-    def load(
-        cls,
-        model: str | Path,
-        *,
-        revision: str | None = None,
-        trust_remote_code: bool = False,
-        device: str | None = None,
-    ) -> LateInteractionStudent:
-        """Open a saved student, or any MultiVectorEncoder (ColBERT and PyLate checkpoints among
-        them).
-
-        Raises:
-            IrdistillError: it cannot be loaded.
-        """
-        name = str(model)
-        encoder = load_encoder(
-            name,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            device=device,
-            library=MultiVectorEncoder,
-        )
-        student = cls(encoder, name, model_revision(name, revision))
-        student.restore_frozen()
-        return student
+            self._freeze("document")
 
     @property
     def similarity(self) -> str:
+        """``maxsim`` or ``meanmaxsim``."""
         return str(self.model.similarity_fn_name)
 
     def identity(self) -> dict[str, Any]:
+        """As `Student.identity`, with query expansion, masked words and token pooling."""
         documents = self.tower("document")
-        skipped = [
-            word
-            for module in documents
-            if isinstance(module, MultiVectorMask)
-            for word in module.skiplist_words
-        ]
-        found = super().identity() | {
+        masks = [module for module in documents if isinstance(module, MultiVectorMask)]
+        facts = super().identity() | {
             "query_expansion": self._expansion("query"),
-            "skiplist": skipped,
+            "skiplist": [word for module in masks for word in module.skiplist_words],
         }
         for module in documents:
             if isinstance(module, HierarchicalTokenPooling):
-                found["token_pooling"] = module.pool_factor
-        return found
+                facts["token_pooling"] = module.pool_factor
+        return facts
 
-    def _expansion(self, kind: Kind) -> dict[str, Any] | None:
+    def _expansion(self, kind: TextKind) -> dict[str, Any] | None:
         first = self._first(kind)
-        found: Any = (
-            first.query_expansion if kind == "query" and isinstance(first, Transformer) else None
-        )
-        return None if found is None else dict(found)
+        if kind != "query" or not isinstance(first, Transformer):
+            return None
+        return dict(first.query_expansion) if first.query_expansion is not None else None
 
-    def max_length(self, kind: Kind) -> int:
-        own, expansion = super().max_length(kind), self._expansion(kind)
+    def max_length(self, kind: TextKind) -> int:
+        """As `Student.max_length`, or the length to which queries are expanded."""
+        length, expansion = super().max_length(kind), self._expansion(kind)
         if expansion is None:
-            return own
-        asked = self._first(kind).query_length
-        return int(
-            expansion["length"]
-            if expansion["strategy"] == "fixed"
-            else max(asked or own, expansion["length"])
-        )
+            return length
+        if expansion["strategy"] == "fixed":
+            return int(expansion["length"])
+        return int(max(self._first(kind).query_length or length, expansion["length"]))
 
-    def tokenize(self, texts: Sequence[str], kind: Kind) -> Tokens:
-        """As `Student.tokenize`; expanded queries get their mask tokens here, marked in
-        ``query_expansion_positions``.
+    def tokenize(self, texts: Sequence[str], kind: TextKind) -> TokenColumns:
+        """As `Student.tokenize`; mask tokens that expand queries are added and marked.
+
+        The marks are in ``query_expansion_positions``. A query without tokens is not expanded,
+        because the added tokens would have nothing to attend to.
         """
         tokens = super().tokenize(texts, kind)
         expansion = self._expansion(kind)
         if expansion is None:
             return tokens
         tokenizer = self._first(kind).tokenizer
-        filler = (
-            tokenizer.mask_token_id
-            if tokenizer.mask_token_id is not None
-            else tokenizer.eos_token_id
-        )
+        filler = tokenizer.mask_token_id
         if expansion["token"] is not None:
             filler = tokenizer.convert_tokens_to_ids(expansion["token"])
-        # a query without tokens stays so: there is nothing for the added tokens to look at
+        elif filler is None:
+            filler = tokenizer.eos_token_id
         missing = [
             max(0, expansion["length"] - len(ids)) if ids else 0 for ids in tokens["input_ids"]
         ]
@@ -270,31 +170,29 @@ class LateInteractionStudent(Student):
         ]
         return expanded
 
-    def _embed(self, features: Mapping[str, Any], kind: Kind) -> list[Tensor]:
-        """Vectors (tokens, D) of each text with gradients, of the tokens that are scored."""
-        given = {**features, "task": kind, "modality": "text"}
+    def _embed(self, features: Mapping[str, Any], kind: TextKind) -> list[Tensor]:
+        """Vectors (tokens, D) with gradients of the scored tokens of each text."""
+        features = {**features, "task": kind, "modality": "text"}
         expansion = self._expansion(kind)
         if expansion is not None:
             marks = features["query_expansion_positions"].bool()
-            given["query_expansion_positions"] = marks
-            if not expansion[
-                "attend"
-            ]:  # the added tokens see the query, and the query does not see them
-                given["attention_mask"] = features["attention_mask"].masked_fill(marks, 0)
-        with nullcontext() if self.learns(kind) else torch.no_grad():
-            output = self.model(given, task=kind)
+            features["query_expansion_positions"] = marks
+            if not expansion["attend"]:  # the query does not attend to the added tokens
+                features["attention_mask"] = features["attention_mask"].masked_fill(marks, 0)
+        with self._gradients(kind):
+            output = self.model(features, task=kind)
+        masks = output["attention_mask"].bool()
         return [
-            vectors[mask]
-            for vectors, mask in zip(
-                output["token_embeddings"], output["attention_mask"].bool(), strict=True
-            )
+            vectors[mask] for vectors, mask in zip(output["token_embeddings"], masks, strict=True)
         ]
 
     def join(self, parts: Sequence[Any], order: Tensor) -> list[Tensor]:
-        found = [vectors.float() for vectors in chain.from_iterable(parts)]
-        return [found[place] for place in order.tolist()]
+        """As `Student.join`, of lists of token vectors."""
+        texts = [vectors.float() for vectors in chain.from_iterable(parts)]
+        return [texts[place] for place in order.tolist()]
 
     def representations(self, queries: Any, documents: Any) -> BatchRepresentations:
+        """The token vectors, padded."""
         return BatchRepresentations(
             query_tokens=padded_tokens(queries), document_tokens=padded_tokens(documents)
         )
@@ -306,31 +204,26 @@ class LateInteractionStudent(Student):
         index: Tensor,
         every: bool = True,
     ) -> tuple[Tensor, Tensor | None]:
-        """MaxSim of the lists (B, N) and, where ``every``, of each query with each document (B, U),
-        in float32.
+        """MaxSim of the lists (B, N) and, if ``every``, of all pairs (B, U), in float32.
 
-        Token similarities are made chunk by chunk; only the place of each maximum is kept for the
-        gradients.
+        Token similarities are computed in chunks; gradients need only the places of the maxima.
         """
+        maxsim = partial(self.model.similarity, chunk_elements=_CHUNK)
         with torch.autocast(index.device.type, enabled=False):
             if every:
-                in_batch: Tensor = self.model.similarity(
-                    list(queries), list(documents), chunk_elements=_CHUNK
-                )
+                in_batch: Tensor = maxsim(list(queries), list(documents))
                 return in_batch.gather(1, index.clamp_min(0)), in_batch
             rows = []
             for query, places in zip(queries, index.clamp_min(0).tolist(), strict=True):
-                own = list(dict.fromkeys(places))
-                found = self.model.similarity(
-                    [query], [documents[place] for place in own], chunk_elements=_CHUNK
-                )[0]
-                rows.append(found[[own.index(place) for place in places]])
+                unique = list(dict.fromkeys(places))
+                scores = maxsim([query], [documents[place] for place in unique])[0]
+                rows.append(scores[[unique.index(place) for place in places]])
             return torch.stack(rows), None
 
     def encode(
         self,
         texts: Sequence[str],
-        kind: Kind = "document",
+        kind: TextKind = "document",
         precision: Precision = "auto",
         budget: int | TokenBudget | None = None,
         show_progress: bool | ProgressCallback = True,
@@ -338,21 +231,20 @@ class LateInteractionStudent(Student):
         """Vectors (tokens, D) float32 of the scored tokens of each text, in the texts' order.
 
         Args:
-            precision, budget: see ``encode_batches``.
+            precision, budget: see `encode_batches`.
+            show_progress: show a bar, or call a function with the number of encoded texts.
 
         Raises:
-            IrdistillError: a vector is not finite.
+            ModelError: a vector is not finite.
         """
         result = [np.empty((0, self.dimension), dtype=np.float32)] * len(texts)
 
-        def take(rows: np.ndarray, found: list[Tensor]) -> bool:
-            lengths = [len(vectors) for vectors in found]
-            together = torch.cat([*found, found[0][:0]]).float().cpu().numpy()
-            for row, vectors in zip(
-                rows.tolist(), np.split(together, np.cumsum(lengths)[:-1]), strict=True
-            ):
+        def take(rows: np.ndarray, batch: list[Tensor]) -> bool:
+            ends = np.cumsum([len(vectors) for vectors in batch])[:-1]
+            flat = torch.cat([*batch, batch[0][:0]]).float().cpu().numpy()
+            for row, vectors in zip(rows.tolist(), np.split(flat, ends), strict=True):
                 result[row] = vectors
-            return bool(np.isfinite(together).all())
+            return bool(np.isfinite(flat).all())
 
         encode_batches(self, texts, kind, precision, budget, show_progress, take)
         return result
@@ -360,64 +252,84 @@ class LateInteractionStudent(Student):
     def search_vectors(
         self,
         texts: Sequence[str],
-        kind: Kind,
+        kind: TextKind,
         precision: Precision = "auto",
         budget: int | TokenBudget | None = None,
         done: ProgressCallback | None = None,
     ) -> list[np.ndarray]:
+        """As `Student.search_vectors`."""
         return self.encode(texts, kind, precision, budget, show_progress=done or False)
 
 
+def _check_expansion(options: StudentOptions) -> None:
+    least, most = options.expand_queries, options.max_query_length
+    if least is not None and most is not None and most < least:
+        raise OptionError(
+            f"expand_queries={least} and max_query_length={most} were given; queries cannot be cut"
+            " to less than they are filled up to. Leave out max_query_length, or raise it."
+        )
+
+
+def _expand_queries(first: Any, length: int) -> None:
+    limit = position_limit(first.model)
+    if limit is not None and length > limit:
+        raise OptionError(
+            f"expand_queries={length} was given; this backbone takes 3 to {limit} tokens."
+        )
+    first.query_expansion = {"strategy": "fixed", "attend": False, "length": length}
+
+
+def _set_token_pooling(model: MultiVectorEncoder, factor: float) -> None:
+    for module in model:
+        if isinstance(module, HierarchicalTokenPooling):
+            module.pool_factor = factor
+            return
+    model.append(HierarchicalTokenPooling(factor))
+
+
 def _encoder(
-    backbone: str,
-    dimension: int | None,
-    mask_punctuation: bool,
-    *,
-    revision: str | None = None,
-    trust_remote_code: bool,
-    device: str | None,
-    seed: int,
+    backbone: str, options: StudentOptions, device: str | None, seed: int
 ) -> tuple[MultiVectorEncoder, bool]:
-    """A late-interaction model as it is, or an encoder with a new linear layer; and whether it is
-    new.
+    """A late-interaction model as it is, or an encoder with a new linear layer, and which it is.
 
     Raises:
-        IrdistillError: the model has vectors of another length than was asked for.
+        OptionError: the model has vectors of another size than ``dimension``.
     """
-    given: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    if retriever_type(backbone, revision) == "late-interaction":
-        model = load_encoder(backbone, device=device, library=MultiVectorEncoder, **given)
-        own = model.get_embedding_dimension()
-        if dimension not in (None, own):
-            raise IrdistillError(
-                f"{backbone!r} has token vectors of {own} numbers, and {dimension} were asked for."
+    shared: dict[str, Any] = {
+        "revision": options.revision,
+        "trust_remote_code": options.trust_remote_code,
+    }
+    if describe_model(backbone, options.revision).retriever_type == "late-interaction":
+        model = load_encoder(backbone, device=device, library=MultiVectorEncoder, **shared)
+        size = model.get_embedding_dimension()
+        if options.dimension not in (None, size):
+            raise OptionError(
+                f"dimension={options.dimension} was given, but {backbone!r} has token vectors of"
+                f" {size} numbers; leave dimension out."
             )
         return model, False
-    first = load_transformer(backbone, **given)
-    known = first.tokenizer.get_vocab()
-    words = [mark for mark in string.punctuation if mark in known] if mask_punctuation else []
+    first = load_transformer(backbone, **shared)
+    vocabulary = first.tokenizer.get_vocab()
+    marks = string.punctuation if options.mask_punctuation else ""
+    size = first.get_embedding_dimension()
     modules = [
         first,
-        projection(
-            first.get_embedding_dimension(), dimension or DIMENSION, "token_embeddings", seed
-        ),
-        MultiVectorMask(skiplist_words=words),
+        projection(size, options.dimension or DIMENSION, "token_embeddings", seed),
+        MultiVectorMask(skiplist_words=[mark for mark in marks if mark in vocabulary]),
         Normalize(module_input_name="token_embeddings"),
     ]
     return MultiVectorEncoder(modules=modules, device=device).float().eval(), True
 
 
 def pool_without_autocast(model: MultiVectorEncoder) -> None:
-    """Let the token pooling of a model cluster in float32 under autocast too; in half precision it
-    would fail.
-    """
+    """Let token pooling cluster in float32 under autocast; it fails in half precision."""
     for module in model.modules():
         if isinstance(module, BaseTokenPooling):
             module.pool_one = partial(_pool_one, type(module).pool_one, module)
 
 
 def _pool_one(
-    inner: Callable[..., Tensor], module: BaseTokenPooling, embedding: Tensor, **given: Any
+    pool: Callable[..., Tensor], module: BaseTokenPooling, embedding: Tensor, **options: Any
 ) -> Tensor:
     with torch.autocast(embedding.device.type, enabled=False):
-        return inner(module, embedding, **given)
+        return pool(module, embedding, **options)

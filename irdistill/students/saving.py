@@ -1,20 +1,17 @@
-"""Saving without losing anything: what was written is opened again and compared with the model
-before it gets its name.
-"""
+"""Saving students: staged folders, tokenizers, and the comparison of saved models."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import ModelError
 from irdistill.storage.files import (
     explain_os_errors,
     make_folder,
@@ -25,11 +22,8 @@ from irdistill.storage.files import (
 )
 from irdistill.students.fingerprints import backend_digest
 
-if TYPE_CHECKING:
-    from irdistill.students.base import Kind, Student
-
-#: Texts on which a model is compared with what was saved of it: cases, accents, marks, numbers,
-#: other scripts, and a long one.
+#: Texts on which a model is compared with its saved copy: case, accents, punctuation, numbers,
+#: other scripts, and a long text.
 PROBES = (
     "the cat sat on the mat",
     "The CAT, and a Dog: is it FAST?",
@@ -38,17 +32,16 @@ PROBES = (
     "данные 数据 データ",
     "Python's str.split() returns a LIST of words; see PEP-8 " * 40,
 )
-#: Numbers may differ by this much, times the largest where that is above 1: adapters that were
-#: added to the weights round.
+#: Numbers may differ by this much, times the largest number if it is above 1, because adding
+#: adapters to weights rounds.
 TOLERANCE = 1e-4
 
 
 @contextmanager
 def staged_folder(path: str | Path) -> Iterator[Path]:
-    """A new folder beside ``path``; on success its files take the place of those of the same names
-    at ``path``.
+    """A new folder whose files replace those of the same names at ``path`` on success.
 
-    On any failure nothing at ``path`` is changed.
+    On a failure nothing at ``path`` changes.
     """
     folder = Path(path)
     make_folder(folder.parent)
@@ -58,7 +51,7 @@ def staged_folder(path: str | Path) -> Iterator[Path]:
         with explain_os_errors(folder):
             staged.mkdir()
             yield staged
-            for file in sorted(one for one in staged.rglob("*") if one.is_file()):
+            for file in sorted(entry for entry in staged.rglob("*") if entry.is_file()):
                 final = folder / file.relative_to(staged)
                 final.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(file, final)
@@ -66,36 +59,41 @@ def staged_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(staged, ignore_errors=True)
 
 
+@contextmanager
+def check_folder(beside: Path) -> Iterator[Path]:
+    """A new folder in ``beside`` that is removed afterwards."""
+    folder = staging_path(beside / "checking")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir()
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def keep_tokenizer(tokenizer: Any, folder: Path) -> None:
     """Let a tokenizer that was saved in a folder load as it is in memory.
 
-    Some classes of transformers build their normalizer anew from a few settings, so that one that
-    was put in front (lower case, as ``do_lower_case`` of sentence-transformers does) would be lost;
-    the general class takes what stands in ``tokenizer.json``.
+    Some classes of transformers rebuild their normalizer from a few settings, and so lose one that
+    was put in front of it (lower case, as ``do_lower_case`` of sentence-transformers does). The
+    general class keeps what is in ``tokenizer.json``.
     """
     from transformers import AutoTokenizer
 
     path = folder / "tokenizer_config.json"
-    if not (
-        hasattr(tokenizer, "backend_tokenizer")
-        and path.is_file()
-        and (folder / "tokenizer.json").is_file()
-    ):
+    saved = path.is_file() and (folder / "tokenizer.json").is_file()
+    if not (hasattr(tokenizer, "backend_tokenizer") and saved):
         return
     config = read_json(path)
     if "auto_map" in config:
         return
-    if backend_digest(
-        AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    ) != backend_digest(tokenizer):
-        write_json(
-            path,
-            config
-            | {
-                "tokenizer_class": "PreTrainedTokenizerFast",
-                "model_input_names": tokenizer.model_input_names,
-            },
-        )
+    loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if backend_digest(loaded) != backend_digest(tokenizer):
+        changes = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_input_names": tokenizer.model_input_names,
+        }
+        write_json(path, config | changes)
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
@@ -104,119 +102,43 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     keep_tokenizer(tokenizer, folder)
 
 
-def check_saving(student: Student, beside: Path) -> None:
-    """Save a student into a temporary folder and compare, before time is spent on training it.
-
-    Args:
-        beside: the folder in which the temporary one is made.
-
-    Raises:
-        IrdistillError: it would load as another model.
-    """
-    folder = staging_path(beside / "checking")
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        folder.mkdir()
-        student._write(folder)
-        check_saved(student, folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def check_saved(student: Student, folder: Path) -> None:
-    """Open what was saved and compare it with the student: settings, tokens, and what it makes of
-    some texts.
+def compare_behavior(
+    before: Mapping[str, Any], after: Mapping[str, Any], what: str, source: str
+) -> None:
+    """Compare the settings, tokens and numbers of a model with those of its saved copy.
 
     Raises:
-        IrdistillError: they differ, or the folder cannot be opened.
+        ModelError: they differ; the message names the differences.
     """
-    trust = bool(getattr(student.model, "trust_remote_code", False))
-    try:
-        saved = type(student).load(str(folder), device=str(student.device), trust_remote_code=trust)  # type: ignore[attr-defined]
-    except IrdistillError as error:
-        raise IrdistillError(
-            f"the {student.kind} student cannot be saved, as it does not load again: {error}"
-        ) from error
-    reasons = list(_differences(student, saved))
-    if reasons:
-        raise IrdistillError(
-            f"the {student.kind} student of {student.source!r} cannot be saved without changing it,"
-            f" so nothing was left: after loading it again {'; '.join(reasons)}. Start from a"
-            " backbone whose saved folder loads as the same model."
-        )
-
-
-def _differences(student: Student, saved: Student) -> Iterator[str]:
-    for name in ("similarity", "dimension"):
-        if name == "dimension" and "pair" in student.sides:
+    reasons: list[str] = []
+    for name, value in before.items():
+        if name == "numbers" or value == after[name]:
             continue
-        before, after = getattr(student, name), getattr(saved, name)
-        if before != after:
-            yield f"{name} is {after!r} instead of {before!r}"
-    for kind in student.sides:
-        for name, read in (
-            ("the length", lambda one, kind=kind: one.max_length(kind)),
-            ("the prompt", lambda one, kind=kind: one._prompt(kind) or ""),
-        ):
-            before, after = read(student), read(saved)
-            if before != after:
-                yield f"{name} of a {kind} is {after!r} instead of {before!r}"
-        texts: Any = list(PROBES) if kind != "pair" else [(PROBES[0], text) for text in PROBES]
-        before, after = (
-            dict(student.tokenize(texts, kind))["input_ids"],
-            dict(saved.tokenize(texts, kind))["input_ids"],
+        if name.startswith("tokens of "):
+            reasons.append(f"{name.removeprefix('tokens of ')} has other tokens")
+            break
+        reasons.append(f"the {name} is {after[name]!r} instead of {value!r}")
+    if not reasons:
+        difference = largest_difference(before["numbers"], after["numbers"])
+        if not difference <= TOLERANCE:
+            reasons.append(f"its numbers differ by up to {difference:.3g}")
+    if reasons:
+        raise ModelError(
+            f"the {what} of {source!r} cannot be saved without changing it, so nothing was written:"
+            f" after loading it again {'; '.join(reasons)}. Start from a backbone whose saved"
+            " folder loads as the same model."
         )
-        if before != after:
-            place = next(place for place in range(len(texts)) if before[place] != after[place])
-            yield f"the {kind} {PROBES[place][:40]!r} has other tokens"
-            return
-    difference = largest_difference(_outputs(student), _outputs(saved))
-    if not difference <= TOLERANCE:
-        yield f"its numbers differ by up to {difference:.3g}"
-
-
-@torch.no_grad()
-def _outputs(student: Student) -> list[Tensor]:
-    """What a student makes of the short probes on each side, and its scores of them."""
-    probes = PROBES[
-        :-1
-    ]  # the long one is for the tokens alone, as it takes far longer than the others together
-    keep_representations, training = student.keep_representations, student.model.training
-    student.keep_representations = False
-    student.model.eval()
-    try:
-        sides: dict[Kind, Any] = {}
-        for kind in student.sides:
-            texts: Any = list(probes) if kind != "pair" else [(probes[0], text) for text in probes]
-            sides[kind] = student.join(
-                [student.embed(student.pad(student.tokenize(texts, kind), kind), kind)],
-                torch.arange(len(texts), device=student.device),
-            )
-        outputs = [
-            value
-            for side in sides.values()
-            for value in (side if isinstance(side, list) else [side])
-        ]
-        if "pair" not in sides:
-            index = torch.arange(len(probes), device=student.device).expand(len(probes), -1)
-            outputs.append(student.scores(sides["query"], sides["document"], index, every=False)[0])
-        return [value.float().cpu() for value in outputs]
-    finally:
-        student.keep_representations = keep_representations
-        student.model.train(training)
 
 
 def largest_difference(before: list[Tensor], after: list[Tensor]) -> float:
-    """The largest difference of two lists of tensors, divided by the largest number where that is
-    above 1.
-    """
+    """The largest difference of two lists of tensors, relative to the largest number above 1."""
     if [value.shape for value in before] != [value.shape for value in after]:
         return float("inf")
     largest = 0.0
-    for one, two in zip(before, after, strict=True):
-        apart = (one - two).abs()[~(one.isnan() & two.isnan())].nan_to_num(float("inf"))
-        if apart.numel():
-            largest = max(
-                largest, float(apart.max()) / max(1.0, float(one.nan_to_num().abs().max()))
-            )
+    for first, second in zip(before, after, strict=True):
+        both_nan = first.isnan() & second.isnan()
+        differences = (first - second).abs()[~both_nan].nan_to_num(float("inf"))
+        if differences.numel():
+            scale = max(1.0, float(first.nan_to_num().abs().max()))
+            largest = max(largest, float(differences.max()) / scale)
     return largest

@@ -1,6 +1,4 @@
-"""The split cross-encoder student: query and document apart in the lower layers, together above
-(PreTTR, MacAvaney et al. 2020, arXiv:2004.14255).
-"""
+"""The split cross-encoder student: query and document are read separately in the lower layers."""
 
 from __future__ import annotations
 
@@ -15,159 +13,108 @@ from sentence_transformers.base.modules import Transformer
 from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import ModelError, OptionError
 from irdistill.modeling.hardware import best_device
-from irdistill.modeling.model_files import find_model_file, model_revision
+from irdistill.modeling.model_files import find_model_file
+from irdistill.modeling.model_revisions import model_revision
 from irdistill.modeling.truncation import Truncation
 from irdistill.modeling.weights import fill, read_weights
 from irdistill.storage.files import atomic_path
-from irdistill.students.base import Kind, Tokens
 from irdistill.students.inputs import position_limit
-from irdistill.students.interaction_layers import InteractionStudent, Padded
+from irdistill.students.interaction_layers import InteractionStudent, PaddedStates
 from irdistill.students.layers import find_layers, keep_layers
 from irdistill.students.saving import save_tokenizer
 from irdistill.students.student_loading import load_transformer, same_new_weights
+from irdistill.students.student_options import StudentOptions
+from irdistill.students.tower_model import TextKind, TokenColumns
 from irdistill.students.towers import set_lengths
 
-#: Encoders whose layers take a state and a mask and nothing else, and whose positions are added
-#: before the first of them.
+#: Encoders whose layers take only a state and a mask, and whose positions are added before the
+#: first layer.
 FAMILIES = ("bert", "distilbert", "electra", "roberta", "xlm-roberta", "camembert")
 _SPLIT, _QUERY_LENGTH = 3, 32
 _HEAD = "head.safetensors"
 
 
 class SplitHead(nn.Module):
-    """What stands behind the backbone: the score of the first token's state, and between the parts
-    a narrow place if asked for.
+    """The layers after the backbone: the score of the first token, and an optional compression.
 
     Args:
         size: of the backbone's states.
-        dimension: to which a document token's state is brought before it is stored (the compression
-            layer of the paper: a linear layer with GELU, and one back with a layer norm); None
-            stores it as it is.
+        dimension: size of a stored document state (the paper's compression: a linear layer with
+            GELU, and one back with a layer norm); None stores states as they are.
+        split_layer: number of lower layers in which query and document are separate.
     """
 
-    def __init__(self, size: int, dimension: int | None) -> None:
+    def __init__(self, size: int, dimension: int | None, split_layer: int) -> None:
         super().__init__()
+        self.split_layer = split_layer
         self.score = nn.Linear(size, 1)
-        self.compress = nn.Linear(size, dimension) if dimension is not None else None
-        self.expand = (
-            nn.Sequential(nn.Linear(dimension, size), nn.LayerNorm(size))
-            if dimension is not None
-            else None
-        )
+        self.compress: nn.Linear | None = None
+        self.expand: nn.Sequential | None = None
+        if dimension is not None:
+            self.compress = nn.Linear(size, dimension)
+            self.expand = nn.Sequential(nn.Linear(dimension, size), nn.LayerNorm(size))
 
 
 class SplitCrossEncoderStudent(InteractionStudent):
-    """A reranker out of any encoder of the BERT kind, whose document states at layer
-    ``split_layer`` can be stored.
+    """A reranker whose document states at layer ``split_layer`` can be stored (PreTTR).
 
-    Up to that layer ``[CLS] query [SEP]`` and ``document [SEP]`` do not see each other; above it
-    they are one sequence, as in a cross-encoder, and a linear head on the first token's last state
-    gives the score. The document has the segment that it has in a pair, and its positions begin
-    after the longest query's, whatever the query: so its lower states depend on it alone.
+    MacAvaney et al. 2020, arXiv:2004.14255, for encoders of the BERT family. Up to that layer
+    ``[CLS] query [SEP]`` and ``document [SEP]`` do not attend to each other; above it they are one
+    sequence, as in a cross-encoder, and a linear head on the first token's last state gives the
+    score. The document has the segment of a pair's second text, and its positions begin after the
+    longest query's, so its lower states depend on the document alone.
+
+    Example::
+
+        import irdistill as ird
+
+        student = ird.SplitCrossEncoderStudent("bert-base-uncased", split_layer=9, dimension=128)
     """
 
     kind = "split-cross-encoder"
     weight_files = ("model.safetensors", "config.json", _HEAD)
 
-    def __init__(
-        self,
-        model: nn.Sequential,
-        split_layer: int,
-        source: str = "in memory",
-        revision: str = "none",
-    ) -> None:
-        super().__init__(model, source, revision)
+    def _set_model(self, model: Any, source: str, revision: str) -> None:
+        super()._set_model(model, source, revision)
         self._layers = find_layers(self.backbone)[2]
-        if not 0 <= split_layer < len(self._layers):
-            raise IrdistillError(
-                f"split_layer={split_layer} was given, and the backbone has {len(self._layers)}"
-                f" layers; give 0 to {len(self._layers) - 1}."
+        if not 0 <= self.split_layer < len(self._layers):
+            raise OptionError(
+                f"split_layer={self.split_layer} was given, but the backbone has"
+                f" {len(self._layers)} layers; give 0 to {len(self._layers) - 1}."
             )
-        self.split_layer = split_layer
-        self._first_position = self._first("query")._infer_flatten_position_offset()
-        self._before = len(self._first("query").tokenizer("")["input_ids"])
+        first = self._first("query")
+        self._first_position = first._infer_flatten_position_offset()
+        self._prefix = len(first.tokenizer("")["input_ids"])
 
-    @classmethod
-    def build(
-        cls,
-        backbone: str,
-        layers: int | Sequence[int] | None = None,
-        *,
-        split_layer: int | None = None,
-        dimension: int | None = None,
-        max_length: int | None = None,
-        max_query_length: int | None = None,
-        revision: str | None = None,
-        trust_remote_code: bool = False,
-        device: str | None = None,
-        seed: int = 0,
-    ) -> SplitCrossEncoderStudent:
-        """Make a student out of an encoder.
-
-        Args:
-            backbone: model folder, ``package:`` path or hub id.
-            layers: keep this many encoder layers, evenly spaced, or exactly those of a list.
-            split_layer: layers in which query and document are apart; 3 where None, or all but the
-                last of fewer. With 0 it is a cross-encoder.
-            dimension: of the compressed states; None does not compress.
-            max_length: truncate documents to so many tokens; what the query leaves of the positions
-                where None.
-            max_query_length: truncate queries to so many tokens; 32 where None. Stored states are
-                for one such length.
-            seed: of the new layers' weights.
-
-        Raises:
-            IrdistillError: the backbone cannot be loaded, shortened or split so, or a length is out
-                of its range.
-        """
-        if dimension is not None and dimension < 1:
-            raise IrdistillError(f"dimension={dimension} was given; at least 1 was expected.")
-        first = _open(backbone, revision, trust_remote_code)
-        if layers is not None:
-            keep_layers(first.model, layers)
-        set_lengths((first,), (first,), max_length, max_query_length)
-        _share_positions(first, max_length)
+    def _build(self, backbone: str, options: StudentOptions, device: str | None, seed: int) -> None:
+        first = _open_backbone(backbone, options.revision, options.trust_remote_code)
+        if options.layers is not None:
+            keep_layers(first.model, options.layers)
+        set_lengths((first,), (first,), options.max_length, options.max_query_length)
+        _share_positions(first, options.max_length)
+        split = options.split_layer
+        if split is None:
+            split = min(_SPLIT, int(first.model.config.num_hidden_layers) - 1)
         with same_new_weights(seed):
-            head = SplitHead(first.get_embedding_dimension(), dimension)
-        total = int(first.model.config.num_hidden_layers)
-        split = min(_SPLIT, total - 1) if split_layer is None else split_layer
-        return cls(
-            _assembled(first, head, device), split, backbone, model_revision(backbone, revision)
-        )
+            head = SplitHead(first.get_embedding_dimension(), options.dimension, split)
+        revision = model_revision(backbone, options.revision)
+        self._set_model(_assembled(first, head, device), backbone, revision)
 
     @classmethod
-    def load(
-        cls,
-        model: str | Path,
-        *,
-        revision: str | None = None,
-        trust_remote_code: bool = False,
-        device: str | None = None,
-    ) -> SplitCrossEncoderStudent:
-        """Open a saved student.
-
-        Raises:
-            IrdistillError: it cannot be loaded, or is none.
-        """
-        name = str(model)
+    def _open(
+        cls, name: str, revision: str | None, trust_remote_code: bool, device: str | None
+    ) -> nn.Sequential:
         saved = cls._saved(name, revision)
-        first = _open(name, revision, trust_remote_code)
-        first.query_length, first.max_seq_length = (
-            saved["max_query_length"],
-            saved["max_document_length"],
-        )
-        head = SplitHead(first.get_embedding_dimension(), saved["dimension"])
+        first = _open_backbone(name, revision, trust_remote_code)
+        first.query_length = saved["max_query_length"]
+        first.max_seq_length = saved["max_document_length"]
+        head = SplitHead(first.get_embedding_dimension(), saved["dimension"], saved["split_layer"])
         path = find_model_file(name, _HEAD, revision)
         assert path is not None
         fill(head, read_weights(path), path)
-        return cls(
-            _assembled(first, head, device),
-            saved["split_layer"],
-            name,
-            model_revision(name, revision),
-        )
+        return _assembled(first, head, device)
 
     def _save_weights(self, folder: Path) -> None:
         self.backbone.save_pretrained(str(folder))
@@ -176,7 +123,7 @@ class SplitCrossEncoderStudent(InteractionStudent):
             save_file(self._head.state_dict(), temporary)
 
     def settings(self) -> dict[str, Any]:
-        """Where it is split, how states are compressed, and lengths."""
+        """Split layer, compression, and lengths."""
         compress = self._head.compress
         return {
             "split_layer": self.split_layer,
@@ -184,6 +131,15 @@ class SplitCrossEncoderStudent(InteractionStudent):
             "max_query_length": self.max_length("query"),
             "max_document_length": self.max_length("document"),
         }
+
+    def _saved_options(self) -> dict[str, Any]:
+        layers = int(self.backbone.config.num_hidden_layers)
+        return super()._saved_options() | {"layers": layers}
+
+    @property
+    def split_layer(self) -> int:
+        """Number of lower layers in which query and document are separate."""
+        return self._head.split_layer
 
     @property
     def backbone(self) -> Any:
@@ -196,50 +152,49 @@ class SplitCrossEncoderStudent(InteractionStudent):
 
     @property
     def head(self) -> list[nn.Parameter]:
+        """The parameters of the layers after the backbone."""
         return list(self._head.parameters())
 
     @property
     def dimension(self) -> int:
+        """The size of a stored document state."""
         compress = self._head.compress
         return int(self._head.score.in_features if compress is None else compress.out_features)
 
-    def tokenize(self, texts: Sequence[str], kind: Kind) -> Tokens:
-        """Token ids of each text: a query as it stands alone, a document as it follows a query."""
+    def tokenize(self, texts: Sequence[str], kind: TextKind) -> TokenColumns:
+        """Token ids of each text: a query alone, a document as the second text of a pair."""
         tokenizer, length = self._first(kind).tokenizer, self.max_length(kind)
         if kind == "query":
             coded = tokenizer(list(texts), truncation=True, max_length=length, padding=False)
             self._count(coded, kind, tokenizer.num_special_tokens_to_add(False))
-            found = coded["input_ids"]
-        else:  # behind an empty query, which is then taken away
+            ids = coded["input_ids"]
+        else:
+            # pairs with an empty query, whose special tokens are removed and not counted
+            limit = length + self._prefix
             pairs = tokenizer(
                 [""] * len(texts),
                 list(texts),
                 truncation="only_second",
-                max_length=length + self._before,
+                max_length=limit,
                 padding=False,
             )
-            # of a pair with an empty query the special tokens before the document are more than the
-            # limit allows for
-            self.truncation.setdefault(kind, Truncation()).count(
-                pairs, length + self._before, tokenizer.num_special_tokens_to_add(True)
-            )
-            found = [ids[self._before :] for ids in pairs["input_ids"]]
-        return {"input_ids": found, "attention_mask": [[1] * len(ids) for ids in found]}
+            special = tokenizer.num_special_tokens_to_add(True)
+            self.truncation.setdefault(kind, Truncation()).count(pairs, limit, special)
+            ids = [row[self._prefix :] for row in pairs["input_ids"]]
+        return {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
 
-    def states(self, features: Mapping[str, Tensor], kind: Kind) -> Tensor:
-        """States (n, L, H) at layer ``split_layer``; of documents compressed (n, L, D), where they
-        are.
-        """
+    def states(self, features: Mapping[str, Tensor], kind: TextKind) -> Tensor:
+        """States (n, L, H) at layer ``split_layer``; compressed document states are (n, L, D)."""
         ids, mask = features["input_ids"], features["attention_mask"]
         places = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0).expand_as(ids)
         offset = self._first_position + (self.max_length("query") if kind == "document" else 0)
-        # places of padding may lie behind the last position; nothing looks at them
-        given = {"input_ids": ids, "position_ids": places * mask + offset}
+        # padding would exceed the last position; its states are never read
+        inputs = {"input_ids": ids, "position_ids": places * mask + offset}
         segments = getattr(self.backbone.embeddings, "token_type_embeddings", None)
         if segments is not None:
             segment = min(1, segments.num_embeddings - 1) if kind == "document" else 0
-            given["token_type_ids"] = torch.full_like(ids, segment)
-        states = self.backbone.embeddings(**given)
+            inputs["token_type_ids"] = torch.full_like(ids, segment)
+        states = self.backbone.embeddings(**inputs)
         if hasattr(self.backbone, "embeddings_project"):  # of a small ELECTRA
             states = self.backbone.embeddings_project(states)
         states = self._run(states, mask, 0, self.split_layer)
@@ -247,40 +202,36 @@ class SplitCrossEncoderStudent(InteractionStudent):
             states = F.gelu(self._head.compress(states))
         return states
 
-    def match(self, queries: Padded, documents: Padded) -> Tensor:
-        """Logits (p,) of pairs: the layers above the split over both, then the head."""
-        expanded = (
-            documents.states if self._head.expand is None else self._head.expand(documents.states)
-        )
+    def match(self, queries: PaddedStates, documents: PaddedStates) -> Tensor:
+        """Logits (p,) of pairs: the layers above the split over both texts, then the head."""
+        expand = self._head.expand
+        expanded = documents.states if expand is None else expand(documents.states)
         mask = torch.cat([queries.mask, documents.mask], dim=1)
-        states = self._run(
-            torch.cat([queries.states, expanded], dim=1), mask, self.split_layer, len(self._layers)
-        )
+        states = torch.cat([queries.states, expanded], dim=1)
+        states = self._run(states, mask, self.split_layer, len(self._layers))
         with torch.autocast(states.device.type, enabled=False):
             return self._head.score(states[:, 0].float()).squeeze(1)
 
     def _run(self, states: Tensor, mask: Tensor, first: int, end: int) -> Tensor:
-        """The layers from ``first`` to before ``end``, with every token seeing those that ``mask``
-        (n, L) names.
-        """
-        seen = create_bidirectional_mask(
+        """Run the layers from ``first`` to before ``end``; ``mask`` (n, L) marks real tokens."""
+        attention = create_bidirectional_mask(
             config=self.backbone.config, inputs_embeds=states, attention_mask=mask
         )
         for layer in self._layers[first:end]:
-            states = layer(states, seen)
+            states = layer(states, attention)
         return states
 
 
-def _open(model: str, revision: str | None, trust_remote_code: bool) -> Transformer:
-    """The encoder, if it can be split; without its pooler, which nothing uses.
+def _open_backbone(model: str, revision: str | None, trust_remote_code: bool) -> Transformer:
+    """The encoder without its pooler, which is not used.
 
     Raises:
-        IrdistillError: it cannot be loaded, or is of another family.
+        ModelError: it cannot be loaded, or its family cannot be split.
     """
     first = load_transformer(model, revision=revision, trust_remote_code=trust_remote_code)
     family = first.model.config.model_type
     if family not in FAMILIES:
-        raise IrdistillError(
+        raise ModelError(
             f"the backbone {model!r} is of the family {family!r}, whose layers cannot be run apart;"
             f" a split-cross-encoder student needs one of {', '.join(FAMILIES)}."
         )
@@ -290,20 +241,19 @@ def _open(model: str, revision: str | None, trust_remote_code: bool) -> Transfor
     return first
 
 
-def _share_positions(first: Transformer, asked: int | None) -> None:
-    """Set the lengths of queries and documents that were not asked for, so that both have
-    positions.
+def _share_positions(first: Transformer, max_length: int | None) -> None:
+    """Set the lengths that were not given so that query and document share the positions.
 
     Raises:
-        IrdistillError: both together have not.
+        OptionError: the given lengths exceed the positions.
     """
     limit = position_limit(first.model) or int(first.model.config.max_position_embeddings)
     if first.query_length is None:
         first.query_length = min(_QUERY_LENGTH, max(3, limit // 4))
-    if asked is None:
+    if max_length is None:
         first.max_seq_length = min(int(first.max_seq_length or limit), limit - first.query_length)
     if first.query_length + first.max_seq_length > limit:
-        raise IrdistillError(
+        raise OptionError(
             f"max_query_length={first.query_length} and max_length={first.max_seq_length} were"
             f" given; together they may be {limit}, the positions of the backbone."
         )

@@ -20,7 +20,7 @@ from irdistill.modeling.hub import hub_is_off
 from irdistill.modeling.model_files import STUDENT_FILE, read_model_json, resolve_model
 from irdistill.modeling.weights import check_new_modules, complete_weights
 from irdistill.students.inputs import check_processing, prepare_inputs
-from irdistill.students.model_kinds import architectures, module_types
+from irdistill.students.model_kinds import describe_model
 from irdistill.students.term_vectors import REFERENCE, TermVectors
 
 logger = logging.getLogger(__name__)
@@ -87,9 +87,8 @@ def load_encoder(
             "do_lower_case"
         ):
             _lower_case(encoder)
-        check_new_modules(
-            encoder, module_types(model, revision), architectures(model, revision), model
-        )
+        description = describe_model(model, revision)
+        check_new_modules(encoder, description.modules, description.architectures, model)
     except IrdistillError:
         raise
     except Exception as error:

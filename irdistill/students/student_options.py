@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -262,3 +263,23 @@ def _check(name: str, value: Any) -> None:
         messages = dict.fromkeys(entry["msg"] for entry in error.errors(include_url=False))
         expected = " or ".join(messages).replace("Input should be", "expected")
         raise OptionError(f"{name}={value!r} is not allowed: {expected}.") from error
+
+
+def constructor_signature(kind: str) -> inspect.Signature:
+    """The signature of a student's constructor, with the options of its kind."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    hints = StudentOptions.__annotations__
+    options = [
+        inspect.Parameter(
+            name, keyword, default=getattr(StudentOptions, name), annotation=hints[name]
+        )
+        for name in options_of(kind)
+    ]
+    return inspect.Signature(
+        [
+            inspect.Parameter("backbone", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+            *options,
+            inspect.Parameter("device", keyword, default=None),
+            inspect.Parameter("seed", keyword, default=0),
+        ]
+    )

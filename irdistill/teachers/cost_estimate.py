@@ -16,9 +16,9 @@ from scipy.stats import t as students_t
 
 from irdistill.collections import Collection
 from irdistill.console.progress import progress
+from irdistill.option_checks import check_fields
 from irdistill.runs import PartEntry, RankedList, Run, parquet
 from irdistill.runs.ranked_lists import ranked, to_table
-from irdistill.storage.plain_data import check_values
 from irdistill.teachers.function_teacher import LoadedTeacher, TeacherFunction
 from irdistill.teachers.part_scoring import score_part, top_k
 from irdistill.teachers.protocol import BatchTeacher, ListwiseTeacher, TextPair
@@ -44,7 +44,7 @@ class EstimateOptions:
     ] = None
 
     def __post_init__(self) -> None:
-        check_values(vars(self), type(self), "the options of the estimate")
+        check_fields(self)
 
 
 class EstimatedValue(NamedTuple):

@@ -1,12 +1,12 @@
-"""Telling from a model's files what kind of teacher it is."""
+"""Detecting the kind of a teacher from a model's files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import ModelError
 from irdistill.modeling.model_files import STUDENT_FILE, read_model_json, resolve_model
-from irdistill.students.model_kinds import architectures, module_types, saved_as
+from irdistill.students.model_kinds import describe_model
 
 _ENDINGS = {
     "ForSequenceClassification": "cross-encoder",
@@ -20,13 +20,12 @@ _ENDINGS = {
 def kind_of(model: str, revision: str | None = None) -> str:
     """``cross-encoder``, ``seq2seq``, ``causal``, ``retriever`` or ``interaction``.
 
-    A model saved by sentence-transformers says what it is in its own files, so an embedding model
-    on a causal backbone is a retriever. Of others the architecture decides; a plain encoder is a
-    retriever. Files are read and no code is run, so it makes no difference here whether a model
-    brings code of its own.
+    A model saved by sentence-transformers states what it is in its files, so an embedding model on
+    a causal backbone is a retriever. For other models the architecture decides; a plain encoder is
+    a retriever. Files are read and no code is run, also for models with code of their own.
 
     Raises:
-        IrdistillError: there is no such model.
+        ModelError: there is no such model.
     """
     from irdistill.teachers.lightning_ir import is_lightning_ir  # which imports torch
 
@@ -34,33 +33,31 @@ def kind_of(model: str, revision: str | None = None) -> str:
     if Path(resolved).is_dir() and "kind" in (read_model_json(model, STUDENT_FILE, revision) or {}):
         return "interaction"
     try:
-        config = read_model_json(model, "config.json", revision)
-        modules = module_types(model, revision)
-        saved = saved_as(model, revision)
+        description = describe_model(model, revision)
     except (OSError, ValueError) as error:
         raise _unknown(
             model, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         ) from error
-    if config is None and not modules:
+    if not description.config and not description.modules:
         raise _unknown(model, "it has no config.json")
-    if "LogitScore" in modules:
+    if "LogitScore" in description.modules:
         return "causal"
-    if saved == "CrossEncoder":
+    if description.saved_as == "CrossEncoder":
         return "cross-encoder"
-    if modules:
+    if description.modules:
         return "retriever"
     if is_lightning_ir(model, revision):
         return "cross-encoder"
-    names = architectures(model, revision)
+    names = description.architectures
     return next(
         (kind for ending, kind in _ENDINGS.items() if any(name.endswith(ending) for name in names)),
         "retriever",
     )
 
 
-def _unknown(model: str, reason: str) -> IrdistillError:
-    return IrdistillError(
+def _unknown(model: str, reason: str) -> ModelError:
+    return ModelError(
         f"there is no teacher {model!r}: no card of that name (cards are the YAML files in"
-        f" teachers/), and no model that can be loaded here ({reason}). Check the spelling, or give"
-        " a folder that holds the model."
+        f" teachers/), and no model that can be loaded ({reason}). Check the spelling, or give the"
+        " folder of the model."
     )

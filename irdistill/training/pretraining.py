@@ -22,7 +22,8 @@ from transformers import DataCollatorForLanguageModeling
 from irdistill.console.progress import note_on_interrupt, progress
 from irdistill.errors import IrdistillError, ModelError, OptionError
 from irdistill.modeling.hardware import best_device, choose_dtype
-from irdistill.modeling.model_files import model_revision, quiet_libraries
+from irdistill.modeling.library_output import quiet_libraries
+from irdistill.modeling.model_revisions import model_revision
 from irdistill.modeling.truncation import Truncation
 from irdistill.storage.files import make_folder, read_json, staging_path, write_json, write_text
 from irdistill.storage.locking import lock_folder

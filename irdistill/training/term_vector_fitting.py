@@ -141,7 +141,9 @@ def _with_terms(student: DenseStudent, stems: list[str], weight: np.ndarray) -> 
     tower.append(TermVectors(first.tokenizer, stems, from_numpy(weight)))
     if any(isinstance(module, Normalize) for module in tower):
         tower.append(Normalize())
-    fitted = DenseStudent(two_towers(student.model, tower), student.source, student.revision)
+    fitted = DenseStudent.from_model(
+        two_towers(student.model, tower), student.source, student.revision
+    )
     fitted._freeze("document")
     return fitted
 

@@ -19,13 +19,12 @@ from torch import nn
 from irdistill.console.progress import note_on_interrupt
 from irdistill.errors import SettingsDifferError
 from irdistill.losses import Loss, parse_loss
-from irdistill.modeling.model_files import quiet_libraries
+from irdistill.modeling.library_output import quiet_libraries
 from irdistill.modeling.truncation import Truncation, changes, snapshot
 from irdistill.runs import Run, compile_run, open_run
 from irdistill.runs.stored_representations import Representations
 from irdistill.storage.files import differences, make_folder, staging_path, write_json
 from irdistill.storage.locking import lock_folder
-from irdistill.students.saving import check_saving
 from irdistill.training import checks
 from irdistill.training.checkpoints import (
     describe_newest,
@@ -402,7 +401,7 @@ def _start(
     remove_unfinished(folder / "checkpoints")
     shutil.rmtree(staging_path(folder / "checking"), ignore_errors=True)
     if not step:
-        check_saving(inputs.student, folder)
+        inputs.student.check_saving(folder)
     truncate_log(folder / "train_log.jsonl", step)
     write_json(folder / "training.json", record | {"finished": False} | recorded_model(folder))
     device = str(inputs.student.device)

@@ -40,12 +40,12 @@ def code_of(card: str) -> str:
 
 
 def save_term_vectors(folder: Path, backbone: str) -> None:
-    student = DenseStudent.build(backbone, device="cpu")
+    student = DenseStudent(backbone, device="cpu")
     tower = copy_tower(student.model, None)
     words = TermVectors(
         tower[0].tokenizer, ["dictionari", "merg"], torch.ones(2, student.dimension)
     )
-    DenseStudent(two_towers(student.model, [*tower, words])).save(folder)
+    DenseStudent.from_model(two_towers(student.model, [*tower, words])).save(folder)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_code_of_a_model_card_runs(
     elif kind == "export":
         pytest.importorskip("onnxscript", reason="export needs the extra onnx")
         export(
-            DenseStudent.build(backbone, device="cpu"),
+            DenseStudent(backbone, device="cpu"),
             folder,
             "onnx",
             ["the cat"],
@@ -137,7 +137,7 @@ def test_figures_on_synthetic_queries_are_separate(
     }
     assert list(kinds.values()) == [True, True, True, False, False, False, False]
     model = tmp_path / "out" / "terms" / "model"
-    DenseStudent.build(str(tiny_backbone(tmp_path / "b", layers=1)), device="cpu").save(model)
+    DenseStudent(str(tiny_backbone(tmp_path / "b", layers=1)), device="cpu").save(model)
     (tmp_path / "out" / "results.json").write_text(
         json.dumps({"rows": figures(synthetic, real).to_rows()})
     )

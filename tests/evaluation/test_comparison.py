@@ -105,9 +105,7 @@ def test_means_deviations_and_ranks(compared: tuple[Collection, list[Entry]]) ->
     assert per_setting == pytest.approx(2.0)
 
 
-def test_pairs_are_tested_on_seed_means_with_holm(
-    compared: tuple[Collection, list[Entry]],
-) -> None:
+def test_pairs_are_tested_on_seed_means_with_holm(compared: tuple[Collection, list[Entry]]) -> None:
     collection, entries = compared
     outcome = compare_losses(entries, {"made": collection})
     known = values(collection, entries)
@@ -140,6 +138,7 @@ def test_markdown_and_diagram(compared: tuple[Collection, list[Entry]], tmp_path
     collection, entries = compared
     outcome = compare_losses(entries, {"made": collection})
     text = outcome.to_markdown()
+    assert repr(outcome) == text.rstrip() and len(outcome.to_rows()) == len(outcome.figures)
     best = outcome.figure("kl", "dense", "made")
     assert (
         f"**{best.mean:.4f}** ± {best.deviation:.4f}" in text and text.count("▼") == 5
@@ -179,9 +178,7 @@ def test_one_cell_has_no_ranks_and_no_diagram(
         write_diagram(outcome, tmp_path / "plot.svg")
 
 
-def test_missing_and_duplicate_runs_are_errors(
-    compared: tuple[Collection, list[Entry]],
-) -> None:
+def test_missing_and_duplicate_runs_are_errors(compared: tuple[Collection, list[Entry]]) -> None:
     collection, entries = compared
     with pytest.raises(
         IrdistillError, match="the loss kl has no run of the student dense with seed 1 on made"

@@ -156,9 +156,7 @@ def test_self_match(numbers: bool, caplog: pytest.LogCaptureFixture) -> None:
     assert "for 4 of 4 queries" in caplog.text
 
 
-def test_numeric_ids_equal_by_chance_give_no_warning(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_numeric_ids_equal_by_chance_give_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     """Query 2 and document 2 have nothing in common in Cranfield."""
     collection = argument_collection(numbers=True, same=False)
     evaluate(collection, {"s": self_finding(collection)}, "RR@10")

@@ -251,7 +251,7 @@ def test_card(outcome: Evaluation, tmp_path: Path) -> None:
     from irdistill.students import DenseStudent
 
     folder = tmp_path / "trained" / "model"
-    DenseStudent.build(str(tiny_backbone(tmp_path / "b"))).save(folder)
+    DenseStudent(str(tiny_backbone(tmp_path / "b"))).save(folder)
     (tmp_path / "trained" / "training.json").write_text(
         json.dumps({"identity": {"loss": "KL(tau=0.05)", "options": {"steps": 7}}})
     )
@@ -326,7 +326,7 @@ def test_publish(outcome: Evaluation, tmp_path: Path) -> None:
     assert "100.0%" in str(publish(content)) and "GFLOPs" in str(publish(content, "latex"))
     for arguments, message in (
         (("html",), "--out is missing"),
-        ((None, tmp_path / "a.xyz"), "cannot be told"),
+        ((None, tmp_path / "a.xyz"), "cannot be derived"),
         (("card", tmp_path, 1, 1, "x"), "no system 'x'"),
     ):
         with pytest.raises(IrdistillError, match=message):

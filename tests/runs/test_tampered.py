@@ -14,14 +14,7 @@ from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.runs import RunWriter, merge, open_run, parquet, write_run
 from irdistill.runs.journal import Journal
-from tests.runs.test_store import QUERIES, files, identity, lists
-
-
-@pytest.fixture()
-def collection() -> Collection:
-    return Collection.from_dicts(
-        "tiny", {f"d{i}": f"text {i}" for i in range(50)}, QUERIES, {"q0": {"d0": 1}}
-    )
+from tests.runs.stored import files, identity, lists
 
 
 def change(**values: Any) -> Callable[[dict[str, Any]], None]:

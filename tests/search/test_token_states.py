@@ -19,7 +19,7 @@ from tests.students.tiny import WORDS, tiny_backbone
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory) -> SplitCrossEncoderStudent:
     folder = tiny_backbone(tmp_path_factory.mktemp("bert"), layers=2)
-    return SplitCrossEncoderStudent.build(str(folder), max_length=9, device="cpu")
+    return SplitCrossEncoderStudent(str(folder), max_length=9, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +96,9 @@ def test_stores_differ_by_student_and_length(
     first = corpus_states(collection.corpus, student, tmp_path)
     assert corpus_states(collection.corpus, student, tmp_path).folder == first.folder
     for other in (
-        SplitCrossEncoderStudent.build(student.source, max_length=9, split_layer=0, device="cpu"),
-        SplitCrossEncoderStudent.build(
-            student.source, max_length=9, max_query_length=6, device="cpu"
-        ),
-        KernelStudent.build(student.source, max_length=9, device="cpu"),
+        SplitCrossEncoderStudent(student.source, max_length=9, split_layer=0, device="cpu"),
+        SplitCrossEncoderStudent(student.source, max_length=9, max_query_length=6, device="cpu"),
+        KernelStudent(student.source, max_length=9, device="cpu"),
     ):
         assert corpus_states(collection.corpus, other, tmp_path).folder != first.folder
         with pytest.raises(IrdistillError, match="contains other vectors"):

@@ -21,7 +21,7 @@ from tests.students.tiny import WORDS, tiny_backbone
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory) -> DenseStudent:
-    return DenseStudent.build(str(tiny_backbone(tmp_path_factory.mktemp("bert"))), device="cpu")
+    return DenseStudent(str(tiny_backbone(tmp_path_factory.mktemp("bert"))), device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def test_choose_layers_takes_lists_and_refuses_nonsense() -> None:
 def test_truncated_backbone_keeps_weights_and_reloads(family: str, tmp_path: Path) -> None:
     folder = tiny_backbone(tmp_path / "full", family)
     whole = DenseStudent.load(str(folder), device="cpu")
-    student = DenseStudent.build(str(folder), layers=[0, 3], device="cpu")
+    student = DenseStudent(str(folder), layers=[0, 3], device="cpu")
     _, _, kept = find_layers(student.model[0].model)
     _, _, former = find_layers(whole.model[0].model)
     assert len(kept) == 2
@@ -80,15 +80,15 @@ def test_truncated_backbone_keeps_weights_and_reloads(family: str, tmp_path: Pat
 
 def test_modernbert_needs_layer_0_and_keeps_attention_types(tmp_path: Path) -> None:
     folder = tiny_backbone(tmp_path, "modernbert")
-    student = DenseStudent.build(str(folder), layers=[0, 1, 3], device="cpu")
+    student = DenseStudent(str(folder), layers=[0, 1, 3], device="cpu")
     full, local = "full_attention", "sliding_attention"
     assert list(student.model[0].model.config.layer_types) == [full, local, full]
     with pytest.raises(IrdistillError, match="layer 0"):
-        DenseStudent.build(str(folder), layers=[1, 2], device="cpu")
+        DenseStudent(str(folder), layers=[1, 2], device="cpu")
 
 
 def test_two_towers_load_in_plain_sentence_transformers(bert: Path, tmp_path: Path) -> None:
-    student = DenseStudent.build(
+    student = DenseStudent(
         str(bert), query_layers=1, max_length=32, max_query_length=8, device="cpu"
     )
     size = student.size()
@@ -122,11 +122,11 @@ def test_two_towers_load_in_plain_sentence_transformers(bert: Path, tmp_path: Pa
     assert again.max_length("query") == 8 and again.max_length("document") == 32
     assert len(again.train_parameters()) == len(student.train_parameters())
     with pytest.raises(IrdistillError, match="query tower already"):
-        DenseStudent.build(str(tmp_path / "model"), query_layers=1, device="cpu")
+        DenseStudent(str(tmp_path / "model"), query_layers=1, device="cpu")
 
 
 def test_frozen_documents_give_no_gradients_and_queries_do(bert: Path) -> None:
-    student = DenseStudent.build(str(bert), freeze_documents=True, device="cpu")
+    student = DenseStudent(str(bert), freeze_documents=True, device="cpu")
     queries = student.embed(student.pad(student.tokenize(TEXTS[:2], "query"), "query"), "query")
     documents = student.embed(student.tokenize(TEXTS[:3], "document"), "document")
     assert queries.requires_grad and not documents.requires_grad
@@ -150,15 +150,15 @@ def test_scores_are_cosine_or_dot(bert: Path) -> None:
         torch.tensor([[6.0, 8.0], [4.0, -3.0]]),
         torch.tensor([[1, 0]]),
     )
-    cosine = DenseStudent.build(str(bert), device="cpu")
-    dot = DenseStudent.build(str(bert), similarity="dot", device="cpu")
+    cosine = DenseStudent(str(bert), device="cpu")
+    dot = DenseStudent(str(bert), similarity="dot", device="cpu")
     torch.testing.assert_close(cosine.scores(q, d, index)[0], torch.tensor([[0.0, 1.0]]))
     torch.testing.assert_close(dot.scores(q, d, index)[0], torch.tensor([[0.0, 50.0]]))
     assert (cosine.similarity, dot.similarity) == ("cosine", "dot")
 
 
 def test_encode_does_not_depend_on_the_budget_and_restores_the_mode(bert: Path) -> None:
-    student = DenseStudent.build(str(bert), device="cpu")
+    student = DenseStudent(str(bert), device="cpu")
     student.model.train()
     wide = student.encode(TEXTS, precision="float32")
     narrow = student.encode(TEXTS, precision="float32", budget=TokenBudget(1))
@@ -170,7 +170,7 @@ def test_encode_does_not_depend_on_the_budget_and_restores_the_mode(bert: Path) 
 
 
 def test_bfloat16_is_close_to_float32(bert: Path) -> None:
-    student = DenseStudent.build(str(bert), device="cpu")
+    student = DenseStudent(str(bert), device="cpu")
     exact = student.encode(TEXTS[:3], precision="float32", normalize=True)
     rough = student.encode(TEXTS[:3], precision="bfloat16", normalize=True)
     assert rough.dtype == np.float32 and (exact * rough).sum(axis=1).min() >= 0.999
@@ -193,11 +193,11 @@ def test_errors_name_the_fault(bert: Path, tmp_path: Path) -> None:
     with pytest.raises(IrdistillError, match="no tokenizer"):
         DenseStudent.load(tmp_path)
     with pytest.raises(IrdistillError, match="takes 3 to 66 tokens"):
-        DenseStudent.build(str(bert), max_length=999, device="cpu")
+        DenseStudent(str(bert), max_length=999, device="cpu")
 
 
 def test_weights_digest_follows_the_weights(bert: Path) -> None:
-    student = DenseStudent.build(str(bert), device="cpu")
+    student = DenseStudent(str(bert), device="cpu")
     before = student.weights_digest()
     with torch.no_grad():
         next(iter(student.model.parameters()))[0, 0] += 1

@@ -87,9 +87,9 @@ def test_what_is_false_is_not_what_is_absent(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"pooling": "median"}, "one of cls, max, mean"),
-        ({"similarity": "euclidean"}, "cosine or dot"),
-        ({"expand_queries": 32}, "a dense student takes no expand_queries"),
+        ({"pooling": "median"}, "expected 'mean', 'cls', 'max'"),
+        ({"similarity": "euclidean"}, "expected 'cosine' or 'dot'"),
+        ({"expand_queries": 32}, "a dense student has no option expand_queries"),
     ],
 )
 def test_what_is_refused(wrong: dict[str, object], message: str, backbone: str) -> None:

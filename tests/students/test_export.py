@@ -128,7 +128,9 @@ def test_term_vectors_and_adapters_are_refused_by_name(backbone: str, tmp_path: 
     """No network holds them; a folder without them would rank in another way."""
     base = build_student("dense", backbone, device="cpu")
     words = TermVectors(base._first("query").tokenizer, ["cat"], torch.ones(1, 32))
-    student = DenseStudent(two_towers(base.model, [*copy_tower(base.model, None), words]))
+    student = DenseStudent.from_model(
+        two_towers(base.model, [*copy_tower(base.model, None), words])
+    )
     student.save(tmp_path / "terms")
     for one in (student, DenseStudent.load(str(tmp_path / "terms"), device="cpu")):
         with pytest.raises(

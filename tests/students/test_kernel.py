@@ -27,7 +27,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture()
 def student(bert: Path) -> KernelStudent:
-    return KernelStudent.build(str(bert), device="cpu")
+    return KernelStudent(str(bert), device="cpu")
 
 
 def test_kernel_pooling_by_hand() -> None:
@@ -202,7 +202,7 @@ def test_gradients_reach_everything_and_half_precision_stays_close(student: Kern
 
 
 def test_saved_as_a_small_folder(student: KernelStudent, bert: Path, tmp_path: Path) -> None:
-    shaped = KernelStudent.build(
+    shaped = KernelStudent(
         str(bert), layers=1, dimension=20, max_length=9, max_query_length=4, device="cpu"
     )
     shaped.save(tmp_path / "model")
@@ -242,7 +242,7 @@ def test_saved_as_a_small_folder(student: KernelStudent, bert: Path, tmp_path: P
 
 def test_nonsense_is_refused_and_nothing_has_no_tokens(student: KernelStudent, bert: Path) -> None:
     for name in ("layers", "dimension", "max_length"):
-        with pytest.raises(IrdistillError, match=f"{name}=0 was given"):
-            KernelStudent.build(str(bert), device="cpu", **{name: 0})
+        with pytest.raises(IrdistillError, match=f"{name}=0 (is not allowed|was given)"):
+            KernelStudent(str(bert), device="cpu", **{name: 0})
     assert student.tokenize([""], "query")["input_ids"] == [[]]
     assert [len(states) for states in student.encode(["", "cat dog"], "document")] == [0, 2]

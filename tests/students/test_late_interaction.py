@@ -42,7 +42,7 @@ def encoded(student: LateInteractionStudent, texts: list[str], kind: str) -> lis
 def test_scores_are_maxsim_in_lists_batches_and_chunks(
     bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    student = LateInteractionStudent.build(str(bert), dimension=8, device="cpu")
+    student = LateInteractionStudent(str(bert), dimension=8, device="cpu")
     queries, documents = encoded(student, TEXTS[:2], "query"), encoded(student, TEXTS, "document")
     by_hand = torch.tensor(
         [
@@ -81,7 +81,7 @@ def test_scores_are_maxsim_in_lists_batches_and_chunks(
 def test_expanded_queries_are_those_of_sentence_transformers(
     bert: Path, tmp_path: Path, strategy: str, attend: bool
 ) -> None:
-    student = LateInteractionStudent.build(str(bert), dimension=8, expand_queries=12, device="cpu")
+    student = LateInteractionStudent(str(bert), dimension=8, expand_queries=12, device="cpu")
     student.model[0].query_expansion = {"strategy": strategy, "attend": attend, "length": 12}
     student.save(tmp_path / "model")
     plain = MultiVectorEncoder(str(tmp_path / "model"), device="cpu")
@@ -100,10 +100,8 @@ def test_masked_punctuation_is_not_scored(bert: Path, tmp_path: Path) -> None:
     assert '"cat"' in text
     (folder / "tokenizer.json").write_text(text.replace('"cat"', '"."'))
     (folder / "vocab.txt").unlink(missing_ok=True)
-    masked = LateInteractionStudent.build(str(folder), dimension=8, device="cpu")
-    kept = LateInteractionStudent.build(
-        str(folder), dimension=8, mask_punctuation=False, device="cpu"
-    )
+    masked = LateInteractionStudent(str(folder), dimension=8, device="cpu")
+    kept = LateInteractionStudent(str(folder), dimension=8, mask_punctuation=False, device="cpu")
     assert masked.identity()["skiplist"] == ["."]
     lengths = [
         [

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from irdistill.cli.main import cli
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.evaluation.efficiency import measure_efficiency
+from irdistill.evaluation.efficiency import EfficiencyOptions, measure_efficiency
 from irdistill.evaluation.suite_runs import BenchmarkSystem
 from irdistill.recipes.recipe import Stage
 from irdistill.recipes.stages import RecipeContext, check_stage, run_stage
@@ -116,7 +116,11 @@ def test_the_kind_reaches_search_teachers_cards_recipes_and_timing(
     with pytest.raises(IrdistillError, match="kind sparse and type dense"):
         load_teacher(MODEL, collection.corpus, kind="sparse", type="dense")
     found = measure_efficiency(
-        collection, "splade", MODEL, 3, work=tmp_path / "work", kind={MODEL: "sparse"}
+        collection,
+        "splade",
+        MODEL,
+        EfficiencyOptions(k=3, kind={MODEL: "sparse"}),
+        work=tmp_path / "work",
     )
     assert found.parameters > 4_000_000
     assert BenchmarkSystem(MODEL, kind="sparse").name == f"{MODEL} (sparse)"
@@ -203,7 +207,7 @@ def test_what_is_refused(tmp_path: Path, collection: Collection) -> None:
         with pytest.raises(IrdistillError, match=message):
             load_student(encoder, kind=kind)
     with pytest.raises(
-        IrdistillError, match="was saved as a cross-encoder model, and kind 'dense'"
+        IrdistillError, match="was saved as a cross-encoder model, but kind 'dense'"
     ):
         load_student(reranker, kind="dense")
     with pytest.raises(IrdistillError, match="irdistill score"):
@@ -235,7 +239,7 @@ def test_a_backbone_with_several_outputs_is_no_start_for_a_cross_encoder(
 def test_a_saved_sparse_model_is_not_read_as_another_kind(tmp_path: Path) -> None:
     folder = str(splade_folder(tmp_path / "splade"))
     assert model_kind(folder) == "sparse" and kind_of(folder) == "retriever"
-    with pytest.raises(IrdistillError, match="was saved as a sparse model, and kind 'dense'"):
+    with pytest.raises(IrdistillError, match="was saved as a sparse model, but kind 'dense'"):
         load_student(folder, kind="dense")
 
 

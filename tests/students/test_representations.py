@@ -72,7 +72,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wide = DenseStudent.load(folder / "dense", device="cpu").model
     wide.append(Dense(16, 24))
     wide.save(str(folder / "wide"), create_model_card=False)
-    CrossEncoderStudent.build(str(folder / "dense"), device="cpu").save(folder / "cross")
+    CrossEncoderStudent(str(folder / "dense"), device="cpu").save(folder / "cross")
     MultiVectorEncoder(str(folder / "dense-bert"), device="cpu").save(str(folder / "colbert"))
     for name in ("dense", "wide", "colbert", "cross"):
         kind = {"colbert": "late-interaction"}.get(name, "dense")

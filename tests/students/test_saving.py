@@ -103,9 +103,11 @@ def test_lower_case_in_two_towers_and_in_sentence_transformers(
 def test_lower_case_with_term_vectors_adapters_and_pretraining(tmp_path: Path) -> None:
     pytest.importorskip("peft")
     folder = lower_cased(tmp_path / "model")
-    base = DenseStudent.build(str(folder), device="cpu")
+    base = DenseStudent(str(folder), device="cpu")
     words = TermVectors(base._first("query").tokenizer, ["cat"], torch.ones(1, 32))
-    student = DenseStudent(two_towers(base.model, [*copy_tower(base.model, None), words]))
+    student = DenseStudent.from_model(
+        two_towers(base.model, [*copy_tower(base.model, None), words])
+    )
     student.save(tmp_path / "terms")
     loaded = DenseStudent.load(str(tmp_path / "terms"), device="cpu")
     one, two = loaded.encode(TEXTS[:2], "query", "float32", show_progress=False)
@@ -159,8 +161,8 @@ def test_what_would_load_as_another_model_is_refused_and_leaves_nothing(
     ("setting", "message"),
     [
         ("weights", "numbers differ by up to"),
-        ("prompts", "the prompt of a query"),
-        ("length", "the length of a query is 9"),
+        ("prompts", "the query prompt is"),
+        ("length", "the query length is 9"),
         ("pooling", "numbers differ"),
         ("similarity", "similarity is 'dot' instead of 'cosine'"),
         ("config", "does not load again"),
@@ -324,6 +326,6 @@ def test_a_saved_reranker_of_our_own_goes_on_with_its_head(tmp_path: Path, kind:
     ):
         with pytest.raises(
             IrdistillError,
-            match=f"{name}={value} was given, and the backbone .* is a saved {kind} student",
+            match=f"{name}={value} was given, but the backbone .* is a saved {kind} student",
         ):
             build_student(kind, str(tmp_path / "saved"), device="cpu", **{name: value})

@@ -32,7 +32,7 @@ def make(place: Path, family: str = "bert", **settings: Any) -> SplitCrossEncode
     folder = place / family
     if not folder.exists():
         tiny_backbone(folder, family)
-    return SplitCrossEncoderStudent.build(
+    return SplitCrossEncoderStudent(
         str(folder), **{"max_query_length": 5, "max_length": 32, "device": "cpu"} | settings
     )
 
@@ -116,7 +116,7 @@ def test_minilm_in_two_parts_is_minilm() -> None:
         AutoTokenizer.from_pretrained(folder),
     )
     length = len(tokenizer(query)["input_ids"])
-    student = SplitCrossEncoderStudent.build(
+    student = SplitCrossEncoderStudent(
         name,
         layers=[0, 1, 2, 3, 4, 5],
         split_layer=0,
@@ -217,7 +217,7 @@ def test_what_cannot_be_split_is_refused(place: Path) -> None:
         ):
             make(place, family)
     with pytest.raises(
-        IrdistillError, match="split_layer=4 was given, and the backbone has 4 layers; give 0 to 3"
+        IrdistillError, match="split_layer=4 was given, but the backbone has 4 layers; give 0 to 3"
     ):
         make(place, split_layer=4)
     with pytest.raises(

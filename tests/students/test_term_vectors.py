@@ -27,7 +27,7 @@ def build(
     weight = torch.randn(3, 16, generator=torch.Generator().manual_seed(1))
     tower = copy_tower(model, None)
     tower = [*tower, TermVectors(tower[0].tokenizer, ["w1", "w2", "w3"], weight), Normalize()]  # type: ignore
-    student = DenseStudent(two_towers(model, tower, prompt))
+    student = DenseStudent.from_model(two_towers(model, tower, prompt))
     return student, model, weight
 
 

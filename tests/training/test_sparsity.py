@@ -138,7 +138,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def learn(place: Path, out: Path, options: TrainOptions) -> None:
-    student = SparseStudent.build(str(place / "backbone"), device="cpu")
+    student = SparseStudent(str(place / "backbone"), device="cpu")
     train(make_collection(), place / "scores", student, "KL(teacher_tau=2)", out, options)
 
 

@@ -401,7 +401,7 @@ def test_a_training_of_other_scores_or_vectors_names_the_setting(
     assert "scores.producer.max_length: not set there, 9 here" in str(
         error.value
     ) and "fingerprint" not in str(error.value)
-    student = DenseStudent.build(
+    student = DenseStudent(
         str(place / "backbone"), freeze_documents=True, max_length=16, device="cpu"
     )
     with pytest.raises(IrdistillError, match=r"document_vectors.max_length: 32 there, 16 here"):

@@ -85,4 +85,4 @@ def make_backbone(folder: Path, seed: int = 0) -> Path:
 
 def make_student(folder: Path, frozen: bool = False) -> DenseStudent:
     """A student on the tiny backbone; ``frozen`` gives it a document tower that does not learn."""
-    return DenseStudent.build(str(make_backbone(folder)), freeze_documents=frozen, device="cpu")
+    return DenseStudent(str(make_backbone(folder)), freeze_documents=frozen, device="cpu")

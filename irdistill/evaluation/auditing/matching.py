@@ -127,7 +127,7 @@ def _student_values(
 ) -> tuple[str, dict[str, np.ndarray]]:
     """The student's similarity, and its float64 scores of the documents drawn for each query."""
     from irdistill.students import DenseStudent
-    from irdistill.students.model_kinds import retriever_type
+    from irdistill.students.model_kinds import describe_model
     from irdistill.teachers import TextPair, load_teacher, score_pairs
     from irdistill.teachers.teacher_kinds import kind_of
 
@@ -135,7 +135,9 @@ def _student_values(
     rows = collection.corpus.rows(doc_ids)
     texts = dict(zip(doc_ids, collection.corpus.texts(rows), strict=True))
     if kind == "dense" or (
-        kind is None and kind_of(model) == "retriever" and retriever_type(model) == "dense"
+        kind is None
+        and kind_of(model) == "retriever"
+        and describe_model(model).retriever_type == "dense"
     ):
         student = DenseStudent.load(model, trust_remote_code=trust_remote_code)
         cosine = student.similarity == "cosine"

@@ -13,7 +13,7 @@ from irdistill.evaluation.auditing.scale import ENDS
 from irdistill.evaluation.auditing.suspects import BOTTOM, FEWEST, Example, Suspects
 from irdistill.evaluation.auditing.teacher_audit import TeacherAudit
 from irdistill.evaluation.auditing.verdict import LEARN, REPAIR, probability_words
-from irdistill.evaluation.reporting.findings import Finding, Plot, Table, cell
+from irdistill.evaluation.reporting.findings import Finding, Plot, Table, cell, cells
 
 Teachers = Sequence[TeacherAudit]
 
@@ -62,14 +62,13 @@ def quality_section(teachers: Teachers, relevant_from: int) -> Finding:
 
 
 def _compared(against: AgainstFirstStage, p_holm: float | None) -> list[str]:
-    deciding, gap = against.deciding, against.deciding.difference
+    gap, judged = against.deciding.difference, "{0.judged:.0%} / {0.first_judged:.0%}"
     return [
-        f"{deciding.teacher:.4f}",
-        f"{deciding.first_stage:.4f}",
-        f"{gap.mean:+.4f} [{gap.low:+.3f}, {gap.high:+.3f}]",
+        *cells(against.deciding, "{0.teacher:.4f}", "{0.first_stage:.4f}"),
+        *cells(gap, "{0.mean:+.4f} [{0.low:+.3f}, {0.high:+.3f}]"),
         f"{gap.p:.2g} / {p_holm:.2g}",
-        f"{against.judged:.0%} / {against.first_judged:.0%}",
-        f"{gap.wins}/{gap.ties}/{gap.losses}",
+        *cells(against, judged),
+        *cells(gap, "{0.wins}/{0.ties}/{0.losses}"),
     ]
 
 
@@ -107,8 +106,8 @@ def scores_section(teachers: Teachers) -> Finding:
             text.append(f"{name}: flagged documents: {flags}.")
         if spread.quantiles is not None:
             values = (f"{value:.4g}" for value in spread.quantiles)
-            moments = [f"{spread.deviation:.3g}", cell(spread.skew, "+.2f")]
-            quantiles.append([name, *values, *moments, f"{spread.spread:.3g}"])
+            moments = cells(spread, "{0.deviation:.3g}", "{0.skew:+.2f}", "{0.spread:.3g}")
+            quantiles.append([name, *values, *moments])
         shares.append([name, str(spread.rows), *_shares(spread)])
         if spread.histogram is not None:
             edges, counts = spread.histogram.edges, spread.histogram.counts
@@ -129,9 +128,12 @@ def scores_section(teachers: Teachers) -> Finding:
 
 def _shares(spread: Distribution) -> list[str]:
     flagged, rows = sum(spread.flags.values()), spread.rows
-    values = [spread.tied, spread.tied_rows, spread.tied_top, spread.low_end, spread.high_end]
     counted = [count / rows if rows else None for count in (spread.unscored, flagged)]
-    return [cell(value, ".1%") for value in (*values, *counted, spread.constant)]
+    return [
+        *cells(spread, "{0.tied:.1%}", "{0.tied_rows:.1%}", "{0.tied_top:.1%}"),
+        *cells(spread, "{0.low_end:.1%}", "{0.high_end:.1%}"),
+        *(cell(value, ".1%") for value in (*counted, spread.constant)),
+    ]
 
 
 def margins_section(teachers: Teachers) -> Finding:
@@ -180,16 +182,14 @@ def _advice(teacher: TeacherAudit) -> list[str]:
 
 def agreement_section(agreements: Sequence[Agreement]) -> Finding:
     """How similarly each two rankers order the documents."""
-    rows = [
-        [
-            f"{pair.left} and {pair.right}",
-            str(pair.queries),
-            cell(pair.tau, ".3g"),
-            f"{pair.overlap:.1%}",
-            f"{pair.top:.1%}",
-        ]
-        for pair in agreements
-    ]
+    columns = (
+        "{0.left} and {0.right}",
+        "{0.queries}",
+        "{0.tau:.3g}",
+        "{0.overlap:.1%}",
+        "{0.top:.1%}",
+    )
+    rows = [cells(pair, *columns) for pair in agreements]
     text = (
         "Over the documents that both scored: mean Kendall tau-b, mean share of the first ten in"
         " common, and share of the queries with the same best document."
@@ -274,10 +274,7 @@ def bias_section(teachers: Teachers, with_first_stage: bool) -> Finding:
     rows = []
     for teacher in teachers:
         name, bias = teacher.teacher, teacher.bias
-        for what, correlation in (
-            ("length", bias.length),
-            ("first stage's order", bias.position),
-        ):
+        for what, correlation in (("length", bias.length), ("first stage's order", bias.position)):
             if correlation is not None and correlation.value is not None:
                 rows.append([f"{name}: {what}", *_correlation(correlation)])
         if bias.unchanged is not None:
@@ -292,16 +289,12 @@ def bias_section(teachers: Teachers, with_first_stage: bool) -> Finding:
 
 
 def _correlation(correlation: Correlation) -> list[str]:
-    value, low, high = correlation.value, correlation.low, correlation.high
-    interval = f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
-    if not correlation.judged_lists:
-        return [str(correlation.lists), interval, "0", "-", "-", "-"]
-    low, high = correlation.excess_low, correlation.excess_high
-    return [
-        str(correlation.lists),
-        interval,
-        str(correlation.judged_lists),
-        f"{correlation.teacher_judged:+.3f}",
-        f"{correlation.labels:+.3f}",
-        f"{correlation.excess:+.3f} [{low:+.3f}, {high:+.3f}]",
-    ]
+    return cells(
+        correlation,
+        "{0.lists}",
+        "{0.value:+.3f} [{0.low:+.3f}, {0.high:+.3f}]",
+        "{0.judged_lists}",
+        "{0.teacher_judged:+.3f}",
+        "{0.labels:+.3f}",
+        "{0.excess:+.3f} [{0.excess_low:+.3f}, {0.excess_high:+.3f}]",
+    )

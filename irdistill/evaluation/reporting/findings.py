@@ -99,7 +99,7 @@ class Finding:
 
     Attributes:
         name: key for JSON and for links within a page.
-        title: heading; without one the sentences stand alone.
+        title: heading, or empty.
         text, notes: sentences before and after the tables.
         severity: ``info``, ``good``, ``caution`` or ``bad``.
         examples: (what it is, text) each.
@@ -118,6 +118,22 @@ class Finding:
 def cell(value: float | None, form: str) -> str:
     """A number in a table; ``-`` where there is none."""
     return "-" if value is None else format(value, form)
+
+
+def cells(value: Any, *formats: str) -> list[str]:
+    """Cells of an object by format strings such as ``{0.mean:.4f}``; ``-`` where a figure is None.
+
+    >>> cells(Plot("", "x", "y", (0, 1), (0.25,)), "{0.x}", "{0.values[0]:.1%}")
+    ['x', '25.0%']
+    """
+    return [_format(value, form) for form in formats]
+
+
+def _format(value: Any, form: str) -> str:
+    try:
+        return form.format(value)
+    except (TypeError, AttributeError):  # None has no number format and no attributes
+        return "-"
 
 
 def probability(value: float | None) -> str:

@@ -18,7 +18,8 @@ from irdistill.training.processes import Processes
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
-    from irdistill.students.base import Kind, Student
+    from irdistill.students.base import Student
+    from irdistill.students.tower_model import TextKind
 
 _CACHE_BYTES = 64 << 20
 _CACHED_KEYS = 1 << 18
@@ -56,7 +57,7 @@ class CachedTokenizer:
     def __init__(
         self,
         student: Student,
-        kind: Kind,
+        kind: TextKind,
         texts: Callable[[Sequence[Any]], Sequence[Any]],
         limit: int = _CACHE_BYTES,
         processes: Processes | None = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from irdistill.modeling.model_files import model_revision
+from irdistill.modeling.model_revisions import model_revision
 from irdistill.training.data.clusters import query_clusters
 from irdistill.training.data.difficulty import difficulties
 from irdistill.training.data.list_counts import ListCounts, count_lists

@@ -14,7 +14,8 @@ from irdistill.training.data.collate import TokenRows
 from irdistill.training.processes import Processes
 
 if TYPE_CHECKING:
-    from irdistill.students.base import Kind, Student
+    from irdistill.students.base import Student
+    from irdistill.students.tower_model import TextKind
 
 
 def default_token_budget(device: torch.device) -> int:
@@ -50,7 +51,7 @@ class Encoder:
         self.student, self.dtype, self.cached = student, dtype, cached
         self.token_budget = token_budget
         self.processes = processes or Processes()
-        self.watch: Callable[[Kind, Any], None] | None = None
+        self.watch: Callable[[TextKind, Any], None] | None = None
 
     def autocast(self) -> torch.autocast:
         """The precision of the forward pass."""
@@ -58,7 +59,7 @@ class Encoder:
             self.student.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
         )
 
-    def __call__(self, tokens: TokenRows, kind: Kind) -> Any:
+    def __call__(self, tokens: TokenRows, kind: TextKind) -> Any:
         """The student's output for the texts, in float32 and in their order; (n, D) vectors for a
         dense student.
         """
@@ -77,7 +78,7 @@ class Encoder:
             self.watch(kind, result)
         return result
 
-    def _embed(self, features: dict[str, Any], kind: Kind) -> Any:
+    def _embed(self, features: dict[str, Any], kind: TextKind) -> Any:
         if self.cached and torch.is_grad_enabled():
             return checkpoint(self.student.embed, features, kind, use_reentrant=False)
         return self.student.embed(features, kind)

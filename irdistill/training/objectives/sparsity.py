@@ -14,12 +14,12 @@ from irdistill.training.objectives.controller import Controller, at_its_bound
 from irdistill.training.options import TrainOptions
 
 if TYPE_CHECKING:
-    from irdistill.students.base import Kind
+    from irdistill.students.tower_model import TextKind
 
 logger = logging.getLogger(__name__)
 _ALL_ACTIVE = 0.9
 _PENALTIES = {"FLOPS": flops, "L1": l1}
-_SIDES: tuple[Kind, Kind] = ("query", "document")
+_SIDES: tuple[TextKind, TextKind] = ("query", "document")
 
 
 class Sparsity:
@@ -36,11 +36,11 @@ class Sparsity:
             for kind in _SIDES
             if (target := getattr(options, f"{kind}_active"))
         }
-        self._vectors: dict[Kind, Tensor] = {}
-        self._counts: dict[Kind, list[Tensor]] = {}
+        self._vectors: dict[TextKind, Tensor] = {}
+        self._counts: dict[TextKind, list[Tensor]] = {}
         self._warned: set[str] = set()
 
-    def __call__(self, kind: Kind, vectors: Tensor) -> None:
+    def __call__(self, kind: TextKind, vectors: Tensor) -> None:
         """Keep the vectors of a side until the end of the batch."""
         self._vectors[kind] = vectors
 
@@ -59,7 +59,7 @@ class Sparsity:
             )
         return terms
 
-    def _share(self, kind: Kind, step: int) -> Tensor | float:
+    def _share(self, kind: TextKind, step: int) -> Tensor | float:
         controller = self.controllers.get(kind)
         if controller is None:
             return ramp(step, self.options.ramp_steps)

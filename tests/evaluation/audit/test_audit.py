@@ -115,9 +115,7 @@ def test_no_verdict_without_judgments_or_first_stage() -> None:
 def test_few_queries_are_mentioned() -> None:
     loaded = small_collection(queries=12)
     result = audit(
-        loaded,
-        {"t": run_of(loaded, noisy(loaded, 1.2, 6))},
-        run_of(loaded, noisy(loaded, 1.0, 5)),
+        loaded, {"t": run_of(loaded, noisy(loaded, 1.2, 6))}, run_of(loaded, noisy(loaded, 1.0, 5))
     ).teachers[0]
     assert result.ruling.decision == "no evidence" and "With only 12 queries" in result.ruling.words
 

@@ -29,7 +29,7 @@ from irdistill.modeling.hardware import has_fast_bfloat16
 from tests.evaluation.audit.audit_data import listed, small_collection
 from tests.students.tiny import tiny_backbone
 from tests.teachers.families import tiny_classifier
-from tests.teachers.test_retrievers import tiny_colbert, tiny_splade
+from tests.teachers.tiny import tiny_colbert, tiny_splade
 
 
 def lists_of(
@@ -69,9 +69,7 @@ def test_solve_inverts_entropy() -> None:
 
 
 @pytest.mark.parametrize("factor", [0.02, 1.0, 7.0])
-def test_temperature_and_scale_undo_the_students_scale(
-    factor: float,
-) -> None:
+def test_temperature_and_scale_undo_the_students_scale(factor: float) -> None:
     lists = lists_of(2.0)
     result = match_temperatures(lists, scaled(lists, factor), {}, 8, 0)
     assert result.lists == 200 and result.teacher_tau == 1.0

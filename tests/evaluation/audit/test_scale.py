@@ -40,14 +40,7 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "logits",
-    [
-        cross_encoder(),
-        normal(-4, 3),
-        normal(0, 3),
-        normal(6, 3),
-        normal(-2, 2.5),
-        normal(0, 12),
-    ],
+    [cross_encoder(), normal(-4, 3), normal(0, 3), normal(6, 3), normal(-2, 2.5), normal(0, 12)],
     ids=["cross-encoder", "low", "centered", "high", "mild", "wide"],
 )
 def test_sigmoid_is_recognized(logits: np.ndarray) -> None:

@@ -21,11 +21,11 @@ def ask(text: str) -> Request:
 
 def chain(name: str, steps: int, width: int = 1) -> Generator[list[Request], list[Answer], str]:
     """Asks ``width`` requests a step; each step's requests hold the answers before."""
-    told = name
+    state = name
     for step in range(steps):
-        answers = yield [ask(f"{told}/{step}.{number}") for number in range(width)]
-        told = name + "".join(answer.text[-1] for answer in answers)
-    return told
+        answers = yield [ask(f"{state}/{step}.{number}") for number in range(width)]
+        state = name + "".join(answer.text[-1] for answer in answers)
+    return state
 
 
 class Echo:
@@ -75,12 +75,12 @@ def test_batches_hold_what_is_ready_over_all_jobs() -> None:
 
 
 def test_a_finished_window_starts_the_next_while_another_query_is_busy() -> None:
-    gate, asked = threading.Event(), []
+    gate, requested = threading.Event(), []
 
     class Slow(Echo):
         def answer(self, requests: Sequence[Request]) -> list[Answer]:
             text = requests[0].messages[0].content
-            asked.append(text)
+            requested.append(text)
             if text.startswith("busy"):
                 assert gate.wait(20), "the other query's later windows never began"
             if text.startswith("quick") and text.endswith("/2.0"):
@@ -89,7 +89,7 @@ def test_a_finished_window_starts_the_next_while_another_query_is_busy() -> None
 
     done = run_jobs(Slow(parallel=2, concurrent=True), [chain("busy", 1), chain("quick", 3)])
     assert len(done) == 2 and gate.is_set()
-    assert sorted(text.split("/")[-1] for text in asked if text.startswith("quick")) == [
+    assert sorted(text.split("/")[-1] for text in requested if text.startswith("quick")) == [
         "0.0",
         "1.0",
         "2.0",
@@ -137,10 +137,10 @@ def test_an_error_of_the_model_stops_everything(
 
     class Failing(Echo):
         def answer(self, requests: Sequence[Request]) -> list[Answer]:
-            found = super().answer(requests)
+            answered = super().answer(requests)
             if len(self.calls) >= 4:
                 raise error("no server")
-            return found
+            return answered
 
     model = Failing(parallel=2, concurrent=concurrent)
     before = threading.active_count()

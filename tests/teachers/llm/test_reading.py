@@ -34,10 +34,10 @@ from irdistill.teachers.llm.reading import (
     ],
 )
 def test_what_an_answer_says_about_three_passages(text: str, expected: Reading) -> None:
-    found = RankingReader().read(text, 3)
-    assert found[:4] == expected[:4]
-    assert found.garbled == (expected.order == [])
-    assert found.complete == (
+    parsed = RankingReader().read(text, 3)
+    assert parsed[:4] == expected[:4]
+    assert parsed.garbled == (expected.order == [])
+    assert parsed.complete == (
         len(expected.order) == 3 and not expected.repeated and not expected.unknown
     )
 
@@ -55,17 +55,17 @@ def test_patterns_are_data() -> None:
 
 @given(st.permutations(range(1, 31)), st.sampled_from([" > ", ">", ", ", "\n"]))
 def test_a_well_formed_answer_is_read_as_it_is(order: list[int], between: str) -> None:
-    found = RankingReader().read(between.join(f"[{number}]" for number in order), 30)
-    assert found[:4] == Reading([number - 1 for number in order], [], [], 0)[:4]
+    parsed = RankingReader().read(between.join(f"[{number}]" for number in order), 30)
+    assert parsed[:4] == Reading([number - 1 for number in order], [], [], 0)[:4]
 
 
 @given(st.text(alphabet="[]0123456789> a", max_size=60) | st.text(max_size=30), st.integers(1, 12))
 @settings(max_examples=300)
 def test_every_passage_is_in_the_order_or_omitted(text: str, count: int) -> None:
-    found = RankingReader().read(text, count)
-    assert sorted(found.order + found.omitted) == list(range(count))
-    assert set(found.repeated) <= set(found.order)
-    assert found.omitted == sorted(found.omitted)
+    parsed = RankingReader().read(text, count)
+    assert sorted(parsed.order + parsed.omitted) == list(range(count))
+    assert set(parsed.repeated) <= set(parsed.order)
+    assert parsed.omitted == sorted(parsed.omitted)
 
 
 @pytest.mark.parametrize(

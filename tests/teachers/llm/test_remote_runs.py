@@ -139,13 +139,13 @@ def test_killed_it_goes_on_and_pays_for_no_answer_twice(stub: Any, folder: Path)
     killed.plan = always(Reply())
     assert score("cut", "--parallel", str(parallel)) == 0
     assert len(killed.served) == PAIRS and logged(log) == PAIRS
-    twice = [prompt for prompt, count in killed.seen.items() if count > 1]
-    assert len(twice) <= parallel and sum(killed.seen.values()) == PAIRS + len(twice)
+    twice = [prompt for prompt, count in killed.request_counts.items() if count > 1]
+    assert len(twice) <= parallel and sum(killed.request_counts.values()) == PAIRS + len(twice)
 
     whole = stub()
     card(whole, "whole")
     assert score("whole", teacher="whole.yaml") == 0
-    assert set(whole.seen.values()) == {1}
+    assert set(whole.request_counts.values()) == {1}
     assert contents(folder / "cut") == contents(folder / "whole")
     usage = open_run(folder / "cut").manifest.usage
     assert usage["requests"] == usage["pairs"] == PAIRS and usage["output_tokens"] == PAIRS
@@ -166,9 +166,9 @@ def test_overwriting_and_replaying_pay_nothing(
     before = contents(folder / "run")
     assert score("run", "--overwrite") == 0
     assert score("again", "--responses", "run.responses.jsonl") == 0
-    assert sum(server.seen.values()) == PAIRS and contents(folder / "again") == before == contents(
-        folder / "run"
-    )
+    assert sum(server.request_counts.values()) == PAIRS and contents(
+        folder / "again"
+    ) == before == contents(folder / "run")
     monkeypatch.delenv("STUB_KEY")
     card(server, "gone", url="https://nowhere.example.com/v1")
     assert (
@@ -196,9 +196,11 @@ def test_a_budget_stops_the_command_and_a_larger_one_ends_it(
         and "Traceback" not in message
     )
     assert score("run", "--max-cost", "0.5") == 1
-    assert 20 < sum(server.seen.values()) < PAIRS and "is spent" in capsys.readouterr().err
+    assert (
+        20 < sum(server.request_counts.values()) < PAIRS and "is spent" in capsys.readouterr().err
+    )
     assert score("run", "--max-cost", "3") == 0
-    assert set(server.seen.values()) == {1} and len(server.seen) == PAIRS
+    assert set(server.request_counts.values()) == {1} and len(server.request_counts) == PAIRS
     card(server, "free", prices={})
     assert score("free", "--max-cost", "3", teacher="free.yaml") == 1
     assert "prices are not known" in capsys.readouterr().err

@@ -38,10 +38,15 @@ def filled(path: Path) -> ResponseLog:
 
 def check(log: ResponseLog, keys: str = "abc") -> None:
     for letter in keys:
-        found, expected = log.get(letter * 32), ANSWERS[letter * 32]
-        assert found is not None and found._replace(labels=None) == expected._replace(labels=None)
+        answer_read, expected = log.get(letter * 32), ANSWERS[letter * 32]
+        assert answer_read is not None and answer_read._replace(labels=None) == expected._replace(
+            labels=None
+        )
         if expected.labels is not None:
-            assert found.labels is not None and found.labels.tobytes() == expected.labels.tobytes()
+            assert (
+                answer_read.labels is not None
+                and answer_read.labels.tobytes() == expected.labels.tobytes()
+            )
 
 
 def test_answers_come_back_as_they_were(tmp_path: Path) -> None:
