@@ -102,10 +102,7 @@ def filter_queries(
 
     Args:
         collection: synthetic queries, as `generate` writes them.
-        out: folder of the new collection. It refers to the corpus, which is not copied.
         rules: one or more rules, see `FilterRule`.
-        scores: run of the teacher.
-        retrieved: run of the retriever.
 
     Returns:
         The collection ``OUT#SPLIT`` with the split of ``collection``. Its record contains the
@@ -182,7 +179,6 @@ def critic_curve(
     """Number and quality of the queries that each threshold of ``critic=T`` keeps.
 
     Args:
-        scores: run of the teacher.
         steps: number of thresholds, at quantiles of the teacher's score of the source.
 
     Returns:

@@ -35,10 +35,7 @@ def split(
     of the whole collection serve the folds.
 
     Args:
-        collection: the collection to split.
-        out: folder of the new collection. It refers to the corpus, which is not copied.
         folds: number of folds, from 2 to the number of conversations.
-        seed: random seed.
 
     Returns:
         The collection ``OUT#0-train``.

@@ -49,13 +49,9 @@ def retrieve(
     """Search a collection for all its queries. An interrupted search resumes.
 
     Args:
-        collection: the collection to search.
         model: ``bm25``, ``lucene``, ``lucene:INDEX``, or a dense, sparse or late-interaction model
             (folder, ``package:`` path, hub id, or a loaded student).
-        out: folder of the run.
-        k: documents per query.
         options: index, precision and more, see `RetrieveOptions`.
-        overwrite: replace another run in ``out``.
         work: folder of vectors and indexes (default: the cache folder).
         cluster: Ray cluster that encodes the corpus (default: this process). Its workers load the
             model by name.
