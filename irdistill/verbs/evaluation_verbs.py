@@ -388,21 +388,12 @@ def measure(
     seed: SeedOption = 42,
 ) -> list[Efficiency]:
     """Measure the cost of systems: latency, throughput, operations, bytes."""
-    from irdistill.evaluation.efficiency import measure_efficiency
+    from irdistill.evaluation.efficiency import EfficiencyOptions, measure_efficiency
 
     loaded = open_collection(collection)
+    options = EfficiencyOptions(k, index, queries, seed, kind, trust_remote_code)
     return [
-        measure_efficiency(
-            loaded,
-            name,
-            parts,
-            k,
-            index,
-            queries=queries,
-            seed=seed,
-            kind=kind,
-            trust_remote_code=trust_remote_code,
-        )
+        measure_efficiency(loaded, name, parts, options)
         for name, parts in _named_models(models).items()
     ]
 
