@@ -268,7 +268,7 @@ def _check(name: str, value: Any) -> None:
 def constructor_signature(kind: str) -> inspect.Signature:
     """The signature of a student's constructor, with the options of its kind."""
     keyword = inspect.Parameter.KEYWORD_ONLY
-    hints = StudentOptions.__annotations__
+    hints = get_type_hints(StudentOptions)
     options = [
         inspect.Parameter(
             name, keyword, default=getattr(StudentOptions, name), annotation=hints[name]

@@ -231,7 +231,7 @@ def test_saved_as_a_small_folder(student: KernelStudent, bert: Path, tmp_path: P
         again.size()["query_layers"] == 1
         and again.model[1].layers.layers[0].self_attn.num_heads == 10
     )
-    with pytest.raises(IrdistillError, match="holds a kernel student, which reranks"):
+    with pytest.raises(IrdistillError, match="holds a kernel student, which can only rerank"):
         DenseStudent.load(tmp_path / "model")
     with pytest.raises(IrdistillError, match="no saved kernel student"):
         KernelStudent.load(bert)

@@ -204,7 +204,9 @@ def test_saved_and_loaded_it_scores_the_same(place: Path, tmp_path: Path) -> Non
         "revision": again.revision,
     }
     assert again.identity()["max_query_length"] == 5 and again.identity()["split_layer"] == 1
-    with pytest.raises(IrdistillError, match="holds a split-cross-encoder student, which reranks"):
+    with pytest.raises(
+        IrdistillError, match="holds a split-cross-encoder student, which can only rerank"
+    ):
         DenseStudent.load(tmp_path / "model")
     with pytest.raises(IrdistillError, match="no saved split-cross-encoder student"):
         SplitCrossEncoderStudent.load(place / "distilbert")
