@@ -1,14 +1,13 @@
 """Pointwise scoring by a language model: shared prefixes against one prompt at a time and against
 batches of whole prompts.
 
-The packaged model with its card's prompt, real candidates of about 60 words. ``one`` is
-transformers alone, a forward pass for each prompt, and also what the other sides' scores are
-compared with; ``batched`` is this package without sharing: sorted by length, the last position's
-logits alone; ``shared`` computes what a query's prompts begin with once. All are of one process and
-take turns. CPU seconds are given beside wall seconds, since other work on the machine disturbs them
-less.
+    python benchmarks/llm_scoring.py --data FOLDER --json llm_scoring.json
 
-    python benchmarks/llm_scoring.py --data ../shared/data/trec-dl19-top100 --json llm_scoring.json
+The model is the packaged one with its card's prompt, on real candidates of about 60 words. ``one``
+is transformers with one forward pass per prompt, the reference for the other sides' scores.
+``batched`` is irdistill without sharing: sorted by length, logits of the last position only.
+``shared`` computes the common beginning of a query's prompts once. All sides run in one process, in
+turn. CPU seconds are less sensitive to other work on the machine than wall seconds.
 """
 
 from __future__ import annotations
@@ -36,12 +35,12 @@ def pairs_of(data: Path, queries: int, candidates: int) -> list[TextPair]:
     from irdistill import load_collection
     from irdistill.runs import open_run
 
-    held = load_collection(data)
-    run = open_run(data / "run.bm25-top100.trec", held)
+    collection = load_collection(data)
+    run = open_run(data / "run.bm25-top100.trec", collection)
     pairs = []
-    for query in list(held.queries.values())[:queries]:
-        rows = held.corpus.rows(run[query.id].doc_ids).tolist()
-        texts = dict(zip(rows, held.corpus.texts(rows), strict=True))
+    for query in list(collection.queries.values())[:queries]:
+        rows = collection.corpus.rows(run[query.id].doc_ids).tolist()
+        texts = dict(zip(rows, collection.corpus.texts(rows), strict=True))
         near = sorted(rows, key=lambda row: abs(len(texts[row].split()) - WORDS))[:candidates]
         pairs += [TextPair(query, row, texts[row]) for row in near]
     return pairs
@@ -50,7 +49,7 @@ def pairs_of(data: Path, queries: int, candidates: int) -> list[TextPair]:
 def one_by_one(
     model: TransformersModel, teacher: PointwiseTeacher, pairs: list[TextPair]
 ) -> Callable[[], np.ndarray]:
-    """Log-odds by the plainest use of transformers, with a network of its own."""
+    """Log-odds by plain transformers, with a separate network."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -65,21 +64,21 @@ def one_by_one(
     )
 
     def run() -> np.ndarray:
-        asked = [
+        requests = [
             Request(
                 teacher.template.messages(query=pair.query.text, passage=pair.text), teacher.labels
             )
             for pair in pairs
         ]
-        found = []
+        score_list = []
         with torch.inference_mode():
-            for prompt in model.chat.prompts(asked):
+            for prompt in model.chat.prompts(requests):
                 ids = torch.tensor([prompt.ids], device=model.device)
                 logits = (
                     network(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1].float()
                 )
-                found.append(float(logits[prompt.labels[0]] - logits[prompt.labels[1]]))
-        return np.array(found, np.float32)
+                score_list.append(float(logits[prompt.labels[0]] - logits[prompt.labels[1]]))
+        return np.array(score_list, np.float32)
 
     return run
 
@@ -92,8 +91,8 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        default=Path("../shared/data/trec-dl19-top100"),
-        help="a folder in BEIR's layout",
+        required=True,
+        help="folder in BEIR layout with the run run.bm25-top100.trec",
     )
     parser.add_argument("--card", default="smollm2-pointwise", help="of a local language model")
     parser.add_argument("--queries", type=int, default=5)
@@ -120,9 +119,9 @@ def main() -> None:
 
     def scored(side: str) -> np.ndarray:
         model.share_prefixes = side == "shared"
-        found = teacher.score(pairs)
-        usage[side] = dict(found.usage)
-        return found.values
+        score_list = teacher.score(pairs)
+        usage[side] = dict(score_list.usage)
+        return score_list.values
 
     sides: dict[str, Callable[[], np.ndarray]] = {
         "shared": lambda: scored("shared"),

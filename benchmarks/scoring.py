@@ -1,11 +1,10 @@
 """Scoring speed against CrossEncoder.predict: same model, same pairs of mixed length, on this
 machine's device.
 
-Each side runs in a process of its own, in turn, and medians are compared. The model is a
-cross-encoder of six layers made out of the packaged MiniLM encoder with a head fitted on
-pydocs/train, so that it needs no download and ranks sensibly.
-
     python benchmarks/scoring.py --json scoring.json
+
+Each side runs in its own process, in turn, and medians are compared. The model is a cross-encoder
+of six layers: the packaged MiniLM encoder with a head fitted on pydocs/train. It needs no download.
 """
 
 from __future__ import annotations
@@ -34,16 +33,22 @@ def pairs_of(split: str, queries: int) -> tuple[Any, list[Any], list[list[int]]]
     from irdistill import load_collection
     from irdistill.search import BM25
 
-    held = load_collection(f"pydocs/{split}")
-    chosen = list(held.queries.values())[:queries]
+    collection = load_collection(f"pydocs/{split}")
+    chosen = list(collection.queries.values())[:queries]
     rows = []
-    for query, found in zip(chosen, BM25(held.corpus).search(chosen, CANDIDATES), strict=True):
-        own = held.corpus.rows(found.doc_ids).tolist()
+    for query, ranked in zip(
+        chosen, BM25(collection.corpus).search(chosen, CANDIDATES), strict=True
+    ):
+        ranked_rows = collection.corpus.rows(ranked.doc_ids).tolist()
         relevant = [
-            held.corpus.row(doc) for doc, grade in held.qrels[query.id].items() if grade > 0
+            collection.corpus.row(doc)
+            for doc, grade in collection.qrels[query.id].items()
+            if grade > 0
         ]
-        rows.append([*[row for row in relevant if row not in own], *own][:CANDIDATES])
-    return held, chosen, rows
+        rows.append(
+            [*[row for row in relevant if row not in ranked_rows], *ranked_rows][:CANDIDATES]
+        )
+    return collection, chosen, rows
 
 
 def build_model(folder: Path) -> None:
@@ -64,20 +69,23 @@ def build_model(folder: Path) -> None:
         ).eval()
     network.bert.load_state_dict(encoder.state_dict(), strict=False)
     tokenizer = AutoTokenizer.from_pretrained(path, model_max_length=512)
-    held, queries, rows = pairs_of("train", 50)
+    collection, queries, rows = pairs_of("train", 50)
     features, labels = [], []
     with torch.inference_mode():
-        for query, own in zip(queries, rows, strict=True):
+        for query, ranked_rows in zip(queries, rows, strict=True):
             batch = tokenizer(
-                [query.text] * len(own),
-                held.corpus.texts(own),
+                [query.text] * len(ranked_rows),
+                collection.corpus.texts(ranked_rows),
                 truncation=True,
                 max_length=256,
                 padding=True,
                 return_tensors="pt",
             )
             features.append(network.bert(**batch).pooler_output)
-            labels += [float(held.qrels[query.id].get(held.corpus.id(row), 0) > 0) for row in own]
+            labels += [
+                float(collection.qrels[query.id].get(collection.corpus.id(row), 0) > 0)
+                for row in ranked_rows
+            ]
     matrix = torch.cat(features).double()
     centre, target = matrix.mean(0), torch.tensor(labels).double()
     gram = (matrix - centre).T @ (matrix - centre) + 10.0 * torch.eye(
@@ -96,7 +104,7 @@ def run_side(side: str, model: str, queries: int, out: Path) -> None:
     """One timed run in this process: scores to ``out``, seconds and tokens to standard output."""
     import torch
 
-    held, chosen, rows = pairs_of("test", queries)
+    collection, chosen, rows = pairs_of("test", queries)
     began = time.perf_counter()
     result: dict[str, Any] = {}
     if side.startswith("predict"):
@@ -106,8 +114,8 @@ def run_side(side: str, model: str, queries: int, out: Path) -> None:
         encoder = CrossEncoder(model, **kinds)
         pairs = [
             (query.text, text)
-            for query, own in zip(chosen, rows, strict=True)
-            for text in held.corpus.texts(own)
+            for query, ranked_rows in zip(chosen, rows, strict=True)
+            for text in collection.corpus.texts(ranked_rows)
         ]
         encoder.predict(pairs[:4], show_progress_bar=False)
         result["load_seconds"] = time.perf_counter() - began
@@ -122,20 +130,22 @@ def run_side(side: str, model: str, queries: int, out: Path) -> None:
         from irdistill.runs import MemoryRun, RankedList, RunIdentity
         from irdistill.teachers import ScoreOptions, load_teacher, score
 
-        given: dict[str, dict[str, Any]] = {
+        options: dict[str, dict[str, Any]] = {
             "engine": {},
             "engine_torch": {"backend": "torch"},
             "engine_float32": {"precision": "float32"},
         }
-        teacher = load_teacher(model, held.corpus, **given[side])
-        part = Collection(held.id, held.corpus, {query.id: query for query in chosen}, Qrels({}))
+        teacher = load_teacher(model, collection.corpus, **options[side])
+        part = Collection(
+            collection.id, collection.corpus, {query.id: query for query in chosen}, Qrels({})
+        )
         lists = [
             RankedList(
                 query.id,
-                [held.corpus.id(row) for row in own],
-                -np.arange(len(own), dtype=np.float32),
+                [collection.corpus.id(row) for row in ranked_rows],
+                -np.arange(len(ranked_rows), dtype=np.float32),
             )
-            for query, own in zip(chosen, rows, strict=True)
+            for query, ranked_rows in zip(chosen, rows, strict=True)
         ]
         candidates = MemoryRun(RunIdentity("first-stage", {}, part.describe()), lists)
         with tempfile.TemporaryDirectory() as place:
@@ -144,14 +154,14 @@ def run_side(side: str, model: str, queries: int, out: Path) -> None:
             began = time.perf_counter()
             run = score(part, candidates, teacher, Path(place) / "run")
             result["seconds"] = time.perf_counter() - began
-            found = run.to_dict()
+            run_scores = run.to_dict()
             result["tokens"] = run.manifest.usage["tokens"]
         result["identity"] = dict(teacher.identity)
         values = np.array(
             [
-                found[query.id][held.corpus.id(row)]
-                for query, own in zip(chosen, rows, strict=True)
-                for row in own
+                run_scores[query.id][collection.corpus.id(row)]
+                for query, ranked_rows in zip(chosen, rows, strict=True)
+                for row in ranked_rows
             ],
             np.float32,
         )
@@ -187,21 +197,21 @@ def quality(values: np.ndarray, reference: np.ndarray, queries: int) -> dict[str
 
     from irdistill.evaluation import per_query
 
-    held, chosen, rows = pairs_of("test", queries)
+    collection, chosen, rows = pairs_of("test", queries)
     starts = np.cumsum([0, *map(len, rows)])
     spans = list(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True))
     tau = float(np.mean([kendalltau(values[a:b], reference[a:b]).statistic for a, b in spans]))
 
-    def ndcg(given: np.ndarray) -> float:
+    def ndcg(options: np.ndarray) -> float:
         run = {
             query.id: {
-                held.corpus.id(row): float(score)
-                for row, score in zip(own, given[a:b], strict=True)
+                collection.corpus.id(row): float(score)
+                for row, score in zip(ranked_rows, options[a:b], strict=True)
             }
-            for query, own, (a, b) in zip(chosen, rows, spans, strict=True)
+            for query, ranked_rows, (a, b) in zip(chosen, rows, spans, strict=True)
         }
         return float(
-            per_query({query.id: held.qrels[query.id] for query in chosen}, run, ["nDCG@10"])
+            per_query({query.id: collection.qrels[query.id] for query in chosen}, run, ["nDCG@10"])
             .values["nDCG@10"]
             .mean()
         )
@@ -228,7 +238,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         model = Path(place) / "model"
         build_model(model)
-        seen: dict[str, list[dict[str, Any]]] = {side: [] for side in arguments.sides}
+        timings: dict[str, list[dict[str, Any]]] = {side: [] for side in arguments.sides}
         for number in range(arguments.rounds):
             for side in arguments.sides:
                 command = [
@@ -246,14 +256,15 @@ def main() -> None:
                 done = subprocess.run(command, capture_output=True, text=True)
                 if done.returncode:
                     sys.exit(done.stderr)
-                seen[side].append(json.loads(done.stdout.splitlines()[-1]))
+                timings[side].append(json.loads(done.stdout.splitlines()[-1]))
                 print(
-                    f"round {number + 1} {side}: {seen[side][-1]['seconds']:.1f} s", file=sys.stderr
+                    f"round {number + 1} {side}: {timings[side][-1]['seconds']:.1f} s",
+                    file=sys.stderr,
                 )
         values = {side: np.load(f"{place}/{side}.npy") for side in arguments.sides}
     reference = values[arguments.sides[0]]
     tokens = next(
-        (entry["tokens"] for runs in seen.values() for entry in runs if "tokens" in entry), 0
+        (entry["tokens"] for runs in timings.values() for entry in runs if "tokens" in entry), 0
     )
     peak = matmul_peak()
     flops = (
@@ -264,7 +275,7 @@ def main() -> None:
         "tokens_per_pair": tokens / len(reference),
         "matmul_peak_flops": peak,
     }
-    for side, runs in seen.items():
+    for side, runs in timings.items():
         seconds = statistics.median(entry["seconds"] for entry in runs)
         result[side] = {
             "pairs_per_second": len(reference) / seconds,

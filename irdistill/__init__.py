@@ -81,8 +81,10 @@ if TYPE_CHECKING:
         StudentOptions,
     )
     from irdistill.training.options import (
-        PretrainOptions,
         TrainOptions,
+    )
+    from irdistill.training.pretraining_options import (
+        PretrainOptions,
     )
     from irdistill.verbs.evaluation_verbs import (
         audit,
@@ -185,13 +187,8 @@ _MODULES = {
         "irdistill.students",
     ),
     **dict.fromkeys(("StudentOptions",), "irdistill.students.student_options"),
-    **dict.fromkeys(
-        (
-            "PretrainOptions",
-            "TrainOptions",
-        ),
-        "irdistill.training.options",
-    ),
+    **dict.fromkeys(("TrainOptions",), "irdistill.training.options"),
+    **dict.fromkeys(("PretrainOptions",), "irdistill.training.pretraining_options"),
     **dict.fromkeys(
         (
             "retrieve",

@@ -25,7 +25,7 @@ from irdistill.teachers.teacher_card import card_of
         "./recipes/quickstart.yaml",
     ],
 )
-def test_a_carried_card_is_found_outside_of_a_checkout(
+def test_packaged_card_is_found_outside_a_checkout(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -33,7 +33,7 @@ def test_a_carried_card_is_found_outside_of_a_checkout(
     assert read_recipe(name).name == "quickstart"
 
 
-def test_a_file_of_the_user_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_of_the_user_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "quickstart.yaml").write_text("stages: []\n")
@@ -54,14 +54,14 @@ def test_a_file_of_the_user_comes_first(tmp_path: Path, monkeypatch: pytest.Monk
         ("recipes", "", ""),
     ],
 )
-def test_an_unknown_name_lists_close_ones_and_all(kind: str, name: str, close: str) -> None:
+def test_unknown_name_lists_close_ones_and_all(kind: str, name: str, close: str) -> None:
     with pytest.raises(IrdistillError) as error:
         find_card(kind, name)
     assert (f"Close names: {close}" in str(error.value)) == bool(close)
     assert all(card.name in str(error.value) for card in list_cards(kind))
 
 
-def test_an_unknown_teacher_suite_and_recipe() -> None:
+def test_unknown_teacher_suite_and_recipe() -> None:
     with pytest.raises(
         IrdistillError,
         match=r"no teacher 'ms-marco-minilm'.*Close names: .*ms-marco-minilm-l6.*All teachers: ",

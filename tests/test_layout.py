@@ -32,7 +32,16 @@ LAYERS = (
 LAYER = {name: -number for number, names in enumerate(LAYERS) for name in names}
 
 #: Modules that every layer may import. They import no layer.
-BASE = {"card_files", "console", "distributed", "errors", "modeling", "option_checks", "storage"}
+BASE = {
+    "card_files",
+    "console",
+    "distributed",
+    "errors",
+    "modeling",
+    "option_checks",
+    "storage",
+    "user_modules",
+}
 
 HEAVY_LIBRARIES = {"torch", "transformers", "sentence_transformers", "pandas"}
 LIGHT_PACKAGES = ("collections", "runs")

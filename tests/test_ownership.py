@@ -1,4 +1,4 @@
-"""Files that irdistill did not write are never replaced or deleted; damaged blocks are noticed."""
+"""Foreign files are never replaced or deleted, and damaged blocks are detected."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from irdistill.storage.checksums import (
     read_sealed,
     write_sealed,
 )
-from irdistill.storage.files import atomic_path, move_into_place, staging_path
+from irdistill.storage.files import atomic_path, staging_path
 from irdistill.storage.locking import lock_folder
 from irdistill.storage.ownership import (
     check_replaceable,
     claim_folder,
     list_files,
+    move_into_place,
     no_file,
     remove_owned_files,
     write_file,
@@ -39,7 +40,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def test_a_file_is_replaced_only_while_it_holds_what_was_written(tmp_path: Path) -> None:
+def test_only_unchanged_files_are_replaced(tmp_path: Path) -> None:
     target = tmp_path / "x.txt"
     write_file(target, "one")
     write_file(target, "two")
@@ -66,7 +67,7 @@ def test_links_and_folders_are_not_replaced(tmp_path: Path) -> None:
     check_replaceable("/dev/stdout")
 
 
-def test_a_kill_between_the_record_and_the_renaming_costs_nothing(
+def test_kill_between_record_and_rename_is_harmless(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_file(tmp_path / "x", "one")
@@ -101,7 +102,7 @@ def test_commands_refuse_a_foreign_file_before_any_work(tmp_path: Path) -> None:
     assert (tmp_path / "mine.json").read_text() == "mine"
 
 
-def test_only_what_is_ours_is_deleted_and_links_are_not_followed(tmp_path: Path) -> None:
+def test_only_owned_files_are_deleted_and_links_are_not_followed(tmp_path: Path) -> None:
     folder, elsewhere = tmp_path / "x", tmp_path / "elsewhere"
     for path in (
         folder / "a" / "ours",
@@ -122,7 +123,7 @@ def test_only_what_is_ours_is_deleted_and_links_are_not_followed(tmp_path: Path)
     assert (elsewhere / "ours").exists() and not (folder / "link").is_symlink()
 
 
-def test_a_folder_records_what_is_written_there(tmp_path: Path) -> None:
+def test_folder_records_its_files(tmp_path: Path) -> None:
     folder = tmp_path / "x"
     claim_folder(folder, ["report.md"], "a report")
     (folder / "report.md").write_text("ours")
@@ -143,7 +144,7 @@ def test_a_folder_records_what_is_written_there(tmp_path: Path) -> None:
             claim_folder(tmp_path / "y", ["report.md"], "a report")
 
 
-def test_a_folder_with_files_of_others_is_not_moved_over(tmp_path: Path) -> None:
+def test_folder_with_foreign_files_is_not_replaced(tmp_path: Path) -> None:
     staged, final = staging_path(tmp_path / "model"), tmp_path / "model"
     for folder in (staged, final):
         (folder / "part").mkdir(parents=True)
@@ -203,13 +204,13 @@ def test_each_block_is_checked_on_its_first_use(
             array[key]
     with pytest.raises(DamagedError):
         np.asarray(array)
-    found = check_folders(tmp_path)
-    assert found.folders == 1 and len(found.damaged) == 1
+    result = check_folders(tmp_path)
+    assert result.folders == 1 and len(result.damaged) == 1
     with pytest.raises(DamagedError, match="marked as damaged"):
         open_files(tmp_path, read_sealed(tmp_path / "manifest.json")["files"])
 
 
-def test_a_manifest_has_a_checksum_of_its_own(tmp_path: Path) -> None:
+def test_manifest_checksum(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * 10)
     write_sealed(tmp_path / "manifest.json", {"rows": 10}, ["a"])
     text = (tmp_path / "manifest.json").read_text()

@@ -1,4 +1,4 @@
-"""YAML and JSON that somebody else wrote: limits, and one clear error."""
+"""YAML and JSON that users wrote: limits and clear errors."""
 
 from __future__ import annotations
 
@@ -68,20 +68,20 @@ def billion_laughs(levels: int = 9) -> str:
         ("x" * (1 << 21), "at most"),
     ],
 )
-def test_yaml_beyond_the_limits_is_one_clear_error(text: str, words: str) -> None:
+def test_yaml_beyond_the_limits_is_refused(text: str, words: str) -> None:
     with pytest.raises(IrdistillError, match="the card x") as raised:
         parse_yaml(text, "the card x")
     assert words in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
-def test_plain_yaml_is_what_pyyaml_gives() -> None:
+def test_plain_yaml_equals_pyyaml() -> None:
     text = "a: &a {x: 1, y: [1.5, null, true]}\nb: {<<: *a, x: 2}\nc: text\n"
     assert parse_yaml(text, "x") == yaml.safe_load(text)
     assert parse_yaml("", "x") is None
 
 
-def test_a_yaml_file_has_to_be_a_mapping_of_bounded_size(tmp_path: Path) -> None:
+def test_yaml_file_has_to_be_a_mapping_of_bounded_size(tmp_path: Path) -> None:
     path = tmp_path / "card.yaml"
     for data, words in [
         (b"- 1", "a mapping of names"),
@@ -135,7 +135,7 @@ class Settings:
         ({"depth": 3}, "no setting 'depth'"),
     ],
 )
-def test_values_of_another_type_are_named(values: dict[str, Any], words: str) -> None:
+def test_message_names_values_of_wrong_type(values: dict[str, Any], words: str) -> None:
     with pytest.raises(IrdistillError) as raised:
         check_values(values, Settings, "x")
     assert words in str(raised.value)
@@ -147,12 +147,12 @@ def test_values_of_the_declared_types_pass() -> None:
 
 
 class Model:
-    """A class that is no dataclass, as teachers are."""
+    """A class that is not a dataclass, like a teacher."""
 
     def __init__(self, name: str, *, window: int = 20, labels: Sequence[str] = ()) -> None: ...
 
 
-def test_the_arguments_of_a_class_are_checked() -> None:
+def test_arguments_of_a_class_are_checked() -> None:
     check_values({"window": 3, "labels": ["yes", "no"]}, Model, "x", free=True)
     check_values({"labels": ("yes", "no")}, Model, "x")
     with pytest.raises(IrdistillError, match="x: window is 'twenty'; expected an integer"):
@@ -225,17 +225,17 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize("kind", ["recipes", "teachers", "eval", "data"])
-def test_a_card_with_any_value_changed_is_read_or_refused(kind: str, tmp_path: Path) -> None:
+def test_card_with_any_value_changed_is_read_or_refused(kind: str, tmp_path: Path) -> None:
     from irdistill.evaluation.suites import read_suite
     from irdistill.queries.rewriting import read_prompt
     from irdistill.recipes.recipe import read_recipe
-    from irdistill.recipes.runner import _check, _collections
+    from irdistill.recipes.stages import check_stage, stage_collections
     from irdistill.teachers.teacher_card import read_card
 
     def recipe(path: str) -> None:
         for stage in read_recipe(path).stages:
-            _check(stage)
-            assert all(isinstance(name, str) for name in _collections(stage))
+            check_stage(stage)
+            assert all(isinstance(name, str) for name in stage_collections(stage))
 
     read: Any = {"recipes": recipe, "teachers": read_card, "eval": read_suite, "data": read_prompt}[
         kind

@@ -1,4 +1,4 @@
-"""Bars are drawn on every terminal, batch by batch, and nowhere else."""
+"""Bars are drawn on every terminal, and only there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from irdistill.console import progress as module
 from irdistill.console.progress import ProgressRelay, progress, show_activity, with_progress
-from irdistill.search.array_shards import WriteOptions, write_arrays
+from irdistill.search.array_shards import ShardOptions, write_arrays
 from irdistill.students import DenseStudent
 from tests.students.tiny import tiny_backbone
 
@@ -38,7 +38,7 @@ def read_until(reader: int, *texts: str, seconds: float = 10.0) -> str:
     return shown
 
 
-def test_a_terminal_without_a_size_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_without_a_size_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = terminal(monkeypatch)
     with progress(4, "texts", "encode") as bar:
         bar.update(3)
@@ -47,7 +47,7 @@ def test_a_terminal_without_a_size_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -
     assert "encode:" in shown and "3/4" in shown
 
 
-def test_a_step_that_cannot_be_counted_shows_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_step_that_cannot_be_counted_shows_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = terminal(monkeypatch)
     monkeypatch.setattr(module, "_REFRESH", 0.01)
     with show_activity("solve"):
@@ -70,7 +70,7 @@ def test_encoding_counts_every_batch(tmp_path: Path) -> None:
     assert sum(counts) == 30 and len(counts) > 5
 
 
-def test_a_shard_shows_its_progress_while_it_is_made(
+def test_progress_is_shown_while_a_shard_is_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = terminal(monkeypatch)
@@ -80,7 +80,7 @@ def test_a_shard_shows_its_progress_while_it_is_made(
         relay(3)
         return {"a": np.zeros(end - start)}
 
-    options = WriteOptions(relay=relay)
+    options = ShardOptions(relay=relay)
     write_arrays(tmp_path / "arrays", {"x": 1}, {"a": ("float32", ())}, 10, 6, make, options)
     shown = read_until(reader, "0/10", "3/10")
     assert "0/10" in shown or "3/10" in shown

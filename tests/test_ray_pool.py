@@ -10,18 +10,30 @@ from typing import Any
 
 import pytest
 
-from irdistill.distributed.ray_pool import AHEAD, Task, Worker, WorkerPool
+from irdistill.distributed.ray_pool import ATTEMPTS, Task, Worker, WorkerPool
 from irdistill.errors import IrdistillError
 
 
 class Method:
-    """A method of an actor; calling it gives a reference that is carried out by ``get``."""
+    """A method of an actor; calling it gives a reference, which ``get`` carries out."""
 
-    def __init__(self, call: Any) -> None:
-        self.call = call
+    def __init__(self, call: Any, tries: int = 1) -> None:
+        self.call, self.tries = call, tries
+
+    def options(self, retry_exceptions: bool) -> Method:
+        return Method(self.call, ATTEMPTS if retry_exceptions else 1)
 
     def remote(self, *arguments: Any) -> Any:
-        return lambda: self.call(*arguments)
+        def run() -> Any:
+            for number in range(self.tries):
+                try:
+                    return self.call(*arguments)
+                except RuntimeError:
+                    if number + 1 == self.tries:
+                        raise
+            raise AssertionError
+
+        return run
 
 
 class Actor:
@@ -41,14 +53,20 @@ class FakeActorPool:
     def has_free(self) -> bool:
         return bool(self.idle)
 
+    def has_next(self) -> bool:
+        return bool(self.running)
+
     def submit(self, call: Any, value: Any) -> None:
         actor = self.idle.pop()
         self.running.append((call(actor, value), actor))
 
-    def get_next_unordered(self, timeout: float) -> Any:
-        reference, actor = self.running.pop()
+    def get_next(self, place: int = 0) -> Any:
+        reference, actor = self.running.pop(place)
         self.idle.append(actor)
         return reference()
+
+    def get_next_unordered(self) -> Any:
+        return self.get_next(-1)
 
 
 class FakeRay:
@@ -56,7 +74,7 @@ class FakeRay:
     util = SimpleNamespace(ActorPool=FakeActorPool)
 
     def __init__(self) -> None:
-        self.killed, self.restarted = 0, 0
+        self.killed = 0
 
     def remote(self, **settings: float) -> Any:
         return lambda kind: SimpleNamespace(remote=lambda *arguments: Actor(kind(*arguments)))
@@ -72,9 +90,8 @@ class FakeRay:
     def get(self, reference: Any) -> Any:
         return reference()
 
-    def kill(self, actor: Actor, no_restart: bool = True) -> None:
-        self.killed += no_restart
-        self.restarted += not no_restart
+    def kill(self, actor: Actor) -> None:
+        self.killed += 1
 
 
 class Squares:
@@ -92,6 +109,8 @@ class Squares:
         if self.failures.get(value, 0):
             self.failures[value] -= 1
             raise ValueError(f"try {self.failures[value]}")
+        if value < 0:
+            raise IrdistillError("a negative number")
         return value**2
 
 
@@ -100,38 +119,52 @@ def start_pool(job: Squares, count: int = 3, **settings: Any) -> tuple[WorkerPoo
     return WorkerPool(ray, job, "the job", count, {"num_cpus": 1}, **settings), ray
 
 
-def tasks(count: int) -> list[Task]:
-    return [Task(number, number, f"task {number}") for number in range(count)]
+def tasks(*numbers: int) -> list[Task]:
+    return [Task(number, f"task {number}") for number in numbers]
 
 
 def test_ordered_results_keep_few_in_memory() -> None:
     job = Squares({4: 2}, {})
     pool, ray = start_pool(job)
+    read: list[int] = []
+
+    def reading() -> Any:
+        for task in tasks(*range(20)):
+            read.append(task.value)
+            yield task
+
     results = []
-    for result in pool.run_ordered(tasks(20)):
-        # The oldest tasks are the slowest here, and no task further ahead of them is begun.
-        assert max(job.begun) < len(results) + 1 + 3 * AHEAD
+    for result in pool.run(reading(), ordered=True):
+        assert len(read) <= len(results) + 2 + 3
         results.append(result)
     assert results == [number**2 for number in range(20)]
-    assert job.begun.count(4) == 3 and len(job.begun) == 22 and ray.restarted == 2
+    assert job.begun.count(4) == 3 and len(job.begun) == 22
     pool.end()
     assert ray.killed == 3
 
 
 def test_unordered_results_do_not_wait() -> None:
     pool, _ = start_pool(Squares({}, {}))
-    numbers = [task.number for task, _ in pool.run(tasks(6))]
-    assert sorted(numbers) == list(range(6)) and numbers[0] != 0 and numbers[-1] == 0
-    assert list(pool.run([])) == [] and list(pool.run_ordered([])) == []
+    results = list(pool.run(tasks(*range(6))))
+    assert sorted(results) == [number**2 for number in range(6)]
+    assert results[0] != 0 and results[-1] == 0
+    assert list(pool.run([])) == [] and list(pool.run([], ordered=True)) == []
 
 
 def test_a_task_that_fails_three_times_ends_the_job() -> None:
     pool, _ = start_pool(Squares({2: 3}, {}))
     with pytest.raises(
         IrdistillError,
-        match="task 2 failed 3 times, last with: ValueError: try 0 Finished work is kept",
+        match=r"task 2 failed 3 times, last with ValueError: try 0\)\. Finished work is kept",
     ):
-        list(pool.run(tasks(4)))
+        list(pool.run(tasks(*range(4))))
+
+
+def test_an_error_that_another_try_cannot_fix_ends_the_job() -> None:
+    job = Squares({}, {})
+    with pytest.raises(IrdistillError, match=r"^a negative number$"):
+        list(start_pool(job)[0].run(tasks(-1)))
+    assert job.begun == [-1]
 
 
 def test_workers_must_have_the_expected_identity() -> None:
@@ -143,10 +176,9 @@ def test_workers_must_have_the_expected_identity() -> None:
 
 
 def test_a_restarted_worker_must_have_the_same_identity() -> None:
-    job = Squares({}, {"weights": "a"})
-    pool, _ = start_pool(job, 1)
-    worker = Worker(Squares({}, {"weights": "b"}), ".")
-    pool._pool.idle = [Actor(worker)]
+    pool, _ = start_pool(Squares({}, {"weights": "a"}), 1)
+    pool._pool.idle = [Actor(Worker(Squares({}, {"weights": "b"}), "."))]
+    pool._starting = {}
     with pytest.raises(IrdistillError, match="differs between workers"):
         list(pool.run(tasks(1)))
 

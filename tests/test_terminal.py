@@ -1,4 +1,4 @@
-"""What reaches a terminal, and what an unforeseen error looks like."""
+"""Text on a terminal, and the message for unexpected errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from irdistill.storage.files import describe_os_error, json_text
         ("می\u200cخواهم é 漢 👩\u200d💻", "می\u200cخواهم é 漢 👩\u200d💻"),
     ],
 )
-def test_control_characters_are_written_out(
+def test_control_characters_are_escaped(
     text: str, shown: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert printable(text) == shown
@@ -108,7 +108,7 @@ def test_json_keeps_its_values() -> None:
     assert not any(character in text for character in "\x1b\x7f\x9b\u202e\u2028")
 
 
-def test_the_command_line_prints_through_echo_alone() -> None:
+def test_command_line_prints_only_with_echo() -> None:
     folder = Path(sys.modules[main.__module__].__file__ or "").parent
     direct = [
         path.name

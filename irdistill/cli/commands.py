@@ -88,7 +88,7 @@ def verb_command(name: str) -> click.Command:
     verb = load_verb(name)
 
     def run(**words: Any) -> None:
-        from irdistill.verbs.user_modules import import_user_modules
+        from irdistill.user_modules import import_user_modules
 
         json_file = words.pop("json_file")
         import_user_modules(words.pop("imports"))

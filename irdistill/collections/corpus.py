@@ -154,7 +154,7 @@ class Corpus:
     @property
     def ids(self) -> Sequence[str]:
         """All document ids in row order, read when they are used."""
-        return _DocumentIds(self)
+        return _CorpusIds(self)
 
     def id(self, row: int) -> str:
         """The id of a row.
@@ -320,7 +320,7 @@ def joined(title: str, text: str) -> str:
     return f"{title} {text}" if title else text
 
 
-class _DocumentIds(Sequence[str]):
+class _CorpusIds(Sequence[str]):
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
 

@@ -417,14 +417,10 @@ def _undecided(
     expected = named or ((trec or (kind == "judgments" and count == 4)) and table.only_zero(1))
     if (wrong := table.odd_number(place, expected)) is not None and not usable:
         number, cell = sample.lines[wrong][0], table.cell(wrong, place)
-        what = (
-            f"{sample.name}, line {number}: the score {cell!r} is not a number"
-            if kind == "run"
-            else (
-                f"line {number} of {sample.name}: the grade is {cell!r}, and a whole number was"
-                " expected"
-            )
-        )
+        what = f"{sample.name}, line {number}: the score {cell!r} is not a number"
+        if kind == "judgments":
+            place_name = f"line {number} of {sample.name}"
+            what = f"{place_name}: the grade is {cell!r}, and a whole number was expected"
         return InputError(
             f"{what}. If the line names columns, say which they are: {columns_option(kind)}"
             f" query=NAME,document=NAME,{last}=NAME; else fix or remove it."

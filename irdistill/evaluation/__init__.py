@@ -8,7 +8,7 @@ from irdistill.evaluation.costs import Efficiency
 from irdistill.evaluation.evaluator import DEFAULT_MEASURES, combine, evaluate
 from irdistill.evaluation.figures import Evaluation, Row
 from irdistill.evaluation.friedman_test import Friedman, friedman
-from irdistill.evaluation.fusing import fuse_teachers
+from irdistill.evaluation.fusing import FusionWeights, fuse_teachers
 from irdistill.evaluation.measure_names import parse_measures
 from irdistill.evaluation.measures import PerQuery, per_query
 from irdistill.evaluation.significance import (
@@ -39,6 +39,7 @@ __all__ = [
     "Entry",
     "Evaluation",
     "Friedman",
+    "FusionWeights",
     "PerQuery",
     "Row",
     "TeacherAudit",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,45 +24,57 @@ _PASSAGES = 256
 _COUNTED = 20
 
 
+@dataclass(frozen=True)
+class EfficiencyOptions:
+    """Options of `measure_efficiency`.
+
+    Attributes:
+        k: documents per query that are retrieved or reranked.
+        index: index of dense models.
+        queries: number of the collection's queries to use.
+        seed: random seed of approximate indexes.
+        kind: kind of all models, or a mapping of names of models to kinds; detected from their
+            files if None.
+        trust_remote_code: allow code in the models' folders.
+    """
+
+    k: int = 100
+    index: Index = "flat"
+    queries: int = 200
+    seed: int = 42
+    kind: str | Mapping[str, str] | None = None
+    trust_remote_code: bool = False
+
+
 def measure_efficiency(
     collection: Collection,
     system: str,
     models: str | Path | Sequence[str | Path],
-    k: int = 100,
-    index: Index = "flat",
+    options: EfficiencyOptions | None = None,
     work: Path | None = None,
-    queries: int = 200,
-    seed: int = 42,
-    kind: str | Mapping[str, str] | None = None,
-    trust_remote_code: bool = False,
 ) -> Efficiency:
     """Time a system, or several one after the other, as a fused teacher needs all its parts.
 
     Args:
         system: name of the system in tables.
         models: ``bm25``, ``lucene``, or models of any kind.
-        k: documents per query that are retrieved or reranked.
-        index: index of dense models.
         work: folder for indexes and vectors; the cache folder if None.
-        queries: number of the collection's queries to use.
-        kind: kind of all models, or a mapping of names of models to kinds; detected from their
-            files if None.
 
     Raises:
         InputError: the collection has no queries.
         ModelError: a model cannot be loaded.
     """
-    timed = list(collection.queries.values())[:queries]
+    options = options or EfficiencyOptions()
+    timed = list(collection.queries.values())[: options.queries]
     if not timed:
         raise InputError(f"{collection.id} has no queries to measure the speed with.")
     names = [models] if isinstance(models, str | Path) else list(models)
-    kinds = {
-        str(name): kind.get(str(name)) if isinstance(kind, Mapping) else kind for name in names
-    }
-    parts = [
-        open_system(collection, name, k, index, work, seed, kinds[name], trust_remote_code)
-        for name in map(str, names)
-    ]
+    k, index, seed, kind = options.k, options.index, options.seed, options.kind
+    parts = []
+    for name in map(str, names):
+        model_kind = kind.get(name) if isinstance(kind, Mapping) else kind
+        trust = options.trust_remote_code
+        parts.append(open_system(collection, name, k, index, work, seed, model_kind, trust))
     batches = [timed[start : start + _BATCH] for start in range(0, len(timed), _BATCH)]
 
     def once(batch: list[Query]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from irdistill.collections import Collection
@@ -13,26 +14,11 @@ from irdistill.runs.mixing import Missing
 from irdistill.runs.subsets import common_queries
 
 
-def fuse_teachers(
-    runs: Sequence[str | Path | Run],
-    out: str | Path,
-    method: str = "zscore",
-    weights: Sequence[float] | str | None = None,
-    missing: Missing = "null",
-    overwrite: bool = False,
-    *,
-    tau: float | Sequence[float] = 1.0,
-    abstain: str = "",
-    power: float = 1.0,
-    dev: Collection | None = None,
-    dev_runs: Sequence[str | Path | Run] = (),
-    gate: str | None = None,
-    balance: float = 0.1,
-    top: int | None = None,
-) -> Run:
-    """Fuse runs with given or fitted weights; the fused run's manifest records how they were found.
+@dataclass(frozen=True)
+class FusionWeights:
+    """How much each teacher counts.
 
-    Args:
+    Attributes:
         weights: numbers; ``"similarity"``: by nDCG@10 on the labelled queries of ``dev``;
             ``"agreement"``: by agreement with the other teachers, without labels.
         power: exponent of the qualities; 0 is uniform, infinity uses only the best teacher.
@@ -40,11 +26,37 @@ def fuse_teachers(
             teachers' runs on them.
         gate: ``"fit"`` on ``dev``, or coefficients such as ``"agreement=2,gap=1"``.
         balance, top: options of the gate, see `fit_gate`.
+    """
+
+    weights: Sequence[float] | str | None = None
+    power: float = 1.0
+    dev: Collection | None = None
+    dev_runs: Sequence[str | Path | Run] = ()
+    gate: str | None = None
+    balance: float = 0.1
+    top: int | None = None
+
+
+def fuse_teachers(
+    runs: Sequence[str | Path | Run],
+    out: str | Path,
+    method: str = "zscore",
+    weighting: FusionWeights | None = None,
+    missing: Missing = "null",
+    overwrite: bool = False,
+    *,
+    tau: float | Sequence[float] = 1.0,
+    abstain: str = "",
+) -> Run:
+    """Fuse runs with given or fitted weights; the fused run's manifest records how they were found.
 
     Raises:
         OptionError: labelled queries are needed and not given, or given and not used; or as
             `fuse`, `labelled_weights`, `agreement_weights` and `fit_gate`.
     """
+    options = weighting or FusionWeights()
+    weights, gate, top = options.weights, options.gate, options.top
+    power, dev, dev_runs = options.power, options.dev, options.dev_runs
     if top is not None and gate is None:
         raise OptionError(f"top is {top}, but no gate was given; give a gate, or leave top out.")
     opened = common_queries([open_run(run) for run in runs])
@@ -60,20 +72,20 @@ def fuse_teachers(
             "labelled queries were given and nothing is fitted on them; use weights by"
             " similarity or a fitted gate."
         )
-    weighting: Weighting | None = None
+    fitted_weights: Weighting | None = None
     if weights == "similarity" and dev is not None:
-        weighting = labelled_weights(opened, dev, dev_runs, power)
+        fitted_weights = labelled_weights(opened, dev, dev_runs, power)
     elif weights == "agreement":
-        weighting = agreement_weights(opened, power)
+        fitted_weights = agreement_weights(opened, power)
     elif isinstance(weights, str):
         raise OptionError(
             f"the weights are {weights!r}; numbers, similarity or agreement were expected."
         )
     shares = None if isinstance(weights, str) else weights
-    shares = shares if weighting is None else weighting.values
+    shares = shares if fitted_weights is None else fitted_weights.values
     chosen = None
     if gate == "fit" and dev is not None:
-        chosen = fit_gate(opened, dev, dev_runs, balance, top=top)
+        chosen = fit_gate(opened, dev, dev_runs, options.balance, top=top)
     elif gate is not None:
         chosen = Gate.by_hand(len(opened), top, **_coefficients(gate))
     return fuse(
@@ -86,7 +98,7 @@ def fuse_teachers(
         tau=tau,
         abstain=abstain,
         gate=chosen,
-        origin=None if weighting is None else weighting.origin,
+        origin=None if fitted_weights is None else fitted_weights.origin,
     )
 
 

@@ -141,7 +141,7 @@ def _by_program(
 ) -> np.ndarray:
     """(Q,) values of a provider of ir-measures.
 
-    Each measure is computed in a call of its own, as several in one call can replace each other.
+    Each measure needs a separate call, as several in one call can replace each other.
 
     Raises:
         InputError: it cannot compute the measure from these judgments and this run.

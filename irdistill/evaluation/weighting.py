@@ -219,7 +219,7 @@ def fit_gate(
 ) -> Gate:
     """Fit a gate on labelled queries: which teacher is right, from features of their lists.
 
-    With e_m(q) the nDCG@10 of teacher m and r_m(q) = e_m(q) - min_j e_j(q), it minimises over the
+    With e_m(q) the nDCG@10 of teacher m and r_m(q) = e_m(q) - min_j e_j(q), it minimizes over the
     coefficients
 
         - sum_qm r_m(q) log g_m(q) / sum_qm r_m(q)  +  balance * KL(uniform || mean over q of g)  +

@@ -13,10 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field
 
 from irdistill.collections import Collection, load_collection
 from irdistill.collections.derived import write_derived
@@ -92,21 +91,10 @@ class FilterRule:
 
 def filter_queries(
     collection: Collection,
-    out: Annotated[str | Path, Field(description="Folder of the new collection.")],
-    rules: Annotated[
-        Sequence[str | FilterRule],
-        Field(
-            description="Rules that a query must pass: consistency=K, first=K, percentile=P or"
-            " critic=T."
-        ),
-    ],
-    scores: Annotated[
-        Run | str | Path | None, Field(description="The teacher's run of these queries.")
-    ] = None,
-    retrieved: Annotated[
-        Run | str | Path | None,
-        Field(description="The retriever's run of these queries, for consistency."),
-    ] = None,
+    out: str | Path,
+    rules: Sequence[str | FilterRule],
+    scores: Run | str | Path | None = None,
+    retrieved: Run | str | Path | None = None,
 ) -> Collection:
     """Write the queries that pass all rules; count the others by the first rule that they fail.
 
@@ -114,10 +102,7 @@ def filter_queries(
 
     Args:
         collection: synthetic queries, as `generate` writes them.
-        out: folder of the new collection. It refers to the corpus, which is not copied.
         rules: one or more rules, see `FilterRule`.
-        scores: run of the teacher.
-        retrieved: run of the retriever.
 
     Returns:
         The collection ``OUT#SPLIT`` with the split of ``collection``. Its record contains the
@@ -194,7 +179,6 @@ def critic_curve(
     """Number and quality of the queries that each threshold of ``critic=T`` keeps.
 
     Args:
-        scores: run of the teacher.
         steps: number of thresholds, at quantiles of the teacher's score of the source.
 
     Returns:

@@ -58,7 +58,6 @@ def write_queries(
 
     Args:
         log: response log of a local model.
-        label: label of the progress bar.
         retry_tokens: retry answers that the token limit cut with this limit (None: no retry).
     """
     replies = [read_written(answer) for answer in generate_texts(model, requests, log, label)]

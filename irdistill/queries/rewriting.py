@@ -21,6 +21,7 @@ from irdistill.collections import Collection, Query, load_collection
 from irdistill.collections.derived import write_derived
 from irdistill.collections.slices import split_folder
 from irdistill.errors import InputError, OptionError
+from irdistill.option_checks import check_fields
 from irdistill.queries.history_template import HistoryTemplate, count_words, tokenizer_count
 from irdistill.queries.llm_writing import (
     load_writer,
@@ -30,7 +31,7 @@ from irdistill.queries.llm_writing import (
     response_log_path,
     write_queries,
 )
-from irdistill.storage.plain_data import check_values, read_yaml
+from irdistill.storage.plain_data import read_yaml
 from irdistill.teachers.llm.language_model import LanguageModel, Request
 from irdistill.teachers.llm.prompt_templates import Template
 from irdistill.teachers.llm.queue import check_retry
@@ -60,38 +61,18 @@ class RewriteOptions:
     ] = None
 
     def __post_init__(self) -> None:
-        check_values(vars(self), RewriteOptions, "rewrite", error_type=OptionError)
+        check_fields(self)
         check_retry(self.retry_tokens, self.max_tokens)
 
 
 def rewrite(
     collection: Collection,
-    out: Annotated[str | Path, Field(description="Folder of the new collection.")],
-    by: Annotated[
-        Literal["human", "last-turn"] | None,
-        Field(
-            description="human: the rewrites in the collection. last-turn: the question as it is."
-        ),
-    ] = None,
+    out: str | Path,
+    by: Literal["human", "last-turn"] | None = None,
     *,
-    history: Annotated[
-        str | HistoryTemplate | None,
-        Field(
-            description='Render the conversation, as in "newest questions tokens=128 turns=6" or'
-            ' "oldest all". With llm: the turns that the prompt shows.'
-        ),
-    ] = None,
-    tokenizer: Annotated[
-        str | None,
-        Field(
-            description="Model whose tokenizer counts tokens= of history: folder, hub id or"
-            " package: path (default: words)."
-        ),
-    ] = None,
-    llm: Annotated[
-        str | LanguageModel | None,
-        Field(description="Card of the language model that rewrites the questions."),
-    ] = None,
+    history: str | HistoryTemplate | None = None,
+    tokenizer: str | None = None,
+    llm: str | LanguageModel | None = None,
     options: RewriteOptions | None = None,
     log: str | Path | None = None,
 ) -> Collection:
@@ -102,12 +83,9 @@ def rewrite(
     counts these by reason.
 
     Args:
-        collection: a collection with conversations.
-        out: folder of the new collection. It refers to the corpus, which is not copied.
         by: ``human`` or ``last-turn``.
         history: a template, or its text. With ``llm`` it selects the turns that the prompt shows.
         tokenizer: model whose tokenizer counts the tokens of ``history``.
-        llm: a card, or a loaded language model.
         options: prompt and limits of the language model.
         log: response log of a local language model (default: next to ``out``).
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field
 
 from irdistill.collections import Collection, Query, load_collection
 from irdistill.collections.derived import write_derived
@@ -27,9 +24,9 @@ def conversation_key(query: Query) -> str:
 
 def split(
     collection: Collection,
-    out: Annotated[str | Path, Field(description="Folder of the new collection.")],
-    folds: Annotated[int, Field(ge=2, description="Number of folds.")] = 5,
-    seed: Annotated[int, Field(ge=0, lt=2**32, description="Random seed.")] = 42,
+    out: str | Path,
+    folds: int = 5,
+    seed: int = 42,
 ) -> Collection:
     """Write the queries with judgments in the splits ``0-train``, ``0-test``, ``1-train``, ….
 
@@ -38,10 +35,7 @@ def split(
     of the whole collection serve the folds.
 
     Args:
-        collection: the collection to split.
-        out: folder of the new collection. It refers to the corpus, which is not copied.
         folds: number of folds, from 2 to the number of conversations.
-        seed: random seed.
 
     Returns:
         The collection ``OUT#0-train``.

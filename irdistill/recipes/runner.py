@@ -50,7 +50,7 @@ from irdistill.storage.ownership import (
     remove_owned_files,
 )
 from irdistill.training.training_files import training_file_test
-from irdistill.verbs.user_modules import import_user_modules
+from irdistill.user_modules import import_user_modules
 
 logger = logging.getLogger(__name__)
 

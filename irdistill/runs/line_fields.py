@@ -1,6 +1,4 @@
-"""Lines of text split into fields, and fields read as numbers, a block of some thousand lines at a
-time.
-"""
+"""Splitting lines into fields, and reading fields as numbers, many thousand lines at a time."""
 
 from __future__ import annotations
 
@@ -18,8 +16,8 @@ _NEWLINE, _SPACE, _TAB, _MINUS, _DOT = (np.uint8(ord(sign)) for sign in "\n \t-.
 _WHITE = np.zeros(256, bool)
 _WHITE[list(b" \t\n\r\x0b\x0c")] = True
 _DIGITS = 15
-"""Digits of a number below 2**53: with a power of ten below 10**23 their quotient is rounded once,
-as by ``float``.
+"""Digits of a number below 2**53; divided by a power of ten below 10**23 it is rounded once, as
+``float`` rounds it.
 """
 _ZEROS, _ABOVE_NINE, _TOPS = (np.uint64(int(byte * 8, 16)) for byte in ("30", "76", "80"))
 _PAIRS, _LOW, _HIGH = (
@@ -30,14 +28,15 @@ _PAIRS, _LOW, _HIGH = (
 
 
 class Lines(NamedTuple):
-    """n lines of w fields, those without anything in them left out.
+    """n lines of equally many fields, without blank lines.
 
     Attributes:
-        data: the bytes of the lines, as ``ByteStrings`` has them.
+        data: the bytes of the lines, as in `ByteStrings`.
         ends: (n * width,) int64 where fields end.
-        starts: (n * width,) int64 where they begin; None where each begins one byte after the end
-            of the one before it.
-        numbers: (n,) int64 of each line in the file.
+        starts: (n * width,) int64 where fields begin; None if each begins one byte after the end of
+            the field before it.
+        width: fields per line.
+        numbers: (n,) int64 line numbers in the file.
     """
 
     data: np.ndarray
@@ -66,7 +65,9 @@ class WrongWidthError(ValueError):
     """A line has another number of fields.
 
     Attributes:
-        number: of the line. fields: how many it has. line: the line itself.
+        number: the line number.
+        fields: how many fields the line has.
+        line: the line.
     """
 
     def __init__(self, number: int, fields: int, line: bytes) -> None:
@@ -77,17 +78,19 @@ class WrongWidthError(ValueError):
 def split_lines(
     data: bytes, width: int, first: int = 1, separator: bytes | None = None
 ) -> tuple[Lines, int]:
-    """Split whole lines at white space (of ASCII, as trec_eval does) or at a separator.
+    """Split whole lines at ASCII white space, as trec_eval does, or at a separator.
 
     Args:
+        data: the lines.
+        width: fields per line.
         first: the number of the first line.
-        separator: one byte; fields between two of them may be empty or have white space in them.
+        separator: one byte; fields may then be empty or contain white space.
 
     Returns:
-        The lines, and the number of the line after them.
+        The lines, and the number of the next line.
 
     Raises:
-        WrongWidthError: a line has neither ``width`` fields nor none.
+        WrongWidthError: a line that is not blank does not have ``width`` fields.
     """
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n")
@@ -98,8 +101,8 @@ def split_lines(
     breaks = np.flatnonzero(
         text <= _SPACE if separator is None else (text == separator[0]) | (text == _NEWLINE)
     )
-    # a field between two breaks is empty where white space separates: then there is more of it than
-    # one between two fields
+    # The fast path: one break after each field. An empty field between two breaks means that there
+    # is more white space between two fields.
     if len(breaks) % width == 0 and (
         separator or (breaks[0] > 0 and (breaks[1:] - breaks[:-1]).min(initial=2) > 1)
     ):
@@ -155,7 +158,7 @@ def split_blocks(
 
 
 def _split_one_by_one(data: bytes, width: int, first: int, separator: bytes) -> tuple[Lines, int]:
-    """Lines of which some are blank."""
+    """Split lines of which some are blank."""
     lines = data.removesuffix(b"\n").split(b"\n")
     kept = []
     for number, line in enumerate(lines, first):
@@ -173,15 +176,14 @@ def _split_one_by_one(data: bytes, width: int, first: int, separator: bytes) -> 
 
 
 def lines_of(fields: Sequence[bytes], width: int, numbers: Sequence[int]) -> Lines:
-    """Lines whose fields are split already."""
-    one = ByteStrings.of_bytes(fields)
-    return Lines(one.data, one.starts + one.lengths, one.starts, width, np.array(numbers, np.int64))
+    """Lines whose fields are already split."""
+    strings = ByteStrings.of_bytes(fields)
+    ends = strings.starts + strings.lengths
+    return Lines(strings.data, ends, strings.starts, width, np.array(numbers, np.int64))
 
 
 def decimals(fields: ByteStrings) -> tuple[np.ndarray, np.ndarray]:
-    """What ``decimal`` gives of each field: (n,) float64, and the places, ascending, of those that
-    are no numbers (NaN).
-    """
+    """`decimal` of each field: (n,) float64, and the positions of fields that are not numbers."""
     values = np.full(len(fields), np.nan)
     negative = fields.data[fields.starts] == _MINUS
     body = ByteStrings(fields.data, fields.starts + negative, fields.lengths - negative)
@@ -213,9 +215,9 @@ def decimals(fields: ByteStrings) -> tuple[np.ndarray, np.ndarray]:
     values[negative] = -values[negative]
     if not len(rest):
         return values, rest
-    one = fields.take(rest)
+    strings = fields.take(rest)
     try:
-        values[rest] = pc.cast(one.to_arrow(), pa.float64()).to_numpy()
+        values[rest] = pc.cast(strings.to_arrow(), pa.float64()).to_numpy()
         return values, np.empty(0, np.int64)
     except pa.ArrowInvalid:
         pass
@@ -229,11 +231,10 @@ def decimals(fields: ByteStrings) -> tuple[np.ndarray, np.ndarray]:
 
 
 def decimal(field: bytes) -> float:
-    """A number as ``float`` reads it, without the underscores that Python allows: trec_eval reads
-    ``1_000`` as 1.
+    """A number as ``float`` reads it, without underscores: trec_eval reads ``1_000`` as 1.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a number.
     """
     if b"_" in field:
         raise ValueError(f"{field!r} is no number")
@@ -243,7 +244,7 @@ def decimal(field: bytes) -> float:
 def _plain(
     body: ByteStrings, places: np.ndarray, whole: np.ndarray, fraction: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``whole`` digits, a dot, ``fraction`` digits: the values, and which of them are so."""
+    """``whole`` digits, a dot, ``fraction`` digits: the values, and which fields look like this."""
     starts = body.starts[places]
     value, good = _digits(ByteStrings(body.data, starts, whole))
     good &= (whole > 0) | (fraction > 0)
@@ -258,9 +259,9 @@ def _plain(
 
 
 def _digits(fields: ByteStrings) -> tuple[np.ndarray, np.ndarray]:
-    """Up to eight digits each as uint64, and which fields are nothing else."""
-    # Digits become bytes 0 to 9 at the upper end of a word, where their pairs, then fours, then
-    # eights are added up.
+    """Up to eight digits each as uint64, and which fields consist of digits only."""
+    # Digits become bytes 0 to 9 at the upper end of a word; then pairs, fours and eights are
+    # combined.
     shifts = (np.uint64(8) - fields.lengths.astype(np.uint64)) << np.uint64(3)
     empty = fields.lengths == 0
     shifts[empty] = 0

@@ -114,7 +114,7 @@ class Arrays:
 
 
 @dataclass(frozen=True)
-class WriteOptions:
+class ShardOptions:
     """Options of `write_arrays`.
 
     Attributes:
@@ -137,7 +137,7 @@ def write_arrays(
     rows: int,
     shard_rows: int,
     make: ArrayMaker,
-    options: WriteOptions | None = None,
+    options: ShardOptions | None = None,
 ) -> None:
     """Write the arrays of ``rows`` documents. An interrupted job resumes.
 
@@ -148,7 +148,7 @@ def write_arrays(
         OutputExistsError: the folder contains other arrays or foreign files.
         LockedError: another process writes to the folder.
     """
-    options, folder = options or WriteOptions(), Path(folder)
+    options, folder = options or ShardOptions(), Path(folder)
     _refuse_foreign(folder, layout)
     make_folder(folder)
     with lock_folder(folder):

@@ -26,9 +26,7 @@ def best_rows(
     """Top k documents; ties, also at the cut-off, are ordered by id.
 
     Args:
-        corpus: for the ids of the documents.
         scores: (n,) float32.
-        k: documents to return.
         rows: (n,) rows of the documents (default: 0 to n - 1).
         above: leave out scores up to this value.
     """
@@ -54,8 +52,6 @@ class TopK:
     """Top k documents of a query that is scored block by block.
 
     Args:
-        corpus: for the ids of the documents.
-        k: documents to keep.
         above: leave out scores up to this value.
     """
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field
 
 from irdistill.collections import Collection, Query
 from irdistill.console.progress import progress
 from irdistill.errors import OptionError
 from irdistill.search.lexical.first_stages import is_lexical, open_lexical
 from irdistill.search.retrieve_options import RetrieveOptions
-from irdistill.storage.files import cache_folder, digest
 
 if TYPE_CHECKING:
     from irdistill.distributed.ray_cluster import RayCluster
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
     """The number of a part, and its queries."""
     PartResult = tuple[list[RankedList], Mapping[str, float]]
     """The ranked lists of a part, and its usage counts."""
-else:  # heavy types; the other annotations can be resolved without them
-    RayCluster = Run = RunIdentity = Searcher = Student = Any
 
 logger = logging.getLogger(__name__)
 _PARTS_PER_PASS = 16
@@ -41,34 +37,21 @@ _TRUE, _FOUND = "true_best", "true_best_found"
 
 def retrieve(
     collection: Collection,
-    model: Annotated[
-        str | Path | Student,
-        Field(
-            description="bm25, lucene (BM25 in Lucene), lucene:INDEX (an existing Lucene index), or"
-            " a dense, sparse or late-interaction model: folder, package: path or hub id."
-        ),
-    ] = "bm25",
-    out: Annotated[
-        str | Path | None, Field(description="Folder of the run (default: in the cache folder).")
-    ] = None,
-    k: Annotated[int, Field(ge=1, description="Documents per query.")] = 100,
+    model: str | Path | Student,
+    out: str | Path,
+    k: int = 100,
     options: RetrieveOptions | None = None,
     *,
-    overwrite: Annotated[bool, Field(description="Replace another run in the folder.")] = False,
+    overwrite: bool = False,
     work: str | Path | None = None,
     cluster: RayCluster | None = None,
 ) -> Run:
     """Search a collection for all its queries. An interrupted search resumes.
 
     Args:
-        collection: the collection to search.
         model: ``bm25``, ``lucene``, ``lucene:INDEX``, or a dense, sparse or late-interaction model
             (folder, ``package:`` path, hub id, or a loaded student).
-        out: folder of the run. With None the run is stored in the cache folder under its
-            identity, and a second call returns it.
-        k: documents per query.
         options: index, precision and more, see `RetrieveOptions`.
-        overwrite: replace another run in ``out``.
         work: folder of vectors and indexes (default: the cache folder).
         cluster: Ray cluster that encodes the corpus (default: this process). Its workers load the
             model by name.
@@ -86,8 +69,7 @@ def retrieve(
     options = options or RetrieveOptions()
     if k < 1:
         raise OptionError(f"k is {k}; expected at least 1 document per query.")
-    if out is not None:
-        check_out(out, overwrite)
+    check_out(out, overwrite)
     _check_model_options(model, options, cluster)
     extra = max((len(query.excluded) for query in collection.queries.values()), default=0)
     if not is_lexical(model):
@@ -229,7 +211,7 @@ class _ModelSearch:
 
 def _write_run(
     collection: Collection,
-    out: str | Path | None,
+    out: str | Path,
     identity: RunIdentity,
     options: RetrieveOptions,
     overwrite: bool,
@@ -248,9 +230,6 @@ def _write_run(
             collection.id,
             unjudged,
         )
-    if out is None:
-        key = digest([asdict(identity), options.part_queries])
-        out = cache_folder() / "runs" / key
     with RunWriter(
         Path(out),
         identity,

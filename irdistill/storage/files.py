@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -132,28 +132,6 @@ def fsync_tree(folder: Path) -> dict[str, str]:
     for inner in [*(path for path in folder.rglob("*") if path.is_dir()), folder]:
         fsync_folder(inner)
     return digests
-
-
-def move_into_place(staged: Path, final: Path, ours: Callable[[str], bool] | None = None) -> None:
-    """Rename a complete folder to its final name, in one step.
-
-    Args:
-        ours: whether a file in ``final`` may be deleted, by its relative path (default: none may).
-
-    Raises:
-        OutputExistsError: ``final`` contains other files.
-    """
-    from irdistill.storage.ownership import no_file, refuse_foreign_files, remove_owned_files
-
-    with explain_os_errors(final):
-        fsync_tree(staged)
-        refuse_foreign_files(final, ours or no_file, f"a folder {final.name!r}")
-        if final.is_dir():
-            remove_owned_files(final, ours or no_file)
-            for place, _, _ in os.walk(final, topdown=False):
-                os.rmdir(place)
-        os.replace(staged, final)
-        fsync_folder(final.parent)
 
 
 @contextmanager

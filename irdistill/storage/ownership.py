@@ -25,6 +25,9 @@ from irdistill.errors import OutputExistsError
 from irdistill.storage.files import (
     atomic_path,
     cache_folder,
+    explain_os_errors,
+    fsync_folder,
+    fsync_tree,
     is_temporary,
     json_text,
     make_folder,
@@ -96,6 +99,26 @@ def remove_owned_files(folder: Path, ours: FileTest) -> None:
             for path in left:
                 path.unlink()
             place.rmdir()
+
+
+def move_into_place(staged: Path, final: Path, ours: Callable[[str], bool] | None = None) -> None:
+    """Rename a complete folder to its final name, in one step.
+
+    Args:
+        ours: whether a file in ``final`` may be deleted, by its relative path (default: none may).
+
+    Raises:
+        OutputExistsError: ``final`` contains other files.
+    """
+    with explain_os_errors(final):
+        fsync_tree(staged)
+        refuse_foreign_files(final, ours or no_file, f"a folder {final.name!r}")
+        if final.is_dir():
+            remove_owned_files(final, ours or no_file)
+            for place, _, _ in os.walk(final, topdown=False):
+                os.rmdir(place)
+        os.replace(staged, final)
+        fsync_folder(final.parent)
 
 
 def is_manifest(path: Path, keys: Sequence[str] = (), **values: object) -> bool:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from irdistill.errors import IrdistillError, MissingExtraError
 from irdistill.modeling.library_output import quiet_libraries
-from irdistill.storage.files import make_folder, move_into_place, staging_path, write_json
+from irdistill.storage.files import make_folder, staging_path, write_json
+from irdistill.storage.ownership import move_into_place
 from irdistill.students.base import Student
 from irdistill.students.cross_encoder_student import CrossEncoderStudent
 from irdistill.students.dense_student import DenseStudent

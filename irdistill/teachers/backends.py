@@ -1,4 +1,4 @@
-"""What runs a network's forward pass: torch anywhere, OpenVINO on CPUs."""
+"""What runs a network's forward pass: torch on any device, OpenVINO on CPUs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ logger = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
-    """From padded tensors to what the network gives, (n, H) float32."""
+    """Maps padded tensors to the network's output, (n, H) float32."""
 
     name: str
 
-    def __call__(self, features: dict[str, Tensor]) -> np.ndarray: ...
+    def __call__(self, features: dict[str, Tensor]) -> np.ndarray:
+        """Run the network on one batch."""
+        ...
 
 
 def has_openvino() -> bool:
@@ -31,9 +33,7 @@ def has_openvino() -> bool:
 
 
 class TorchBackend:
-    """Plain torch: autocast where the precision is half, which keeps norms and softmax in
-    float32.
-    """
+    """Plain torch; autocast if the precision is half, which keeps norms and softmax in float32."""
 
     name = "torch"
 
@@ -42,15 +42,16 @@ class TorchBackend:
 
     @torch.inference_mode()
     def __call__(self, features: dict[str, Tensor]) -> np.ndarray:
-        given = {key: value.to(self.device) for key, value in features.items()}
+        """Run the network on one batch."""
+        values = {key: value.to(self.device) for key, value in features.items()}
         half = self.dtype != torch.float32
         with torch.autocast(self.device.type, dtype=self.dtype) if half else nullcontext():
-            output = self.network(**given).logits
+            output = self.network(**values).logits
         return output.float().cpu().numpy()
 
 
 class OpenVinoBackend:
-    """The network compiled for the CPU by OpenVINO; in bfloat16 about twice as fast as torch's own.
+    """The network compiled for the CPU by OpenVINO; in bfloat16 about twice as fast as torch.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
@@ -79,17 +80,18 @@ class OpenVinoBackend:
         self.compiled = openvino.Core().compile_model(model, "CPU", settings)
 
     def __call__(self, features: dict[str, Tensor]) -> np.ndarray:
-        found = self.compiled([features[key].numpy() for key in self.inputs])
-        return np.array(found[0], dtype=np.float32)
+        """Run the network on one batch."""
+        outputs = self.compiled([features[key].numpy() for key in self.inputs])
+        return np.array(outputs[0], dtype=np.float32)
 
 
 class _LogitsOnly(nn.Module):
-    """Inputs by position and one output, as a traced graph needs them."""
+    """A network with positional inputs and one output, as tracing requires."""
 
     def __init__(self, network: nn.Module, inputs: list[str]) -> None:
         super().__init__()
         self.network, self.inputs = network, inputs
 
-    def forward(self, *given: Tensor) -> Tensor:
-        output: Tensor = self.network(**dict(zip(self.inputs, given, strict=True))).logits
+    def forward(self, *values: Tensor) -> Tensor:
+        output: Tensor = self.network(**dict(zip(self.inputs, values, strict=True))).logits
         return output

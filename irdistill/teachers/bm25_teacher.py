@@ -1,4 +1,4 @@
-"""BM25 as a teacher: it knows exact words, and so what a dense teacher misses."""
+"""BM25 as a teacher; it knows exact words, which a dense teacher misses."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from irdistill.teachers.protocol import TeacherScores, TextPair
 
 
 class BM25Teacher:
-    """Scores any documents as the BM25 of ``irdistill.search`` does, also those that it would not
-    find.
+    """Scores documents as the BM25 of ``irdistill.search`` does, also those that it would not
+    retrieve.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class BM25Teacher:
         return {"kind": "bm25", **self.index.identity()}
 
     def score(self, pairs: Sequence[TextPair]) -> TeacherScores:
-        """BM25 of each pair; 0.0 where no term is shared."""
+        """BM25 of each pair; 0.0 if they share no term."""
         values = np.empty(len(pairs), dtype=np.float32)
         start = 0
         for text, group in groupby(pairs, key=lambda pair: pair.query.text):

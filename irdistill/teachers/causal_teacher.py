@@ -1,5 +1,5 @@
 """Rerankers that are causal language models: bge-reranker-v2-gemma, Qwen3-Reranker, mxbai-rerank-v2
-and their like.
+and others.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import OptionError
 from irdistill.modeling.hardware import Precision
 from irdistill.modeling.model_files import read_model_json
 from irdistill.students.model_kinds import describe_model
@@ -18,20 +18,19 @@ from irdistill.teachers.prompted_teacher import PromptedTeacher
 
 
 class CausalTeacher(PromptedTeacher):
-    """A causal language model that was trained to answer one question, by the logits of the
+    """A causal language model that was trained to answer one question, read from the logits of the
     answer's first token.
 
     sentence-transformers loads such models as a CrossEncoder with a ``LogitScore`` module. What
     such a model was saved with (a chat template for the roles query and document, and the two
-    tokens) is taken from there where the card is silent, and gives the same scores. The rest is
-    done here, for three reasons: its head is computed in the model's precision, for the whole
-    vocabulary, where this one is float32 and two rows; it makes room for a template's end by
-    overwriting the last tokens of a cut prompt, where this one leaves out tokens of the document
-    alone; and batches by token budget need the tokens before the model.
+    tokens) is used if the card does not set it, and gives the same scores. There are three
+    differences. The head is computed here in float32 for two tokens, there in the model's precision
+    for the whole vocabulary. A prompt that is too long loses tokens of the document here; there its
+    last tokens are overwritten by the template's end. And batches by token budget need the tokens
+    before the model.
 
-    Prompts are padded on the right and read at their last token: a causal model does not see what
-        comes after, so that
-    this is exact, for learned positions as well.
+    Prompts are padded on the right and read at their last token. This is exact, also with learned
+    positions, because a causal model does not see what comes after.
     """
 
     kind = "causal"
@@ -57,17 +56,20 @@ class CausalTeacher(PromptedTeacher):
 
         Args:
             model: folder, ``package:`` path or hub id.
+            revision: commit, tag or branch of a hub model.
             template: the whole prompt with its special tokens, ``{query}`` and ``{document}``; the
-                tokenizer adds none. Where None, the model's own chat template.
-            instruction: put in place of ``{instruction}``.
-            positive, negative: tokens as they stand in the vocabulary; ``positive`` alone gives its
-                logit. Where both are None, those the model was saved with.
-            max_length: 1024 tokens where None, or as many as the model knows positions.
-            precision: ``auto`` is bfloat16 where the device has instructions for it, else float32.
+                tokenizer adds none. Default: the model's chat template.
+            instruction: replaces ``{instruction}``.
+            positive: token as the vocabulary writes it; without ``negative`` its logit is the
+                score. Default: the tokens that the model was saved with.
+            negative: token as the vocabulary writes it.
+            max_length: tokens of the prompt (default: 1024, or the model's number of positions).
+            precision: ``auto`` is bfloat16 if the device has instructions for it, else float32.
+            device: torch device (default: the best one).
 
         Raises:
-            IrdistillError: the model cannot be loaded or is of another kind, or template or tokens
-                are missing or do not fit.
+            ModelError: the model cannot be loaded or is of another kind.
+            OptionError: template or tokens are missing or do not fit.
         """
         super().__init__(model, revision, max_length, precision, trust_remote_code, device)
         description = describe_model(model, revision)
@@ -75,16 +77,15 @@ class CausalTeacher(PromptedTeacher):
         self.prompt = description.default_prompt if applies else ""
         template = template or chat_template(self.tokenizer, self.prompt)
         if template is None:
-            raise IrdistillError(
-                f"the model {model!r} has no chat template for the roles query and document; give"
+            raise OptionError(
+                f"the model {model!r} has no chat template for the roles query and document. Set"
                 " the prompt it was trained with in a card (settings: template, positive,"
                 " negative), as teachers/qwen3-reranker-0.6b.yaml does."
             )
         if positive is None:
             if negative is not None:
-                raise IrdistillError(
-                    f"of {model!r} the token negative={negative!r} was given without positive; give"
-                    " both."
+                raise OptionError(
+                    f"the model {model!r} got negative={negative!r} without positive. Set both."
                 )
             positive, negative = self._saved_tokens(revision)
         self._ask(PairTemplate(template, instruction), positive, negative or None)
@@ -103,9 +104,9 @@ class CausalTeacher(PromptedTeacher):
                 ]
                 if names[0] is not None:
                     return names[0], names[1]
-        raise IrdistillError(
-            f"the model {self.model_name!r} does not say which tokens mean relevant and not"
-            " relevant; give them in a card (settings: positive, negative)."
+        raise OptionError(
+            f"the model {self.model_name!r} does not state which tokens mean relevant and not"
+            " relevant. Set them in a card (settings: positive, negative)."
         )
 
     @classmethod

@@ -1,6 +1,4 @@
-"""Control tokens in texts: what would let a document end its own message, or put words into a
-model's mouth.
-"""
+"""Control tokens in texts, with which a document could end its message or speak as the model."""
 
 from __future__ import annotations
 
@@ -22,15 +20,15 @@ BROKEN_UP = "broken up by a space in queries and documents"
 class ControlTokens:
     """The control tokens of a tokenizer of transformers.
 
-    Its tokenizers read ``<|im_end|>`` or ``</s>`` in a text as the control token itself. For a
-    prompt that is an injection: the document ends its message and goes on as somebody else. So
-    every kind that puts texts into a *prompt* breaks them up (language models, causal and
-    encoder-decoder rerankers, cross-encoders with a chat template). Plain cross-encoders and
-    retrievers do not: no message can be ended in their input, sentence-transformers reads ``[SEP]``
-    in a text as the token in training and in use, and their scores must be the same here.
+    Tokenizers read ``<|im_end|>`` or ``</s>`` in a text as the control token. In a prompt this is
+    an injection: the document ends its message and continues in another role. So all teachers that
+    put texts into a *prompt* break control tokens up: language models, causal and encoder-decoder
+    rerankers, and cross-encoders with a chat template. Plain cross-encoders and retrievers do not.
+    Their input has no messages, sentence-transformers reads ``[SEP]`` in a text as the token in
+    training and in use, and scores must be the same here.
 
     Attributes:
-        ids: numbers of the control tokens, but for the markers of thinking.
+        ids: ids of the control tokens, except those that mark thinking.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -62,8 +60,8 @@ class ControlTokens:
         self._normalizer = getattr(backend, "normalizer", None) if folded else None
 
     def neutralize(self, text: str) -> str:
-        """The text with a space after the first character of each control token; of other texts not
-        a character changes.
+        """The text with a space after the first character of each control token; other texts do not
+        change.
         """
         if self._normalizer is not None and not self._names.search(text):
             # Tokens that are looked for after normalization: full-width or upper-case letters may
@@ -73,7 +71,7 @@ class ControlTokens:
         return self._break(text)
 
     def starts(self, text: str) -> list[int]:
-        """Where control tokens begin in a text."""
+        """The positions of control tokens in a text."""
         return [match.start() for match in self._names.finditer(text)]
 
     def _break(self, text: str) -> str:

@@ -14,7 +14,7 @@ import torch
 from sentence_transformers import CrossEncoder
 from torch import Tensor, nn
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import IrdistillError, ModelError, OptionError
 from irdistill.modeling.hardware import Precision, best_device, choose_dtype
 from irdistill.modeling.model_files import resolve_model
 from irdistill.modeling.model_revisions import model_identity
@@ -35,25 +35,24 @@ _TOKENS_CPU, _TOKENS_GPU = 8192, 131_072
 
 
 class CrossEncoderTeacher:
-    """A sequence classifier of Hugging Face, as sentence-transformers' CrossEncoder loads it, as a
-    teacher of raw logits.
+    """A sequence classifier of Hugging Face, loaded as sentence-transformers' CrossEncoder loads
+    it, that scores with raw logits.
 
-    Models of Lightning IR (monoELECTRA) are loaded too.
+    Models of Lightning IR (monoELECTRA) are supported too.
 
-    Whatever activation the model was saved with is left out: a sigmoid squeezes good documents
-        together, and margins
-    are what a student learns from. The last linear layer is always computed in float32: in bfloat16
-    a logit has 8 bits, so that many documents would be tied.
+    The activation that the model was saved with is not applied: a sigmoid compresses the scores of
+    good documents, and students learn from margins. The last linear layer is always computed in
+    float32: in bfloat16 a logit has 8 bits, so that many documents would be tied.
 
     Attributes:
-        max_length: tokens of query and document together; the longer of the two is cut first.
+        max_length: tokens of query and document together; the longer of the two is truncated first.
         template: of a model that was saved with a chat template for the roles query and document,
-            as classifiers on causal models are; then the document alone is cut.
-        prompt: the default prompt that the model was saved with, which stands before the query or
-            is the system message.
-        cuts: of a model of Lightning IR, the tokens to which query and document are cut by
-            themselves.
-        truncation: what the model did not read so far of the pairs it was given.
+            such as a classifier on a causal model; then only the document is truncated.
+        prompt: the default prompt that the model was saved with; it stands before the query or is
+            the system message.
+        cuts: of a model of Lightning IR, the numbers of tokens to which query and document are
+            truncated.
+        truncation: what the model did not read so far.
     """
 
     def __init__(
@@ -72,15 +71,19 @@ class CrossEncoderTeacher:
 
         Args:
             model: folder, ``package:`` path or hub id.
-            max_length: the model's own where None.
-            precision: ``auto`` is bfloat16 where the device has instructions for it, else float32.
-            backend: ``openvino`` is for CPUs; ``auto`` takes it there where it is installed.
-            label: the output that means *relevant*, for models with more than two; of two it is the
-                log-odds.
+            revision: commit, tag or branch of a hub model.
+            max_length: tokens of query and document together (default: the model's).
+            precision: ``auto`` is bfloat16 if the device has instructions for it, else float32.
+            backend: ``torch``, or ``openvino`` for CPUs; ``auto`` uses openvino on CPUs if it is
+                installed.
+            label: the output that means *relevant*, for models with more than two; with two, the
+                score is the log-odds.
+            trust_remote_code: run code that comes with the model.
+            device: torch device (default: the best one).
 
         Raises:
-            IrdistillError: the model cannot be loaded, has no trained head, or ``label`` is missing
-                or wrong.
+            ModelError: the model cannot be loaded or has no trained head.
+            OptionError: ``label``, ``max_length`` or ``backend`` does not fit the model.
         """
         device = device or str(best_device())
         self.template: PairTemplate | None = None
@@ -88,17 +91,17 @@ class CrossEncoderTeacher:
         self.cuts: tuple[int, int] | None = None
         if is_lightning_ir(model, revision):
             self.tokenizer, network, *cuts = load_lightning_ir(model, revision)
-            self.cuts, own = (cuts[0], cuts[1]), sum(cuts) + 3
+            self.cuts, longest = (cuts[0], cuts[1]), sum(cuts) + 3
             self.prompt = ""
         else:
             encoder, network = _load(model, revision, trust_remote_code, device)
             self.prompt = encoder.prompts.get(encoder.default_prompt_name) or ""
-            self.tokenizer, own = encoder.tokenizer, int(encoder.max_seq_length or 512)
+            self.tokenizer, longest = encoder.tokenizer, int(encoder.max_seq_length or 512)
             self.template = _template(model, encoder, self.prompt)
         self.model_name, self.pinned = model, model_identity(model, revision)
-        self.max_length = _length(model, max_length, own, network)
-        # without a padding token, each batch is padded with a token that none of its texts has, so
-        # that scores are those of texts by themselves
+        self.max_length = _length(model, max_length, longest, network)
+        # Without a padding token, each batch is padded with a token that none of its texts has, so
+        # that scores do not depend on the batch.
         self._config: Any = (
             network.config.get_text_config()
             if hasattr(network.config, "get_text_config")
@@ -117,22 +120,22 @@ class CrossEncoderTeacher:
             suits = self.template is None and self._known_padding
             name = "openvino" if self.device.type == "cpu" and has_openvino() and suits else "torch"
         if name == "openvino" and not self._known_padding:
-            raise IrdistillError(
-                f"the model {self.model_name!r} has no padding token, which openvino needs; use"
-                " torch."
+            raise OptionError(
+                f"the model {self.model_name!r} has no padding token, which openvino needs. Use"
+                " --backend torch."
             )
         if name == "openvino":
             example = self.tokenizer([["a query", "a document"], ["another", "one that is longer"]])
             return OpenVinoBackend(body, self.dtype, self._padded(dict(example)))
         if name != "torch":
-            raise IrdistillError(f"the back end {name!r} is unknown; give auto, torch or openvino.")
+            raise OptionError(
+                f"the back end {name!r} is unknown; expected auto, torch or openvino."
+            )
         return TorchBackend(body, self.dtype, self.device)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the scores; back end and precision change the last digits, so they are
-        here.
-        """
+        """What determines the scores, with back end and precision, which change the last digits."""
         return {
             "kind": "cross-encoder",
             **self.pinned,
@@ -165,13 +168,13 @@ class CrossEncoderTeacher:
 
     @property
     def token_budget(self) -> int:
-        """Padded tokens a forward pass; 8192 was as fast on CPUs as any larger budget, in less
+        """Padded tokens per forward pass; on CPUs, 8192 was as fast as any larger budget, with less
         memory.
         """
         return _TOKENS_CPU if self.device.type == "cpu" else _TOKENS_GPU
 
     def tokenize(self, pairs: Sequence[TextPair]) -> tuple[dict[str, list[list[int]]], np.ndarray]:
-        """Token ids of each pair, cut and not padded, and their lengths."""
+        """Token ids of each pair, truncated and not padded, and their lengths."""
         if self.template is not None:
             ids, lengths = self.template.encode(
                 self.tokenizer,
@@ -203,12 +206,12 @@ class CrossEncoderTeacher:
         return tokens, np.array([len(ids) for ids in tokens["input_ids"]], dtype=np.int64)
 
     def forward(self, tokens: dict[str, list[list[int]]], rows: np.ndarray) -> np.ndarray:
-        """(n,) float32 raw logits of the pairs at these places."""
+        """(n,) float32 raw logits of the pairs ``rows``."""
         return self.logits(self.features(tokens, rows))
 
     def features(self, tokens: dict[str, list[list[int]]], rows: np.ndarray) -> np.ndarray:
-        """(n, H) float32 what the last linear layer is given: the pooled last state of each pair at
-        these places.
+        """(n, H) float32 input of the last linear layer: the pooled last state of the pairs
+        ``rows``.
         """
         batch = {key: [values[row] for row in rows.tolist()] for key, values in tokens.items()}
         return self.backend(self._padded(batch))
@@ -234,21 +237,22 @@ class CrossEncoderTeacher:
 def take_head(
     network: nn.Module, labels: int
 ) -> tuple[tuple[np.ndarray, np.ndarray] | None, nn.Module]:
-    """Cut off the last linear layer, to be computed in float32 whatever the precision of the rest.
+    """Cut off the last linear layer, which is computed in float32 whatever the precision of the
+    rest.
 
     Returns:
-        Its weight (labels, H) and bias (labels,), or None where there is no such layer; and the
+        Its weight (labels, H) and bias (labels,), or None if there is no such layer; and the
         network without it.
     """
-    found = [
+    linear_layers = [
         name
         for name, module in network.named_modules()
         if type(module) is nn.Linear and module.out_features == labels
     ]
-    if not found:
+    if not linear_layers:
         return None, network
-    parent, _, own = found[-1].rpartition(".")
-    layer = network.get_submodule(found[-1])
+    parent, _, attribute = linear_layers[-1].rpartition(".")
+    layer = network.get_submodule(linear_layers[-1])
     assert isinstance(layer, nn.Linear)
     weight = layer.weight.detach().float().cpu().numpy().copy()
     bias = (
@@ -256,7 +260,7 @@ def take_head(
         if layer.bias is not None
         else np.zeros(labels, np.float32)
     )
-    setattr(network.get_submodule(parent), own, nn.Identity())
+    setattr(network.get_submodule(parent), attribute, nn.Identity())
     return (weight, bias), network
 
 
@@ -279,7 +283,7 @@ def _load(
     except IrdistillError:
         raise
     except Exception as error:
-        raise IrdistillError(
+        raise ModelError(
             f"the cross-encoder {model!r} cannot be loaded: {' '.join(str(error).split())[:400]}"
         ) from error
     return encoder, network
@@ -289,54 +293,53 @@ def _classifier(model: str, encoder: CrossEncoder) -> Any:
     """The network of a cross-encoder, which must be a sequence classifier that was saved as one."""
     network: Any = encoder.model
     if network is None or not type(network).__name__.endswith("ForSequenceClassification"):
-        raise IrdistillError(
-            f"the model {model!r} is a {type(network).__name__}; a cross-encoder teacher needs a"
-            " sequence classifier."
+        raise ModelError(
+            f"the model {model!r} is a {type(network).__name__}; expected a sequence classifier."
         )
     architectures = network.config.architectures or []
     if not any(name.endswith("ForSequenceClassification") for name in architectures):
-        raise IrdistillError(
+        raise ModelError(
             f"the model {model!r} has no trained classification head (its architecture is"
-            f" {', '.join(architectures) or 'not stated'}), so its scores would be random. Give a"
-            " reranker; a plain encoder can teach as a retriever (kind: retriever)."
+            f" {', '.join(architectures) or 'not stated'}), so its scores would be random. Use a"
+            " reranker, or use a plain encoder as a retriever (kind: retriever)."
         )
     return network
 
 
 def _template(model: str, encoder: CrossEncoder, prompt: str) -> PairTemplate | None:
-    """The template that sentence-transformers puts pairs into, where it does; without it the scores
-    would be another model's.
+    """The template that sentence-transformers uses for pairs, if any; scores would differ without
+    it.
     """
     if "message" not in encoder[0].modality_config:
         return None
     text = chat_template(encoder.tokenizer, prompt)
     if text is None:
-        raise IrdistillError(
-            f"the model {model!r} takes chat messages, and its template has no place for the roles"
-            " query and document; save it with a chat template that has."
+        raise ModelError(
+            f"the model {model!r} takes chat messages, but its chat template does not use the roles"
+            " query and document. Save it with a chat template that does."
         )
     return PairTemplate(text)
 
 
-def _length(model: str, asked: int | None, own: int, network: nn.Module) -> int:
-    most = min(own, position_limit(network) or own)
-    if asked is None:
+def _length(model: str, max_length: int | None, longest: int, network: nn.Module) -> int:
+    most = min(longest, position_limit(network) or longest)
+    if max_length is None:
         return most
-    if not 8 <= asked <= most:
-        raise IrdistillError(
-            f"max_length={asked} was asked of {model!r}; from 8 to {most} was expected."
+    if not 8 <= max_length <= most:
+        raise OptionError(
+            f"max_length={max_length} does not fit {model!r}; expected a number from 8 to {most}."
         )
-    return asked
+    return max_length
 
 
-def _label(model: str, labels: int, asked: int | None) -> int | None:
-    if asked is not None and not 0 <= asked < labels:
-        raise IrdistillError(
-            f"label={asked} was asked of {model!r}, which has the outputs 0 to {labels - 1}."
+def _label(model: str, labels: int, label: int | None) -> int | None:
+    if label is not None and not 0 <= label < labels:
+        raise OptionError(
+            f"label={label} does not fit {model!r}, which has the outputs 0 to {labels - 1}."
         )
-    if asked is None and labels > 2:
-        raise IrdistillError(
-            f"the model {model!r} has {labels} outputs; say which one means relevant (label: 0 …"
-            f" {labels - 1})."
+    if label is None and labels > 2:
+        raise OptionError(
+            f"the model {model!r} has {labels} outputs. Set label to the index of the one that"
+            f" means relevant (0 to {labels - 1})."
         )
-    return asked
+    return label

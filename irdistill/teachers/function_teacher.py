@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import inspect
 import re
 import sys
@@ -23,6 +22,7 @@ from irdistill.teachers.protocol import (
     TeacherScores,
     TextPair,
 )
+from irdistill.user_modules import FILE_MODULE, import_file
 
 #: Scores lists of queries and documents of equal length; None and NaN mean "not scored".
 TeacherFunction = Callable[[list[str], list[str]], Sequence[float | None] | np.ndarray]
@@ -32,7 +32,6 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 NOT_SCORED = "not scored"
 BATCH_SIZE = 1024
 _REFERENCE = re.compile(r"(?!package:)([\w.]+|.+\.py):([A-Za-z_][\w.]*)")
-_FILE_MODULE = "_irdistill_file_"
 _SETTINGS = "_irdistill_teacher"
 
 
@@ -202,9 +201,9 @@ def load_reference(reference: str, settings: Mapping[str, Any] | None = None) ->
         )
     place, name = match.groups()
     try:
-        module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+        module = import_file(Path(place)) if place.endswith(".py") else _import_module(place)
         source = functools.reduce(getattr, name.split("."), module)
-    except (ModuleNotFoundError, FileNotFoundError, AttributeError) as error:
+    except (ModuleNotFoundError, NotFoundError, AttributeError) as error:
         raise NotFoundError(
             f"the teacher {reference!r} cannot be imported: {error}. Check the spelling; modules"
             " are looked up in the working directory and in the installed packages."
@@ -225,18 +224,6 @@ def _import_module(name: str) -> Any:
         sys.path.remove(folder)
 
 
-def _import_file(path: Path) -> Any:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    name = f"{_FILE_MODULE}{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def _name(function: Any) -> str:
     """``module:qualname``; the same for an imported module, a file and a script."""
     described = function if hasattr(function, "__qualname__") else type(function)
@@ -245,7 +232,7 @@ def _name(function: Any) -> str:
             "a functools.partial has no name. Wrap it in a function, or give it one with"
             " irdistill.teachers.teacher(name=…, version=…)."
         )
-    module = described.__module__.removeprefix(_FILE_MODULE)
+    module = described.__module__.removeprefix(FILE_MODULE)
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     if module == "__main__" and script:
         module = Path(script).stem

@@ -1,4 +1,4 @@
-"""Split cross-encoders and kernel models that irdistill trained, as teachers and as rerankers."""
+"""Split cross-encoders and kernel models that irdistill trained, as teachers and rerankers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from irdistill.collections import Corpus
-from irdistill.errors import IrdistillError
+from irdistill.errors import ModelError, OptionError
 from irdistill.modeling.hardware import Precision, choose_dtype
 from irdistill.modeling.model_files import STUDENT_FILE, read_model_json
 from irdistill.modeling.truncation import Truncation
@@ -20,21 +20,24 @@ from irdistill.students.build import STUDENTS
 from irdistill.students.interaction_layers import InteractionStudent
 from irdistill.teachers.part_encoding import PartTeacher, TextKind
 
-#: The states of a corpus are kept, unless said otherwise, where they take at most so many bytes.
+#: Largest size of the states of a corpus, in bytes, that ``auto`` stores.
 _KEPT = 4 << 30
 
 
 class InteractionTeacher(PartTeacher[Tensor]):
-    """Scores by the learnt comparison of the tokens' states of query and document.
+    """Scores by the learned comparison of the token states of query and document.
 
-    Documents' states are looked up in a store of the whole corpus, which is made once and kept, or
-    made anew for each part of the run (64 queries), each document once.
+    The states of documents are read from a store of the whole corpus, which is built once and kept,
+    or computed for each part of the run (64 queries), once per document.
 
     Args:
-        work: where states are kept; the cache folder where None.
-        states: ``stored``, ``live``, or ``auto``: stored where they take at most 4 GiB.
-        storage: of the stored states; float16 takes half the room and changes scores by some
-            thousandths.
+        student: the model.
+        corpus: the documents.
+        work: folder of the stored states; the cache folder if None.
+        states: ``stored``, ``live``, or ``auto``: stored if they take at most 4 GiB.
+        storage: number format of the stored states; float16 halves the size and changes scores by
+            some thousandths.
+        precision: number format of the computations.
     """
 
     def __init__(
@@ -47,9 +50,9 @@ class InteractionTeacher(PartTeacher[Tensor]):
         storage: Storage = "float32",
     ) -> None:
         if states not in ("auto", "stored", "live") or storage not in ("float32", "float16"):
-            raise IrdistillError(
-                f"states={states!r} and storage={storage!r} were asked for; give auto, stored or"
-                " live, and float32 or float16."
+            raise OptionError(
+                f"states is {states!r} and storage is {storage!r}; expected auto, stored or live,"
+                " and float32 or float16."
             )
         self.student, self.precision = student, precision
         most = (
@@ -65,13 +68,13 @@ class InteractionTeacher(PartTeacher[Tensor]):
 
     @property
     def truncation(self) -> dict[str, Truncation]:
-        """What the model did not read so far; of stored documents see their store."""
+        """What the model did not read so far; for stored documents see their store."""
         return self.student.truncation
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The student's, the precision, and whether states are looked up, which changes the last
-        digits.
+        """The student's identity, the precision, and whether states are stored, which changes the
+        last digits.
         """
         dtype = str(choose_dtype(self.precision, self.student.device)).removeprefix("torch.")
         states = "live" if self.store is None else f"stored in {self.store.identity['storage']}"
@@ -90,11 +93,11 @@ class InteractionTeacher(PartTeacher[Tensor]):
         ]
 
     def documents(self, texts: Mapping[int, str]) -> list[Tensor | None]:
-        """The states of documents by their rows, looked up where they are stored."""
+        """The states of documents by row, from the store if there is one."""
         if self.store is None:
             return super().documents(texts)
-        found = [self.store.of(row).to(self.student.device) for row in texts]
-        return [states if len(states) else None for states in found]
+        stored = [self.store.of(row).to(self.student.device) for row in texts]
+        return [states if len(states) else None for states in stored]
 
     def compare(self, query: Tensor, documents: Sequence[Tensor]) -> np.ndarray:
         """Logits (n,) float32."""
@@ -113,17 +116,18 @@ def load_interaction(
     trust_remote_code: bool = False,
     device: str | None = None,
 ) -> InteractionTeacher:
-    """A saved split-cross-encoder or kernel student as a teacher.
+    """Load a saved split-cross-encoder or kernel student as a teacher.
 
     Raises:
-        IrdistillError: it cannot be loaded, or a setting is unknown.
+        ModelError: it cannot be loaded.
+        OptionError: a setting is unknown.
     """
     kind = str((read_model_json(model, STUDENT_FILE, revision) or {}).get("kind"))
     student_type = STUDENTS.get(kind)
     if student_type is None or not issubclass(student_type, InteractionStudent):
-        raise IrdistillError(
-            f"the model {model!r} is no saved split-cross-encoder or kernel student; leave out the"
-            " kind."
+        raise ModelError(
+            f"the model {model!r} is not a saved split-cross-encoder or kernel student. Leave out"
+            " the kind."
         )
     student = student_type.load(
         model, revision=revision, trust_remote_code=trust_remote_code, device=device

@@ -1,5 +1,5 @@
 """Late-interaction retrievers as teachers: ColBERT (Khattab and Zaharia 2020, arXiv:2004.12832) and
-its like.
+similar models.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from irdistill.teachers.part_encoding import PartEncodingTeacher, TextKind
 
 
 class LateInteractionTeacher(PartEncodingTeacher[Tensor]):
-    """Any ``MultiVectorEncoder`` of sentence-transformers, PyLate and Stanford ColBERT checkpoints
-    among them.
+    """Any ``MultiVectorEncoder`` of sentence-transformers, which includes PyLate and Stanford
+    ColBERT checkpoints.
 
-    The score is MaxSim: for each query token the largest similarity to a token of the document,
-        summed over query tokens in
-    float32 (``meanmaxsim`` where the model says so). Its scale grows with the number of query
-    tokens.
+    The score is MaxSim: the largest similarity of each query token to a token of the document,
+    summed over query tokens in float32 (``meanmaxsim`` if the model states it). Its scale grows
+    with the number of query tokens.
     """
 
     type = "late-interaction"
@@ -39,17 +38,18 @@ class LateInteractionTeacher(PartEncodingTeacher[Tensor]):
         return MultiVectorEncoder
 
     def encode(self, texts: Sequence[str], kind: TextKind) -> list[Tensor | None]:
-        """(tokens, D) float32 of each text; None where no token is scored."""
+        """(tokens, D) float32 of each text; None if no token is scored."""
         return [
-            found if found is not None and len(found) else None
-            for found in super().encode(texts, kind)
+            vectors if vectors is not None and len(vectors) else None
+            for vectors in super().encode(texts, kind)
         ]
 
     def forms(self, texts: list[str], kind: TextKind) -> list[Tensor]:
-        """Encode one batch: (tokens, D) float32 of each text."""
+        """(tokens, D) float32 of each text of one batch."""
         encode = self.model.encode_query if kind == "query" else self.model.encode_document
         return [
-            found.float() for found in encode(texts, batch_size=len(texts), show_progress_bar=False)
+            vectors.float()
+            for vectors in encode(texts, batch_size=len(texts), show_progress_bar=False)
         ]
 
     states = "tokens"
@@ -65,7 +65,8 @@ class LateInteractionTeacher(PartEncodingTeacher[Tensor]):
     def _vectors(self, texts: Sequence[str], kind: TextKind) -> list[np.ndarray]:
         none = np.empty((0, int(self.model.get_embedding_dimension())), np.float32)
         return [
-            none if found is None else found.cpu().numpy() for found in self.encode(texts, kind)
+            none if vectors is None else vectors.cpu().numpy()
+            for vectors in self.encode(texts, kind)
         ]
 
     def compare(self, query: Tensor, documents: Sequence[Tensor]) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Cross-encoders saved by Lightning IR (monoELECTRA of Rank-DistiLLM, Schlatt et al. 2025,
 arXiv:2405.07920).
 
-Such a model is a plain encoder with one linear layer on its first token. The sequence classifiers
-of transformers have another layer in between, so none of them can hold it, and its configuration is
-of a type that transformers does not know.
+Such a model is an encoder with one linear layer on its first token. The sequence classifiers of
+transformers have another layer in between, so none of them can load it, and transformers does not
+know the type of its configuration.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import ModelError
 from irdistill.modeling.library_output import quiet_libraries
 from irdistill.modeling.model_files import find_model_file, read_model_json, resolve_model
 from irdistill.modeling.truncation import Truncation
@@ -24,7 +24,7 @@ _ARCHITECTURE = re.compile(r"(CrossEncoder|Mono)\w+Model")
 
 
 class LightningIrModel(NamedTuple):
-    """What is loaded; queries and documents are cut by themselves, to so many tokens."""
+    """A loaded model, and the numbers of tokens to which queries and documents are truncated."""
 
     tokenizer: Any
     network: MonoEncoder
@@ -33,7 +33,7 @@ class LightningIrModel(NamedTuple):
 
 
 class MonoEncoder(nn.Module):
-    """An encoder and a linear layer on its first token, with the outside of a sequence
+    """An encoder and a linear layer on its first token, with the interface of a sequence
     classifier.
     """
 
@@ -60,11 +60,11 @@ def is_lightning_ir(model: str, revision: str | None = None) -> bool:
 
 
 def load_lightning_ir(model: str, revision: str | None = None) -> LightningIrModel:
-    """Load a model for which `is_lightning_ir` holds.
+    """Load a model for which `is_lightning_ir` is true.
 
     Raises:
-        IrdistillError: it pools in another way, its weights are not in one safetensors file, or are
-            not those that the encoder and the layer have.
+        ModelError: it uses another pooling, its weights are not in one safetensors file, or are not
+            those of encoder and layer.
     """
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -75,9 +75,9 @@ def load_lightning_ir(model: str, revision: str | None = None) -> LightningIrMod
         or config.get("pooling_strategy", "first") != "first"
         or config.get("scoring_strategy", "rank") != "rank"
     ):
-        raise IrdistillError(
-            f"the Lightning IR model {model!r} cannot be loaded: model.safetensors, the pooling"
-            " strategy 'first' and the scoring strategy 'rank' were expected; it has"
+        raise ModelError(
+            f"the Lightning IR model {model!r} cannot be loaded: expected model.safetensors, the"
+            " pooling strategy 'first' and the scoring strategy 'rank', but it has the strategies"
             f" {config.get('pooling_strategy')!r} and {config.get('scoring_strategy')!r}."
         )
     family = config["backbone_model_type"]
@@ -120,7 +120,7 @@ def load_lightning_ir(model: str, revision: str | None = None) -> LightningIrMod
 
 
 def cut_texts(tokenizer: Any, texts: list[str], length: int, truncation: Truncation) -> list[str]:
-    """The beginning of each text that makes at most so many tokens; what is cut off is counted."""
+    """Truncate each text to a number of tokens, and count what is cut off."""
     coded = tokenizer(
         texts,
         add_special_tokens=False,

@@ -1,5 +1,5 @@
-"""Prompts about one query and one document, as data: where the two go, and how a prompt that is too
-long is cut.
+"""Prompts with one query and one document: where the two are inserted, and how a prompt that is too
+long is truncated.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import IrdistillError, OptionError
 from irdistill.modeling.truncation import Truncation
 from irdistill.teachers.control_tokens import ControlTokens
 from irdistill.teachers.protocol import TOO_LONG_LENGTH
@@ -19,32 +19,36 @@ TRUNCATION = "the document is cut at its end; query and template stay whole"
 
 
 class PairTemplate:
-    """A text with the places ``{query}`` and ``{document}``, each once, and ``{instruction}`` where
-    there is one.
+    """A text with the placeholders ``{query}`` and ``{document}``, each once, and ``{instruction}``
+    if there is an instruction.
 
-    Only these places are filled in: braces elsewhere, in the template as in the texts, stand as
-        they are.
+    Other braces, in the template and in the texts, stay as they are.
 
     Attributes:
-        text: the template with its instruction filled in.
+        text: the template with its instruction.
 
     Raises:
-        IrdistillError: a place is missing or named twice, or an instruction is given and has no
-            place.
+        OptionError: a placeholder is missing or repeated, or an instruction has no placeholder.
+
+    >>> PairTemplate("Query: {query} Document: {document}").fill("cats", "Cats purr.")
+    ('Query: cats Document: Cats purr.', 22, 32)
     """
 
     def __init__(self, text: str, instruction: str = "") -> None:
         for place in (QUERY, DOCUMENT):
             if text.count(place) != 1:
-                raise IrdistillError(
-                    f"the template {_shown(text)} names {place} {text.count(place)} times; exactly"
-                    " once was expected."
+                raise OptionError(
+                    f"the template {_shown(text)} contains {place} {text.count(place)} times;"
+                    " expected exactly once."
                 )
         if bool(instruction) != (INSTRUCTION in text):
-            raise IrdistillError(
-                f"the template {_shown(text)} has {'a' if INSTRUCTION in text else 'no'} place"
-                f" {INSTRUCTION}, and {'an' if instruction else 'no'} instruction was given; give"
-                " both or neither."
+            present, missing = (
+                ("an instruction", f"placeholder {INSTRUCTION}")
+                if instruction
+                else (f"the placeholder {INSTRUCTION}", "instruction")
+            )
+            raise OptionError(
+                f"the template {_shown(text)} has {present} but no {missing}. Set both or neither."
             )
         self.query_first = text.index(QUERY) < text.index(DOCUMENT)
         first, second = (QUERY, DOCUMENT) if self.query_first else (DOCUMENT, QUERY)
@@ -54,7 +58,7 @@ class PairTemplate:
         self.text = self._parts[0] + first + self._parts[1] + second + self._parts[2]
 
     def fill(self, query: str, document: str) -> tuple[str, int, int]:
-        """The prompt, and where the document begins and ends in it, in characters."""
+        """The prompt, and the start and end of the document in it, in characters."""
         start, middle, end = self._parts
         first, second = (query, document) if self.query_first else (document, query)
         place = len(start) + (len(first) + len(middle) if self.query_first else 0)
@@ -68,22 +72,23 @@ class PairTemplate:
         special_tokens: bool,
         truncation: Truncation | None = None,
     ) -> tuple[list[list[int]], np.ndarray]:
-        """Token ids of the prompts of (query, document) pairs, each at most ``max_length``.
+        """Token ids of the prompts of (query, document) pairs, each of at most ``max_length``.
 
-        A prompt is tokenised as one text. Where it is too long, the last tokens that lie wholly in
-        the document are left out, so a short prompt has the very tokens of the whole text, and a
-        cut one those of its beginning and end. Control tokens in a query or document
-        (``<|im_end|>``) are broken up, so that only the template's own count.
+        A prompt is tokenized as one text. If it is too long, the last tokens that are entirely in
+        the document are removed. So a short prompt has exactly the tokens of the whole text, and a
+        truncated one those of its beginning and its end. Control tokens in a query or document
+        (``<|im_end|>``) are broken up, so that only those of the template count.
 
         Args:
-            tokenizer: one of transformers, backed by the library tokenizers.
-            special_tokens: let the tokenizer add those that it puts around a text.
-            truncation: counts what is left out.
+            tokenizer: a tokenizer of transformers, backed by the library tokenizers.
+            pairs: queries and documents.
+            max_length: the most tokens of a prompt.
+            special_tokens: whether the tokenizer adds the tokens that it puts around a text.
+            truncation: counts what is removed.
 
         Returns:
-            The ids, and their lengths (n,) int64: ``TOO_LONG_LENGTH`` where query and template
-                alone leave no room for a
-            document in ``max_length``.
+            The ids, and their lengths (n,) int64: ``TOO_LONG_LENGTH`` if query and template leave
+            no room for a document.
         """
         control = ControlTokens(tokenizer)
         filled = [
@@ -127,22 +132,22 @@ class PairTemplate:
         """Refuse a template that leaves no room for a query and a document.
 
         Raises:
-            IrdistillError: it is too long for ``max_length``.
+            OptionError: it is too long for ``max_length``.
         """
         if self.encode(tokenizer, [("", "")], max_length, special_tokens)[1][0] < 0:
             raise IrdistillError(
                 f"the template {_shown(self.text)} alone takes more than max_length={max_length}"
-                " tokens, which leaves no room for a query and a document; give a larger"
-                " --max-length."
+                " tokens, which leaves no room for a query and a document. Raise --max-length."
             )
 
 
 def chat_template(tokenizer: Any, prompt: str = "") -> str | None:
     """The template of a model that was saved with a chat template for the roles query and document,
-    as sentence-transformers saves its rerankers; None where it has none.
+    as sentence-transformers saves its rerankers; None if it has none.
 
     Args:
-        prompt: the default prompt that the model was saved with, which becomes the system message.
+        tokenizer: the model's tokenizer.
+        prompt: the default prompt that the model was saved with; it becomes the system message.
     """
     system = [{"role": "system", "content": prompt}] if prompt else []
     messages = [

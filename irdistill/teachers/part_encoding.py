@@ -1,4 +1,4 @@
-"""Retrievers whose documents take too much room to be kept for a whole corpus: encoded part by
+"""Retrievers whose documents are too large to store for a whole corpus: they are encoded part by
 part, each document once.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from irdistill.console.progress import progress
-from irdistill.errors import IrdistillError
+from irdistill.errors import IrdistillError, ModelError
 from irdistill.modeling.batching import TokenBudget, run_batches
 from irdistill.modeling.hardware import Precision, best_device, choose_dtype
 from irdistill.modeling.model_files import resolve_model
@@ -28,17 +28,17 @@ from irdistill.teachers.protocol import NO_TOKENS, TeacherScores, TextPair
 TextKind = Literal["query", "document"]
 Form = TypeVar("Form")
 
-#: So many documents that are not yet encoded are encoded together: enough for batches of one
-#: length.
+#: Number of documents that are encoded together: enough for batches of equal lengths.
 _AHEAD = 1024
 
 
 class PartTeacher(ABC, Generic[Form]):
-    """A pointwise teacher that encodes queries and documents apart.
+    """A pointwise teacher that encodes queries and documents separately.
 
-    A text's form (``Form``) is what the model makes of it: a sparse vector, or a vector a token.
-    Within one call of ``score`` every query and document is encoded once, and a document's form is
-    dropped after the last query that needs it, so memory is bounded by a few queries' candidates.
+    The form of a text (``Form``) is what the model computes from it: a sparse vector, or one vector
+    per token. Within one call of ``score`` each query and document is encoded once, and the form of
+    a document is dropped after the last query that needs it. So memory is bounded by the candidates
+    of a few queries.
     """
 
     @abstractmethod
@@ -47,36 +47,45 @@ class PartTeacher(ABC, Generic[Form]):
 
     @abstractmethod
     def compare(self, query: Form, documents: Sequence[Form]) -> np.ndarray:
-        """Scores (n,) float32 of some documents for one query."""
+        """Scores (n,) float32 of documents for one query."""
 
     def documents(self, texts: Mapping[int, str]) -> list[Form | None]:
-        """The forms of documents, of which the rows in the corpus and the texts are given."""
+        """The forms of documents, given as texts by row."""
         return self.encode(list(texts.values()), "document")
 
     def score(self, pairs: Sequence[TextPair]) -> TeacherScores:
-        """The similarity of each pair; none, with a flag, where a text has no tokens."""
+        """The similarity of each pair; not scored, with a flag, if a text has no tokens."""
         places: dict[str, list[int]] = {}
         for place, pair in enumerate(pairs):
             places.setdefault(pair.query.text, []).append(place)
-        lists = [[(place, pairs[place].row) for place in own] for own in places.values()]
-        last = {row: number for number, own in enumerate(lists) for _, row in own}
+        lists = [
+            [(place, pairs[place].row) for place in pairs_of_query]
+            for pairs_of_query in places.values()
+        ]
+        last = {
+            row: number for number, pairs_of_query in enumerate(lists) for _, row in pairs_of_query
+        }
         queries = self.encode(list(places), "query")
         values = np.full(len(pairs), np.nan, dtype=np.float32)
-        held: dict[int, Form | None] = {}
-        for number, own in enumerate(lists):
-            if any(row not in held for _, row in own):
-                texts = _wanted(pairs, lists[number:], held)
-                held.update(zip(texts, self.documents(texts), strict=True))
+        forms: dict[int, Form | None] = {}
+        for number, pairs_of_query in enumerate(lists):
+            if any(row not in forms for _, row in pairs_of_query):
+                texts = _wanted(pairs, lists[number:], forms)
+                forms.update(zip(texts, self.documents(texts), strict=True))
             query, known = (
                 queries[number],
-                [(place, form) for place, row in own if (form := held[row]) is not None],
+                [
+                    (place, form)
+                    for place, row in pairs_of_query
+                    if (form := forms[row]) is not None
+                ],
             )
             if query is not None and known:
                 values[[place for place, _ in known]] = self.compare(
                     query, [form for _, form in known]
                 )
-            for row in {row for _, row in own if last[row] == number}:
-                del held[row]
+            for row in {row for _, row in pairs_of_query if last[row] == number}:
+                del forms[row]
         empty = np.isnan(values)
         return TeacherScores(
             values,
@@ -105,12 +114,15 @@ class PartEncodingTeacher(PartTeacher[Form]):
 
         Args:
             model: folder, ``package:`` path or hub id.
-            precision: ``auto`` is bfloat16 where the device has instructions for it, else float32;
-                scores are summed in float32 always.
-            similarity: in place of the one the model states.
+            revision: commit, tag or branch of a hub model.
+            precision: ``auto`` is bfloat16 if the device has instructions for it, else float32;
+                scores are always summed in float32.
+            similarity: replaces the similarity that the model states.
+            trust_remote_code: run code that comes with the model.
+            device: torch device (default: the best one).
 
         Raises:
-            IrdistillError: the model cannot be loaded, or does not know the similarity.
+            ModelError: the model cannot be loaded, or does not know the similarity.
         """
         resolved = resolve_model(model, revision)
         self.model_name = model
@@ -134,7 +146,7 @@ class PartEncodingTeacher(PartTeacher[Form]):
         except IrdistillError:
             raise
         except Exception as error:
-            raise IrdistillError(
+            raise ModelError(
                 f"the model {model!r} cannot be loaded as a {self.type} retriever:"
                 f" {' '.join(str(error).split())[:400]}"
             ) from error
@@ -149,7 +161,7 @@ class PartEncodingTeacher(PartTeacher[Form]):
 
     @abstractmethod
     def forms(self, texts: list[str], kind: TextKind) -> list[Form]:
-        """Encode one batch."""
+        """The forms of one batch."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -172,12 +184,12 @@ class PartEncodingTeacher(PartTeacher[Form]):
         }
 
     def encode(self, texts: Sequence[str], kind: TextKind) -> list[Form | None]:
-        """The forms of texts, in their order; batches are cut by length within a token budget,
-        halved when memory runs out.
+        """The forms of texts, in their order, computed in batches of a token budget that is halved
+        when memory runs out.
         """
-        found: list[Any] = [None] * len(texts)
-        own: Any = getattr(self.model[0], f"{kind}_length", None)
-        limit = int(own or self.model.max_seq_length or 512)
+        forms: list[Any] = [None] * len(texts)
+        stated_length: Any = getattr(self.model[0], f"{kind}_length", None)
+        limit = int(stated_length or self.model.max_seq_length or 512)
         tokenized = self.model.tokenizer(list(texts), truncation=True, max_length=limit)
         self.truncation.setdefault(kind, Truncation()).count(
             tokenized, limit, self.model.tokenizer.num_special_tokens_to_add()
@@ -192,23 +204,23 @@ class PartEncodingTeacher(PartTeacher[Form]):
             with torch.autocast(self.device.type, dtype=self.dtype) if half else nullcontext():
                 batch = self.forms([texts[row] for row in rows.tolist()], kind)
             for row, form in zip(rows.tolist(), batch, strict=True):
-                found[row] = form
+                forms[row] = form
             bar.update(len(rows))
 
         with progress(len(texts), "texts", f"encode {PLURAL[kind]}") as bar:
             run_batches(lengths[readable], self.budget, forward)
-        return found
+        return forms
 
 
 def _wanted(
-    pairs: Sequence[TextPair], lists: Sequence[Sequence[tuple[int, int]]], held: Mapping[int, Any]
+    pairs: Sequence[TextPair], lists: Sequence[Sequence[tuple[int, int]]], known: Mapping[int, Any]
 ) -> dict[int, str]:
-    """The texts of the first list's documents that are not held, and of the next lists' until there
-    are enough.
+    """The texts of the first query's documents that are not encoded yet, and of the next queries'
+    until there are enough.
     """
     texts: dict[int, str] = {}
-    for own in lists:
-        texts |= {row: pairs[place].text for place, row in own if row not in held}
+    for pairs_of_query in lists:
+        texts |= {row: pairs[place].text for place, row in pairs_of_query if row not in known}
         if len(texts) >= _AHEAD:
             break
     return texts

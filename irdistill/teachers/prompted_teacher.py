@@ -1,5 +1,5 @@
-"""What encoder-decoder and causal rerankers share: a prompt goes in, and the logits of one or two
-tokens come out.
+"""The common part of encoder-decoder and causal rerankers: a prompt in, the logits of one or two
+tokens out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import IrdistillError, ModelError, OptionError
 from irdistill.modeling.hardware import Precision, best_device, choose_dtype
 from irdistill.modeling.model_files import resolve_model
 from irdistill.modeling.model_revisions import model_identity
@@ -29,11 +29,10 @@ _TOKENS_CPU, _TOKENS_GPU = 8192, 32_768
 
 
 class LabelHead(nn.Module):
-    """The wanted rows of a language model's head, in float32 whatever the precision of the rest.
+    """Some rows of a language model's head, in float32 whatever the precision of the rest.
 
-    It takes the place of the whole head in the model, which so goes on to scale what goes in (as T5
-    does) and to cap what comes out (as Gemma 2 does), and never multiplies by the tens of thousands
-    of rows that nobody asks for.
+    It replaces the whole head in the model. The model still scales its input (as T5 does) and caps
+    its output (as Gemma 2 does), but does not compute the logits of the whole vocabulary.
     """
 
     def __init__(self, head: nn.Module, tokens: Sequence[int]) -> None:
@@ -52,16 +51,15 @@ class LabelHead(nn.Module):
 
 
 class PromptedTeacher(ABC):
-    """A reranker that reads a prompt about one query and one document.
+    """A reranker that reads a prompt with one query and one document.
 
-    Its score is a raw logit: that of the token ``positive``, less that of ``negative`` where there
-        is one. The latter is
-    the log-odds of the two, of which a softmax or sigmoid would be a function that squeezes good
-    documents together.
+    Its score is a raw logit: that of the token ``positive``, minus that of ``negative`` if there is
+    one. The difference is the log-odds of the two. A softmax or sigmoid of it would compress the
+    scores of good documents.
 
     Attributes:
         max_length: tokens of the whole prompt; see `irdistill.teachers.pair_prompts` for what is
-            cut.
+            truncated.
     """
 
     kind: ClassVar[str]
@@ -86,8 +84,9 @@ class PromptedTeacher(ABC):
         self.pinned = model_identity(model, revision)
         most = position_limit(self.network) or 1 << 30
         if max_length is not None and not 8 <= max_length <= most:
-            raise IrdistillError(
-                f"max_length={max_length} was asked of {model!r}; from 8 to {most} was expected."
+            raise OptionError(
+                f"max_length={max_length} does not fit {model!r}; expected a number from 8 to"
+                f" {most}."
             )
         self.max_length = max_length or min(self.usual_length, most)
         self.truncation = {"pair": Truncation()}
@@ -102,41 +101,44 @@ class PromptedTeacher(ABC):
     ) -> tuple[Any, Any]:
         from transformers import AutoTokenizer
 
-        given: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "revision": revision,
             "trust_remote_code": trust_remote_code,
             "local_files_only": Path(resolved).is_dir(),
         }
         try:
             with complete_weights(self.model_name):
-                tokenizer = AutoTokenizer.from_pretrained(resolved, **given)
-                network = self.auto_class().from_pretrained(resolved, dtype=self.dtype, **given)
+                tokenizer = AutoTokenizer.from_pretrained(resolved, **arguments)
+                network = self.auto_class().from_pretrained(resolved, dtype=self.dtype, **arguments)
                 self._check_architecture(network)
         except IrdistillError:
             raise
         except Exception as error:
-            raise IrdistillError(
+            raise ModelError(
                 f"the model {self.model_name!r} cannot be loaded as a {self.kind} reranker:"
                 f" {' '.join(str(error).split())[:400]}"
             ) from error
         if not tokenizer.is_fast:
-            raise IrdistillError(
-                f"the tokenizer of {self.model_name!r} does not say where its tokens lie in a text,"
-                " so documents cannot be cut exactly; save a tokenizer.json beside the model."
+            raise ModelError(
+                f"the tokenizer of {self.model_name!r} does not report the positions of its"
+                " tokens, so documents cannot be truncated exactly. Save a tokenizer.json with the"
+                " model."
             )
         return tokenizer, network.eval()
 
     def _check_architecture(self, network: Any) -> None:
         names = network.config.architectures or []
         if not any(name.endswith(self.architectures) for name in names):
-            raise IrdistillError(
+            raise ModelError(
                 f"the model {self.model_name!r} (architecture {', '.join(names) or 'not stated'})"
-                f" is no {self.kind} reranker: one of"
-                f" {', '.join('…' + name for name in self.architectures)} was expected."
+                f" is not a {self.kind} reranker; expected one of"
+                f" {', '.join('…' + name for name in self.architectures)}."
             )
 
     def _ask(self, template: PairTemplate, positive: str, negative: str | None) -> None:
-        """Fix what is asked, and keep only what is needed of the model's head to answer it."""
+        """Set the prompt and the compared tokens, and keep only the rows of the model's head that
+        are needed.
+        """
         self.template, self.positive, self.negative = template, positive, negative
         tokens = [
             self._token(name) for name in ([positive] if negative is None else [positive, negative])
@@ -151,18 +153,16 @@ class PromptedTeacher(ABC):
             written = self.tokenizer.convert_ids_to_tokens(
                 self.tokenizer(name, add_special_tokens=False)["input_ids"]
             )
-            raise IrdistillError(
+            raise OptionError(
                 f"the vocabulary of {self.model_name!r} has no token {name!r}; its tokenizer writes"
-                f" this word as {' '.join(map(repr, written))}. Give a token as it stands in the"
+                f" this word as {' '.join(map(repr, written))}. Use a token of the"
                 " vocabulary."
             )
         return int(vocabulary[name])
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the scores: the weights, the prompt word for word, the tokens compared, and
-        the precision.
-        """
+        """What determines the scores: weights, prompt, tokens and precision."""
         score = f"logit({self.positive})" + (
             f" - logit({self.negative})" if self.negative is not None else ""
         )
@@ -181,11 +181,11 @@ class PromptedTeacher(ABC):
 
     @property
     def token_budget(self) -> int:
-        """Padded tokens a forward pass."""
+        """Padded tokens per forward pass."""
         return _TOKENS_CPU if self.device.type == "cpu" else _TOKENS_GPU
 
     def tokenize(self, pairs: Sequence[TextPair]) -> tuple[list[list[int]], np.ndarray]:
-        """Token ids of each prompt, cut and not padded, and their lengths."""
+        """Token ids of each prompt, truncated and not padded, and their lengths."""
         texts = [(pair.query.text, pair.text) for pair in pairs]
         return self.template.encode(
             self.tokenizer, texts, self.max_length, self.special_tokens, self.truncation["pair"]
@@ -193,7 +193,7 @@ class PromptedTeacher(ABC):
 
     @torch.inference_mode()
     def forward(self, tokens: list[list[int]], rows: np.ndarray) -> np.ndarray:
-        """(n,) float32 raw scores of the pairs at these places; padded on the right."""
+        """(n,) float32 raw scores of the pairs ``rows``; padded on the right."""
         batch = [tokens[row] for row in rows.tolist()]
         lengths = torch.tensor([len(ids) for ids in batch])
         pad = self.tokenizer.pad_token_id or 0
@@ -212,8 +212,10 @@ class PromptedTeacher(ABC):
 
     @abstractmethod
     def answer(self, ids: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
-        """Logits of the tokens asked for, (n, 1 or 2), where the answer begins.
+        """Logits (n, 1 or 2) of the compared tokens at the start of the answer.
 
         Args:
-            ids, mask: (n, T) padded on the right; lengths: (n,).
+            ids: (n, T) padded on the right.
+            mask: (n, T).
+            lengths: (n,).
         """

@@ -1,4 +1,6 @@
-"""What a teacher is: it owns its model; the engine owns batches, parts, resume and progress."""
+"""The interfaces of teachers. A teacher owns its model; the engine owns batches, parts, resuming
+and progress.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +31,13 @@ NO_USAGE: Mapping[str, float] = MappingProxyType({})
 
 
 class TeacherScores(NamedTuple):
-    """One score a pair.
+    """One score per pair.
 
     Attributes:
-        values: (n,) float32 raw scores (logits, inner products); NaN only where a flag says why.
-        flags: why a score is missing or doubtful, for each pair; None where no pair has a flag.
-        usage: what was used up for them (``tokens``, ``requests``, ``cost`` …), numbers that a
-            repeated call would give again; summed into the run's manifest.
+        values: (n,) float32 raw scores (logits, inner products); NaN only with a flag.
+        flags: why a score is missing or doubtful, per pair; None if no pair has a flag.
+        usage: what the scores took (``tokens``, ``requests``, ``cost``, …). A repeated call must
+            give the same numbers. They are summed into the run's manifest.
     """
 
     values: np.ndarray
@@ -44,16 +46,16 @@ class TeacherScores(NamedTuple):
 
 
 class PartialOrder(NamedTuple):
-    """How a listwise or pairwise teacher orders one query's documents; it may leave some out.
+    """How a listwise or pairwise teacher orders the documents of one query; it may leave some out.
 
     Attributes:
-        order: places of the ranked documents in the list that was given, best first, each once.
-        flags: (n,) for each document given why it is not ranked, or why its rank is doubtful; None
-            otherwise. Every document that is not in ``order`` has a flag.
-        values: (n,) float32 scores of the method's own, NaN where not ranked (the wins of all
-            pairs, say); None where the order is all there is, and the engine gives the first of n
-            documents the score n, the next n - 1, and so on.
-        usage: as of `TeacherScores`.
+        order: positions of the ranked documents in the list, best first, each once.
+        flags: (n,) why a document is not ranked, or why its rank is doubtful; else None. Each
+            document that is not in ``order`` has a flag.
+        values: (n,) float32 scores of the method (such as the number of wins), NaN if not ranked.
+            If None, the engine gives the first of n documents the score n, the next n - 1, and so
+            on.
+        usage: as in `TeacherScores`.
     """
 
     order: list[int]
@@ -67,11 +69,13 @@ class Teacher(Protocol):
     """A pointwise teacher.
 
     Attributes:
-        identity: everything that decides its scores; goes into the run's manifest word for word.
+        identity: everything that determines its scores; written to the run's manifest.
     """
 
     @property
-    def identity(self) -> Mapping[str, Any]: ...
+    def identity(self) -> Mapping[str, Any]:
+        """Everything that determines its scores."""
+        ...
 
     def score(self, pairs: Sequence[TextPair]) -> TeacherScores:
         """Score pairs, in their order."""
@@ -80,12 +84,14 @@ class Teacher(Protocol):
 
 @runtime_checkable
 class BatchTeacher(Protocol):
-    """A teacher whose model takes padded batches; the engine makes them, by length, within a token
+    """A teacher whose model takes padded batches; the engine forms them by length, within a token
     budget.
     """
 
     @property
-    def identity(self) -> Mapping[str, Any]: ...
+    def identity(self) -> Mapping[str, Any]:
+        """Everything that determines its scores."""
+        ...
 
     @property
     def token_budget(self) -> int:
@@ -93,30 +99,32 @@ class BatchTeacher(Protocol):
         ...
 
     def tokenize(self, pairs: Sequence[TextPair]) -> tuple[Any, np.ndarray]:
-        """What ``forward`` takes, and the pairs' lengths in tokens, (n,) int64.
+        """The argument of ``forward``, and the pairs' lengths in tokens, (n,) int64.
 
-        A pair of length 0, or of ``TOO_LONG_LENGTH``, cannot be read: it is not given to
+        A pair of length 0, or of ``TOO_LONG_LENGTH``, cannot be read: it is not passed to
         ``forward``, and is null with a flag.
         """
         ...
 
     def forward(self, tokens: Any, rows: np.ndarray) -> np.ndarray:
-        """(len(rows),) float32 raw scores of the pairs at these places."""
+        """(len(rows),) float32 raw scores of the pairs ``rows``."""
         ...
 
 
 @runtime_checkable
 class ListwiseTeacher(Protocol):
-    """A teacher that looks at several documents of a query at a time."""
+    """A teacher that reads several documents of a query at a time."""
 
     @property
-    def identity(self) -> Mapping[str, Any]: ...
+    def identity(self) -> Mapping[str, Any]:
+        """Everything that determines its scores."""
+        ...
 
     def rank(self, lists: Sequence[Sequence[TextPair]]) -> list[PartialOrder]:
-        """Order the documents of each query; a list holds one query's pairs in the order of its
-        candidates.
+        """Order the documents of each query.
 
-        MultiValueCommand queries are given at once so that a model which answers many requests at a
-        time is kept busy.
+        Args:
+            lists: the pairs of each query, in the order of its candidates. Several queries are
+                passed at once, so that a model which answers many requests at a time is busy.
         """
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +13,6 @@ from irdistill.collections.collection_ref import CollectionRef
 from irdistill.distributed.ray_cluster import RayCluster
 from irdistill.distributed.ray_pool import Task, WorkerPool
 from irdistill.errors import OptionError, WrongCollectionError
-from irdistill.runs import RankedList
 from irdistill.storage.files import differences
 from irdistill.teachers.function_teacher import FunctionTeacher, LoadedTeacher, as_teacher
 from irdistill.teachers.part_scoring import ProgressCallback, score_part
@@ -48,9 +47,10 @@ class PartScoringJob:
         self.teacher = self.spec.load(self.collection.corpus)
         return self.teacher.identity
 
-    def do(self, value: Sequence[RankedList]) -> tuple[list[RankedList], dict[str, float]]:
+    def do(self, value: NumberedPart) -> ScoredPart:
         """Score a part."""
-        return score_part(self.collection, value, self.teacher)
+        number, lists = value
+        return ScoredPart(number, *score_part(self.collection, lists, self.teacher))
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,11 @@ class RayScorer:
         self, parts: Iterable[NumberedPart], progress: ProgressCallback
     ) -> Iterator[ScoredPart]:
         """Score parts, each on the next free worker."""
-        tasks = (
-            Task(
-                number,
-                lists,
-                f"part {number} (queries {lists[0].query_id!r} to {lists[-1].query_id!r})",
-            )
-            for number, lists in parts
-        )
-        for task, result in self.pool.run(tasks):
-            progress(sum(len(ranked.doc_ids) for ranked in task.value))
-            yield ScoredPart(task.number, *result)
+        for part in self.pool.run(map(_task, parts)):
+            progress(sum(len(ranked.doc_ids) for ranked in part.lists))
+            yield part
+
+
+def _task(part: NumberedPart) -> Task:
+    number, lists = part
+    return Task(part, f"part {number} (queries {lists[0].query_id!r} to {lists[-1].query_id!r})")

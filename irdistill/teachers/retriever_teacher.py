@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from irdistill.collections import Corpus
-from irdistill.errors import IrdistillError
+from irdistill.errors import ModelError, OptionError
 from irdistill.modeling.hardware import Precision, choose_dtype
 from irdistill.modeling.truncation import Truncation
 from irdistill.search.vectors.vector_store import VectorStore, corpus_vectors
@@ -30,48 +30,54 @@ def load_retriever(
     trust_remote_code: bool = False,
     device: str | None = None,
 ) -> Teacher:
-    """A retriever of any type as a teacher.
+    """Load a retriever of any type as a teacher.
 
     Args:
         model: folder, ``package:`` path or hub id.
-        corpus, work: what is scored, and where dense vectors of it are kept; the cache folder where
-            None.
-        type: ``dense``, ``sparse`` or ``late-interaction``; ``auto`` is told from the model's
+        corpus: the documents.
+        work: folder of dense vectors; the cache folder if None.
+        type: ``dense``, ``sparse`` or ``late-interaction``; ``auto`` detects it from the model's
             files.
-        similarity: in place of what the model states: ``dot`` or ``cosine``, or ``maxsim`` or
-            ``meanmaxsim``.
+        revision: commit, tag or branch of a hub model.
+        precision: number format of the computations.
+        similarity: replaces the similarity that the model states: ``dot`` or ``cosine``, or
+            ``maxsim`` or ``meanmaxsim``.
+        trust_remote_code: run code that comes with the model.
+        device: torch device (default: the best one).
 
     Raises:
-        IrdistillError: the model cannot be loaded, or the type or similarity is unknown.
+        ModelError: the model cannot be loaded.
+        OptionError: the type or the similarity is unknown.
     """
     if type not in ("auto", *RETRIEVER_TYPES):
-        raise IrdistillError(
-            f"a retriever of type {type!r} was asked for; give auto, {', '.join(RETRIEVER_TYPES)}."
+        raise OptionError(
+            f"the type of retriever {type!r} is unknown; expected auto,"
+            f" {', '.join(RETRIEVER_TYPES)}."
         )
-    found = model_kind(model, None if type == "auto" else type, revision)
-    given: dict[str, Any] = {
+    kind = model_kind(model, None if type == "auto" else type, revision)
+    loading: dict[str, Any] = {
         "revision": revision,
         "trust_remote_code": trust_remote_code,
         "device": device,
     }
-    if found == "sparse":
+    if kind == "sparse":
         from irdistill.teachers.sparse_retriever_teacher import SparseRetrieverTeacher
 
-        return SparseRetrieverTeacher(model, precision=precision, similarity=similarity, **given)
-    if found == "late-interaction":
+        return SparseRetrieverTeacher(model, precision=precision, similarity=similarity, **loading)
+    if kind == "late-interaction":
         from irdistill.teachers.late_interaction_teacher import LateInteractionTeacher
 
-        return LateInteractionTeacher(model, precision=precision, similarity=similarity, **given)
-    if found != "dense":
-        raise IrdistillError(
-            f"the model {model!r} is a {found}, which has no vectors; leave out the kind."
+        return LateInteractionTeacher(model, precision=precision, similarity=similarity, **loading)
+    if kind != "dense":
+        raise ModelError(
+            f"the model {model!r} is a {kind}, which has no vectors. Leave out the kind."
         )
-    student = DenseStudent.load(model, **given)
+    student = DenseStudent.load(model, **loading)
     if similarity is not None:
         if similarity not in ("dot", "cosine"):
-            raise IrdistillError(
-                f"the similarity {similarity!r} was asked of the dense model {model!r}; give dot or"
-                " cosine."
+            raise OptionError(
+                f"the similarity {similarity!r} does not fit the dense model {model!r}; expected"
+                " dot or cosine."
             )
         student.model.similarity_fn_name = similarity
     return RetrieverTeacher(student, corpus, work, precision)
@@ -80,12 +86,14 @@ def load_retriever(
 class RetrieverTeacher:
     """Scores by the similarity of dense vectors.
 
-    The corpus is encoded once, into the store that ``retrieve`` uses, so a teacher that gave the
-    candidates too encodes nothing again.
+    The corpus is encoded once, into the store that ``retrieve`` uses. So a teacher that retrieved
+    the candidates encodes nothing again.
 
     Args:
-        model: any dense model.
-        work: where vectors are kept; the cache folder where None.
+        model: a dense model.
+        corpus: the documents.
+        work: folder of the vectors; the cache folder if None.
+        precision: number format of the computations.
     """
 
     def __init__(
@@ -100,7 +108,7 @@ class RetrieverTeacher:
 
     @property
     def truncation(self) -> dict[str, Truncation]:
-        """What the model did not read so far of the queries; of the documents see their store."""
+        """What the model did not read of the queries so far; for documents see their store."""
         return {kind: counts for kind, counts in self.model.truncation.items() if kind == "query"}
 
     @property
@@ -113,13 +121,13 @@ class RetrieverTeacher:
 
     def query_states(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The vector of each query, (1, D) float32."""
-        found = self.model.encode(
+        vectors = self.model.encode(
             texts, "query", self.precision, normalize=self.model.similarity == "cosine"
         )
-        return list(found[:, None])
+        return list(vectors[:, None])
 
     def document_states(self, rows: Sequence[int], texts: Sequence[str]) -> list[np.ndarray]:
-        """The vector of each document, (1, D), out of the store."""
+        """The vector of each document, (1, D), from the store."""
         return list(np.asarray(self.store.matrix[np.asarray(rows, np.int64)])[:, None])
 
     def score(self, pairs: Sequence[TextPair]) -> TeacherScores:
@@ -129,15 +137,17 @@ class RetrieverTeacher:
             texts, "query", self.precision, normalize=self.model.similarity == "cosine"
         )
         place = {text: number for number, text in enumerate(texts)}
-        asked = np.array([place[pair.query.text] for pair in pairs], dtype=np.int64)
+        query_places = np.array([place[pair.query.text] for pair in pairs], dtype=np.int64)
         rows = np.array([pair.row for pair in pairs], dtype=np.int64)
         values = np.empty(len(pairs), dtype=np.float32)
         for number in range(len(texts)):
-            own = np.flatnonzero(asked == number)
-            values[own] = (
-                np.asarray(self.store.matrix[rows[own]], dtype=np.float32) @ vectors[number]
+            selected = np.flatnonzero(query_places == number)
+            values[selected] = (
+                np.asarray(self.store.matrix[rows[selected]], dtype=np.float32) @ vectors[number]
             )
-        empty = ~np.asarray(vectors.any(axis=1))[asked] | np.isin(rows, self.store.absent_rows)
+        empty = ~np.asarray(vectors.any(axis=1))[query_places] | np.isin(
+            rows, self.store.absent_rows
+        )
         if not empty.any():
             return TeacherScores(values)
         values[empty] = np.nan

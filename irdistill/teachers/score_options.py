@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from irdistill.errors import OptionError
-from irdistill.storage.plain_data import check_values
+from irdistill.option_checks import check_fields
 from irdistill.teachers.function_teacher import LoadedTeacher, TeacherFunction
 from irdistill.teachers.teacher_loading import TeacherSpec, responses_file
 
@@ -115,7 +115,7 @@ class TeacherOptions:
     ] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_values(vars(self), type(self), "the options of score")
+        check_fields(self)
 
     def teacher_settings(self) -> dict[str, Any]:
         """The settings that are not None, as `load_teacher` takes them."""

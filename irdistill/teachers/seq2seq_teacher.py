@@ -19,13 +19,12 @@ MONO_T5 = "Query: {query} Document: {document} Relevant:"
 class Seq2SeqTeacher(PromptedTeacher):
     """A T5-like model whose encoder reads the prompt and whose decoder takes one step.
 
-    monoT5 answers *true* or *false*: its score is the difference of the two logits, which is the
-        log-odds of the
-    probability that the paper ranks by. RankT5 is trained on the logit of one spare token,
-    ``<extra_id_10>``.
+    monoT5 answers *true* or *false*. Its score is the difference of the two logits, which is the
+    log-odds of the probability that the paper ranks by. RankT5 is trained on the logit of one spare
+    token, ``<extra_id_10>``.
 
-    Unlike the authors' programs, which cut the whole prompt at its end, a document that is too long
-    is cut inside the prompt, so that the model always sees the words after it.
+    The authors' programs truncate the whole prompt at its end. Here a document that is too long is
+    truncated inside the prompt, so that the model always reads the words after it.
     """
 
     kind = "seq2seq"
@@ -51,15 +50,18 @@ class Seq2SeqTeacher(PromptedTeacher):
         Args:
             model: folder, ``package:`` path or hub id.
             template: the prompt, with ``{query}`` and ``{document}``.
-            positive, negative: tokens as they stand in the vocabulary; an empty ``negative`` gives
-                the logit of ``positive`` alone.
-            max_length: 512 tokens where None.
-            precision: ``auto`` is bfloat16 where the device has instructions for it, else float32.
-                T5 overflows in float16.
+            positive: token as the vocabulary writes it.
+            negative: token as the vocabulary writes it; if empty, the score is the logit of
+                ``positive``.
+            revision: commit, tag or branch of a hub model.
+            max_length: tokens of the prompt (default: 512).
+            precision: ``auto`` is bfloat16 if the device has instructions for it, else float32. T5
+                overflows in float16.
+            device: torch device (default: the best one).
 
         Raises:
-            IrdistillError: the model cannot be loaded or is of another kind, or template or tokens
-                do not fit it.
+            ModelError: the model cannot be loaded or is of another kind, or the template or the
+                tokens do not fit it.
         """
         super().__init__(model, revision, max_length, precision, trust_remote_code, device)
         self._ask(PairTemplate(template), positive, negative or None)

@@ -1,5 +1,5 @@
-"""Learned sparse retrievers as teachers: SPLADE (Formal et al. 2021, arXiv:2107.05720) and its
-like.
+"""Learned sparse retrievers as teachers: SPLADE (Formal et al. 2021, arXiv:2107.05720) and similar
+models.
 """
 
 from __future__ import annotations
@@ -10,24 +10,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import ModelError
 from irdistill.teachers.part_encoding import PartEncodingTeacher, TextKind
 
 
 class SparseVector(NamedTuple):
-    """The terms of a text that weigh anything: (t,) int64 places in the vocabulary, (t,) float32
-    weights.
-    """
+    """The terms of a text with a weight: (t,) int64 ids in the vocabulary, (t,) float32 weights."""
 
     terms: np.ndarray
     weights: np.ndarray
 
 
 class SparseRetrieverTeacher(PartEncodingTeacher[SparseVector]):
-    """Any ``SparseEncoder`` of sentence-transformers: the dot product of two sparse vectors, in
-    float32.
+    """Any ``SparseEncoder`` of sentence-transformers; the score is the dot product of two sparse
+    vectors, in float32.
 
-    Where the model states cosine similarity, vectors are brought to length 1 first.
+    If the model states cosine similarity, vectors are normalized first.
     """
 
     type = "sparse"
@@ -36,9 +34,9 @@ class SparseRetrieverTeacher(PartEncodingTeacher[SparseVector]):
     def __init__(self, model: str, **settings: Any) -> None:
         super().__init__(model, **settings)
         if self.model.similarity_fn_name not in ("dot", "cosine"):
-            raise IrdistillError(
-                f"the model {model!r} compares vectors by {self.model.similarity_fn_name!r}; dot"
-                " and cosine are supported."
+            raise ModelError(
+                f"the model {model!r} compares vectors by {self.model.similarity_fn_name!r};"
+                " expected dot or cosine."
             )
 
     @classmethod
@@ -49,9 +47,9 @@ class SparseRetrieverTeacher(PartEncodingTeacher[SparseVector]):
         return SparseEncoder
 
     def forms(self, texts: list[str], kind: TextKind) -> list[SparseVector]:
-        """Encode one batch."""
+        """The sparse vectors of one batch."""
         encode = self.model.encode_query if kind == "query" else self.model.encode_document
-        found = encode(
+        vectors = encode(
             texts,
             batch_size=len(texts),
             show_progress_bar=False,
@@ -59,8 +57,8 @@ class SparseRetrieverTeacher(PartEncodingTeacher[SparseVector]):
             convert_to_sparse_tensor=True,
             save_to_cpu=True,
         ).coalesce()
-        owners, terms = found.indices().numpy()
-        weights = found.values().float().numpy()
+        owners, terms = vectors.indices().numpy()
+        weights = vectors.values().float().numpy()
         ends = np.searchsorted(owners, np.arange(len(texts) + 1))
         vectors = [
             SparseVector(terms[start:end], weights[start:end]) for start, end in pairwise(ends)
@@ -75,8 +73,10 @@ class SparseRetrieverTeacher(PartEncodingTeacher[SparseVector]):
     def compare(self, query: SparseVector, documents: Sequence[SparseVector]) -> np.ndarray:
         """Dot products (n,) float32."""
         dense = np.zeros(
-            1 + max([0, *(int(one.terms.max(initial=0)) for one in (query, *documents))]),
+            1 + max([0, *(int(document.terms.max(initial=0)) for document in (query, *documents))]),
             dtype=np.float32,
         )
         dense[query.terms] = query.weights
-        return np.array([dense[one.terms] @ one.weights for one in documents], dtype=np.float32)
+        return np.array(
+            [dense[document.terms] @ document.weights for document in documents], dtype=np.float32
+        )

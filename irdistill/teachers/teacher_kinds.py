@@ -1,10 +1,10 @@
-"""Telling from a model's files what kind of teacher it is."""
+"""Detecting the kind of a teacher from a model's files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import ModelError
 from irdistill.modeling.model_files import STUDENT_FILE, read_model_json, resolve_model
 from irdistill.students.model_kinds import describe_model
 
@@ -20,13 +20,12 @@ _ENDINGS = {
 def kind_of(model: str, revision: str | None = None) -> str:
     """``cross-encoder``, ``seq2seq``, ``causal``, ``retriever`` or ``interaction``.
 
-    A model saved by sentence-transformers says what it is in its own files, so an embedding model
-    on a causal backbone is a retriever. Of others the architecture decides; a plain encoder is a
-    retriever. Files are read and no code is run, so it makes no difference here whether a model
-    brings code of its own.
+    A model saved by sentence-transformers states what it is in its files, so an embedding model on
+    a causal backbone is a retriever. For other models the architecture decides; a plain encoder is
+    a retriever. Files are read and no code is run, also for models with code of their own.
 
     Raises:
-        IrdistillError: there is no such model.
+        ModelError: there is no such model.
     """
     from irdistill.teachers.lightning_ir import is_lightning_ir  # which imports torch
 
@@ -56,9 +55,9 @@ def kind_of(model: str, revision: str | None = None) -> str:
     )
 
 
-def _unknown(model: str, reason: str) -> IrdistillError:
-    return IrdistillError(
+def _unknown(model: str, reason: str) -> ModelError:
+    return ModelError(
         f"there is no teacher {model!r}: no card of that name (cards are the YAML files in"
-        f" teachers/), and no model that can be loaded here ({reason}). Check the spelling, or give"
-        " a folder that holds the model."
+        f" teachers/), and no model that can be loaded ({reason}). Check the spelling, or give the"
+        " folder of the model."
     )

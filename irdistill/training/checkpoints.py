@@ -9,15 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from irdistill.errors import IrdistillError
-from irdistill.storage.files import (
-    file_sha256,
-    fsync_tree,
+from irdistill.storage.files import file_sha256, fsync_tree, read_json, staging_path, write_json
+from irdistill.storage.ownership import (
+    FileTest,
+    is_manifest,
     move_into_place,
-    read_json,
-    staging_path,
-    write_json,
+    no_file,
+    remove_owned_files,
 )
-from irdistill.storage.ownership import FileTest, is_manifest, no_file, remove_owned_files
 
 logger = logging.getLogger(__name__)
 MARKER = "complete.json"

@@ -10,17 +10,11 @@ from typing import Any
 
 from irdistill.errors import IrdistillError, OutputExistsError, SettingsDifferError
 from irdistill.runs.run_files import run_files
-from irdistill.storage.files import (
-    differences,
-    fsync_tree,
-    move_into_place,
-    read_json,
-    read_json_object,
-    write_json,
-)
+from irdistill.storage.files import differences, fsync_tree, read_json, read_json_object, write_json
 from irdistill.storage.ownership import (
     FileTest,
     is_manifest,
+    move_into_place,
     no_file,
     refuse_foreign_files,
     remove_owned_files,

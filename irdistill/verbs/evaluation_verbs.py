@@ -199,14 +199,13 @@ def evaluate(
     """Evaluate runs as trec_eval does, with confidence intervals and tested differences."""
     from irdistill.evaluation import combine
     from irdistill.evaluation import evaluate as evaluate_runs
-    from irdistill.runs import as_run
 
     if datasets is not None:
         return combine(
             *(
                 evaluate_runs(
                     open_collection(dataset),
-                    {name: as_run(run) for name, run in named.items()},
+                    named,
                     measures,
                     baseline,
                     seed,
@@ -225,12 +224,12 @@ def evaluate(
         baseline = given[baseline]
     judged = _judged(collection, qrels_columns)
     name = str(collection) if isinstance(collection, str | Path) else None
-    opened = {system: as_run(run) for system, run in systems.items()}
-    return evaluate_runs(judged, opened, measures, baseline, seed, name, self_match)
+    # paths are not opened here, as a TREC file is measured while it is read
+    return evaluate_runs(judged, systems, measures, baseline, seed, name, self_match)
 
 
 def _judged(collection: Any, qrels_columns: str | None) -> Any:
-    from irdistill.collections import Collection, Qrels, read_judgments
+    from irdistill.collections import Collection, as_qrels, read_judgments
 
     is_file = isinstance(collection, str | Path) and Path(collection).is_file()
     if qrels_columns and not is_file:
@@ -242,7 +241,7 @@ def _judged(collection: Any, qrels_columns: str | None) -> Any:
         return read_judgments(collection, qrels_columns)
     if isinstance(collection, str | Path | Collection):
         return open_collection(collection)
-    return collection if isinstance(collection, Qrels) else Qrels(collection)
+    return as_qrels(collection)
 
 
 @verb(
@@ -389,21 +388,12 @@ def measure(
     seed: SeedOption = 42,
 ) -> list[Efficiency]:
     """Measure the cost of systems: latency, throughput, operations, bytes."""
-    from irdistill.evaluation.efficiency import measure_efficiency
+    from irdistill.evaluation.efficiency import EfficiencyOptions, measure_efficiency
 
     loaded = open_collection(collection)
+    options = EfficiencyOptions(k, index, queries, seed, kind, trust_remote_code)
     return [
-        measure_efficiency(
-            loaded,
-            name,
-            parts,
-            k,
-            index,
-            queries=queries,
-            seed=seed,
-            kind=kind,
-            trust_remote_code=trust_remote_code,
-        )
+        measure_efficiency(loaded, name, parts, options)
         for name, parts in _named_models(models).items()
     ]
 

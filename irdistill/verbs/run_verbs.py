@@ -127,25 +127,22 @@ def fuse(
     overwrite: OverwriteOption = False,
 ) -> Run:
     """Fuse runs of one collection: an ensemble of teachers, or a hybrid."""
-    from irdistill.evaluation.fusing import fuse_teachers
+    from irdistill.evaluation.fusing import FusionWeights, fuse_teachers
     from irdistill.runs import as_run
 
     assert out is not None
-    return fuse_teachers(
-        [as_run(run) for run in runs],
-        out,
-        method,
+    weighting = FusionWeights(
         weights,
-        missing,
-        overwrite,
-        tau=tau,
-        abstain=abstain,
-        power=power,
-        dev=open_collection(dev) if dev is not None else None,
-        dev_runs=[as_run(run) for run in dev_runs or ()],
-        gate=gate,
-        balance=balance,
-        top=top,
+        power,
+        open_collection(dev) if dev is not None else None,
+        [as_run(run) for run in dev_runs or ()],
+        gate,
+        balance,
+        top,
+    )
+    opened = [as_run(run) for run in runs]
+    return fuse_teachers(
+        opened, out, method, weighting, missing, overwrite, tau=tau, abstain=abstain
     )
 
 

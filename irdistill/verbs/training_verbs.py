@@ -10,7 +10,8 @@ from pydantic import Field
 
 from irdistill.errors import OptionError
 from irdistill.students.student_options import KINDS, StudentOptions, student_options
-from irdistill.training.options import PretrainOptions, TrainOptions
+from irdistill.training.options import TrainOptions
+from irdistill.training.pretraining_options import PretrainOptions
 from irdistill.verbs.argument_types import (
     CollectionLike,
     KindOption,

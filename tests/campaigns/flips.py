@@ -1,20 +1,21 @@
-"""Damage every kind of artifact at random, use it, and tell what came of it.
+"""Damage each kind of artifact at random, use it, and report the outcome.
 
     python -m tests.campaigns.flips --trials 500                 (all kinds, some minutes)
     python -m tests.campaigns.flips --trials 20 --kinds bm25 hnsw
 
 A trial damages one file of an artifact: it flips a bit (two of three trials), truncates, empties or
-    removes the file, appends
-to it, or swaps it with another file of the artifact. Then the artifact is used as a command would
-use it. What came of it is
+removes the file, appends to it, or swaps it with another file. Then the artifact is used as a
+command would use it. The outcome is one of
 
-    rebuilt      the right result, and the file was written again, or removed
-    refused      one sentence, of the package's own errors
-    harmless     the right result although the file was left as it is: the damage is in what decides
-    nothing silent       a wrong result traceback    any other error crash        the process ended
+    rebuilt      the right result, and the file was written again or removed
+    refused      one sentence, an error of the package
+    harmless     the right result with the damaged file: the damage does not affect results
+    silent       a wrong result
+    traceback    any other error
+    crash        the process ended
 
-Each kind runs in a process of its own. Half of the trials check each block on its first use, as is
-done for large artifacts.
+Each kind runs in a separate process. Half of the trials check each block on its first use, as for
+large artifacts.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ Use = Callable[[Path], Any]
 
 
 def damage(folder: Path, draw: random.Random, only: Callable[[Path], bool]) -> tuple[Path, str]:
-    """Damage one file of an artifact; gives it and how."""
+    """Damage one file of an artifact; return the file and the kind of damage."""
     files = [
         path
         for path in sorted(folder.rglob("*"))
@@ -67,7 +68,7 @@ def damage(folder: Path, draw: random.Random, only: Callable[[Path], bool]) -> t
 
 
 def is_data(path: Path) -> bool:
-    """Whether an artifact is made of a file: not locks, logs, or what is being written."""
+    """Whether a file is part of an artifact; locks, logs and temporary files are not."""
     return not path.name.startswith(".") and path.name != "journal.jsonl"
 
 
@@ -79,7 +80,7 @@ def trial(
     scratch: Path,
     only: Callable[[Path], bool] = is_data,
 ) -> tuple[str, str]:
-    """Damage a copy, use it; gives the outcome and what was done."""
+    """Damage a copy and use it; return the outcome and the damage."""
     from irdistill.errors import IrdistillError
 
     shutil.rmtree(scratch, ignore_errors=True)
@@ -130,12 +131,12 @@ def corpus(folder: Path) -> Use:
     ]
 
     def use(place: Path) -> Any:
-        found = open_or_compile(lambda: documents, place / "key", "made up")
+        corpus = open_or_compile(lambda: documents, place / "key", "made up")
         ids = [document.id for document in documents]
         return [
-            found.texts(range(len(found))),
-            found.rows(ids).tolist(),
-            [found.row(doc_id) for doc_id in ids[:50]],
+            corpus.texts(range(len(corpus))),
+            corpus.rows(ids).tolist(),
+            [corpus.row(doc_id) for doc_id in ids[:50]],
         ]
 
     use(folder)
@@ -150,8 +151,8 @@ def bm25(folder: Path) -> Use:
     def use(place: Path) -> Any:
         index = BM25(collection.corpus, cache=place)
         return [
-            [found.doc_ids, found.scores.tolist()]
-            for found in index.search(list(collection.queries.values()), 50)
+            [ranking.doc_ids, ranking.scores.tolist()]
+            for ranking in index.search(list(collection.queries.values()), 50)
         ]
 
     use(folder)
@@ -163,7 +164,7 @@ def engine(model: str, index: str) -> Callable[[Path], Use]:
         from irdistill.search import open_searcher
         from irdistill.students import load_student
         from tests.students.tiny import tiny_backbone
-        from tests.teachers.test_retrievers import tiny_colbert, tiny_splade
+        from tests.teachers.tiny import tiny_colbert, tiny_splade
 
         makers: dict[str, Callable[[Path], Path]] = {
             "dense": lambda place: tiny_backbone(place, layers=2),
@@ -190,10 +191,10 @@ def lucene(folder: Path) -> Use:
     collection = _collection()
 
     def use(place: Path) -> Any:
-        found = LuceneBM25(collection.corpus, cache=place)
+        index = LuceneBM25(collection.corpus, cache=place)
         return [
             [hits.doc_ids, hits.scores.tolist()]
-            for hits in found.search(list(collection.queries.values()), 50)
+            for hits in index.search(list(collection.queries.values()), 50)
         ]
 
     use(folder)
@@ -251,7 +252,7 @@ def resumed_run(folder: Path) -> Use:
 
 def merged_run(folder: Path) -> Use:
     from irdistill.runs import merge, open_run
-    from tests.runs.test_ownership import write_shard
+    from tests.runs.shards import write_shard
 
     shards = [write_shard(folder.with_name(f"{folder.name}-{number}"), number) for number in (1, 2)]
     merge(shards, folder)
@@ -319,15 +320,15 @@ def representations(folder: Path) -> Use:
     writer.finish()
 
     def use(place: Path) -> Any:
-        held = Representations(place)
-        assert held.classifier is not None
+        stored = Representations(place)
+        assert stored.classifier is not None
         return [
             [
                 vector.tolist()
                 for query in collection.queries
-                for vector in held.pairs(query, np.arange(40))
+                for vector in stored.pairs(query, np.arange(40))
             ],
-            held.classifier.tolist(),
+            stored.classifier.tolist(),
         ]
 
     return use
@@ -345,18 +346,18 @@ def checkpoint(folder: Path) -> Use:
         checkpoints.write_marker(place)
 
     def use(place: Path) -> Any:
-        found = checkpoints.latest_checkpoint(place)
+        checkpoint = checkpoints.latest_checkpoint(place)
         contents = (
             {}
-            if found is None
-            else {path.name: path.read_bytes().hex() for path in sorted(found.iterdir())}
+            if checkpoint is None
+            else {path.name: path.read_bytes().hex() for path in sorted(checkpoint.iterdir())}
         )
         right = (
             None
-            if found is None
+            if checkpoint is None
             else {
                 path.name: path.read_bytes().hex()
-                for path in sorted((folder / found.name).iterdir())
+                for path in sorted((folder / checkpoint.name).iterdir())
             }
         )
         return contents == (right or {})  # an older whole one, or none, is a right answer
@@ -365,7 +366,7 @@ def checkpoint(folder: Path) -> Use:
 
 
 def model(folder: Path) -> Use:
-    """The model of a training that is called again: whole, or trained again."""
+    """The model of a training that is run again: complete, or trained again."""
     from irdistill.training import TrainOptions, train
     from tests.training.tiny import make_backbone, make_collection, make_run, make_student
 
@@ -414,7 +415,7 @@ SLOW = ("model", "lucene", "lucene-hnsw", "lucene-impact")
 
 
 def run_kind(kind: str, trials: int, seed: int, folder: Path) -> dict[str, Any]:
-    """Make the artifact of a kind, damage it again and again; gives counts and what went wrong."""
+    """Make an artifact and damage it repeatedly; return counts and faults."""
     (folder / "right").mkdir(parents=True)
     use = KINDS[kind](folder / "right")
     shutil.copytree(folder / "right", folder / "first")
@@ -431,7 +432,7 @@ def run_kind(kind: str, trials: int, seed: int, folder: Path) -> dict[str, Any]:
 
 
 def campaign(kinds: Iterable[str], trials: int, seed: int) -> dict[str, Counter[str]]:
-    """Run the kinds in processes of their own; prints a line for each, and each fault."""
+    """Run each kind in a separate process; print a line for each, and each fault."""
     table: dict[str, Counter[str]] = {}
     for kind in kinds:
         with tempfile.TemporaryDirectory() as place:

@@ -1,15 +1,14 @@
-"""Kill every verb at random moments, run it again, and compare what it leaves with an undisturbed
-run, byte for byte.
+"""Kill each verb at random moments, run it again, and compare its files with an undisturbed run,
+byte for byte.
 
     python -m tests.campaigns.kills --minutes 10                 (all verbs, round after round)
     python -m tests.campaigns.kills --rounds 1 --verbs fuse merge
 
-A round of a verb: the command is started and killed (SIGKILL, the whole process group) after a
-    random share of the time that an
-undisturbed run took, up to three times; then it is run to its end. It has to exit with 0, print no
-traceback, and leave the same files with the same bytes as the undisturbed run; times and logs are
-left out. The caches are shared by the attempts of a round, and are new for each round, so that
-kills hit them too.
+In a round of a verb, the command is started and killed (SIGKILL, the whole process group) after a
+random share of the time of an undisturbed run, up to three times, and then run to its end. It must
+exit with 0, print no traceback, and leave the same files with the same bytes as the undisturbed run;
+times and logs are ignored. The attempts of a round share the caches, which are new for each round,
+so kills affect them too.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ VERBS: Mapping[str, str] = {
 def execute(
     command: str, inputs: Path, out: Path, cache: Path, kill_after: float | None = None
 ) -> tuple[int, str, float]:
-    """Run a command of irdistill; gives its exit status, what it printed, and its seconds."""
+    """Run a command of irdistill; return its exit status, its output and its seconds."""
     words = [word.replace("IN/", f"{inputs}/").replace("OUT", str(out)) for word in command.split()]
     environment = os.environ | {
         "IRDISTILL_CACHE": str(cache),
@@ -86,7 +85,7 @@ def execute(
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """All files that must not depend on how the job went."""
+    """All files that must not depend on interruptions."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -98,7 +97,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def prepare(inputs: Path, verbs: Iterable[str]) -> None:
-    """Make what the verbs need."""
+    """Make the input of the verbs."""
     from tests.recipes.tiny import small_recipe
 
     inputs.mkdir()
@@ -115,9 +114,9 @@ def prepare(inputs: Path, verbs: Iterable[str]) -> None:
         "shard-2": f"{shard} --shard 2/2 --out IN/shard-2",
         "bm25.trec": "runs export IN/bm25 --format trec --out IN/bm25.trec",
     }
-    wanted = " ".join(VERBS[verb] for verb in verbs)
+    commands = " ".join(VERBS[verb] for verb in verbs)
     for name, command in needs.items():
-        if name == "bm25" or f"IN/{name}" in wanted:
+        if name == "bm25" or f"IN/{name}" in commands:
             status, output, _ = execute(command, inputs, inputs, inputs / "cache")
             assert status == 0, f"{command}: {output}"
 
@@ -130,7 +129,7 @@ def attempt(
     draw: random.Random,
     place: Path,
 ) -> tuple[int, str]:
-    """Kill a verb up to three times, then let it end; gives the kills, and what is wrong."""
+    """Kill a verb up to three times, then let it end; return the kills and the faults."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     kills = 0
@@ -152,7 +151,7 @@ def attempt(
 def campaign(
     verbs: Iterable[str], rounds: int, minutes: float, seed: int
 ) -> tuple[Counter[str], list[str]]:
-    """Rounds over all verbs; gives the kills of each verb, and the faults."""
+    """Rounds over all verbs; return the kills of each verb, and the faults."""
     kills, faults, draw = Counter[str](), [], random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         inputs, place = Path(folder) / "in", Path(folder)
@@ -181,7 +180,7 @@ def campaign(
 
 
 def main() -> None:
-    """Print the kills of each verb; exits with 1 where any round left something else."""
+    """Print the kills of each verb; exit with 1 if any round left other files."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

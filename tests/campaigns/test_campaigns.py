@@ -36,8 +36,8 @@ def test_damage_is_repaired_or_refused(
     monkeypatch.setattr(
         "irdistill.storage.checksums.WHOLE_BYTES", flips.checksums.WHOLE_BYTES
     )  # put back at the end
-    found = flips.run_kind(kind, 6, 7, tmp_path)
-    assert found["notes"] == [] and sum(found["counts"].values()) == 6
+    report = flips.run_kind(kind, 6, 7, tmp_path)
+    assert report["notes"] == [] and sum(report["counts"].values()) == 6
 
 
 def test_the_campaign_notices_silent_damage(tmp_path: Path) -> None:
@@ -57,5 +57,5 @@ def test_the_campaign_notices_silent_damage(tmp_path: Path) -> None:
 
 
 def test_killed_verbs_end_with_the_same_bytes() -> None:
-    found, faults = kills.campaign(["fuse", "merge"], rounds=1, minutes=2, seed=3)
-    assert faults == [] and set(found) == {"fuse", "merge"}
+    report, faults = kills.campaign(["fuse", "merge"], rounds=1, minutes=2, seed=3)
+    assert faults == [] and set(report) == {"fuse", "merge"}

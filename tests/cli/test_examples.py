@@ -125,8 +125,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("irdistill.collections.ir_datasets_reader.load_ir_dataset", small)
     for module in ("rewriting", "generating"):
         monkeypatch.setattr(f"irdistill.queries.{module}.load_writer", lambda card: Writer())
-    from irdistill.training.options import PretrainOptions
     from irdistill.training.pretraining import pretrain
+    from irdistill.training.pretraining_options import PretrainOptions
     from irdistill.training.trainer import train
 
     def short_train(

@@ -15,7 +15,7 @@ from irdistill.runs import open_run
 from irdistill.storage.files import read_json
 from tests.cli.test_commands import run
 from tests.students.tiny import WORDS, tiny_backbone
-from tests.teachers.test_retrievers import tiny_colbert, tiny_splade
+from tests.teachers.tiny import tiny_colbert, tiny_splade
 from tests.training.tiny import make_collection, make_run
 
 KINDS = ("dense", "sparse", "late-interaction")

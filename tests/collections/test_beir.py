@@ -1,4 +1,4 @@
-"""Folders in BEIR layout: what they give, and the message for each fault."""
+"""Folders in BEIR layout, and the message for each error."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def fault(folder: Path) -> str:
     return str(caught.value)
 
 
-def test_a_folder_loads(tmp_path: Path) -> None:
+def test_folder_loads(tmp_path: Path) -> None:
     folder = write(tmp_path / "c")
     collection = load_collection(str(folder), cache=tmp_path / "cache")
     assert collection.id == str(folder)
@@ -81,7 +81,7 @@ def test_compressed_files_and_windows_line_ends_give_the_same(tmp_path: Path) ->
     assert load_collection(other, cache=tmp_path / "cache").fingerprint == plain.fingerprint
 
 
-def test_a_changed_text_is_seen_although_the_folder_was_compiled(tmp_path: Path) -> None:
+def test_changed_text_is_compiled_again(tmp_path: Path) -> None:
     folder = write(tmp_path / "c")
     first = load_collection(folder, cache=tmp_path / "cache")
     assert load_collection(folder, cache=tmp_path / "cache").fingerprint == first.fingerprint
@@ -161,7 +161,7 @@ def test_splits(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_faults_that_would_corrupt_a_result(
+def test_errors_that_would_corrupt_results_are_refused(
     tmp_path: Path, parts: dict[str, Any], words: list[str]
 ) -> None:
     said = fault(write(tmp_path / "c", **parts))
@@ -170,7 +170,7 @@ def test_faults_that_would_corrupt_a_result(
 
 
 @pytest.mark.parametrize("text", ["", "\n\n"])
-def test_a_corpus_without_documents_is_refused(tmp_path: Path, text: str) -> None:
+def test_corpus_without_documents_is_refused(tmp_path: Path, text: str) -> None:
     assert "contains no documents" in fault(write(tmp_path / "set", text, qrels=None))
 
 
@@ -191,12 +191,12 @@ def test_broken_encodings_and_archives(tmp_path: Path) -> None:
     assert "no corpus.jsonl and no corpus.jsonl.gz" in fault(folder)
 
 
-def test_harmless_findings_are_counted(tmp_path: Path) -> None:
+def test_harmless_problems_are_counted(tmp_path: Path) -> None:
     docs = [*DOCS, {"_id": "d3", "title": "", "text": " "}, DOCS[0]]
     qrels = "q2\td2\t2.0\nq1\td1\t1\nq1\td1\t1\nq1\tdX\t0\nqX\td1\t0\n"
     folder = write(tmp_path / "c", docs, [*QUERIES, QUERIES[0]], qrels)
     report = load_collection(folder, cache=tmp_path / "cache").report
-    assert {kind: (found.count, found.places) for kind, found in report.problems.items()} == {
+    assert {kind: (problem.count, problem.places) for kind, problem in report.problems.items()} == {
         "empty documents": (1, ["corpus.jsonl line 3 (d3)"]),
         "duplicate documents": (1, ["corpus.jsonl line 4 (d1, first in line 1)"]),
         "duplicate queries": (1, ["queries.jsonl line 4 (q1, first in line 1)"]),
@@ -208,7 +208,7 @@ def test_harmless_findings_are_counted(tmp_path: Path) -> None:
     }
 
 
-def test_a_partial_collection_is_declared(tmp_path: Path) -> None:
+def test_partial_collection_must_be_declared(tmp_path: Path) -> None:
     folder = write(tmp_path / "c", qrels=QRELS + "q1\tdX\t1\nq1\tdY\t0\nqX\td1\t1\n")
     declared = folder / "stats.json"
     declared.write_text('{"judgments_without_doc": 1, "judged_queries_without_text": 1}')
@@ -220,7 +220,7 @@ def test_a_partial_collection_is_declared(tmp_path: Path) -> None:
     assert collection.qrels["q1"]["dX"] == 1 and "qX" not in collection.qrels
 
 
-def test_what_is_no_collection_is_said(tmp_path: Path) -> None:
+def test_message_for_what_is_not_a_collection(tmp_path: Path) -> None:
     with pytest.raises(IrdistillError, match=r"there is no folder .*nowhere"):
         load_collection(tmp_path / "nowhere", cache=tmp_path / "cache")
     (tmp_path / "file").write_text("x")
@@ -241,7 +241,7 @@ NAMES = st.text(
     st.dictionaries(NAMES, NAMES, min_size=1, max_size=8),
     st.booleans(),
 )
-def test_what_is_written_is_what_is_read(
+def test_written_collection_is_read_back(
     tmp_path_factory: pytest.TempPathFactory,
     docs: dict[str, str],
     queries: dict[str, str],
@@ -266,7 +266,7 @@ def test_what_is_written_is_what_is_read(
     assert collection.qrels.to_dict() == grades
 
 
-def test_importing_the_room_pulls_in_nothing_heavy() -> None:
+def test_import_of_collections_loads_no_heavy_library() -> None:
     program = (
         "import sys, irdistill.collections\nprint([name for name in ('torch', 'pandas',"
         " 'ir_datasets', 'transformers') if name in sys.modules])"
@@ -278,9 +278,7 @@ def test_importing_the_room_pulls_in_nothing_heavy() -> None:
     assert done.stdout == "[]\n", done.stderr
 
 
-def test_a_folder_is_found_by_its_bare_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folder_is_found_by_its_bare_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "mydocs")
     for name in ("mydocs", "./mydocs", "mydocs#test", str(tmp_path / "mydocs"), "mydocs[:1]"):
@@ -303,7 +301,7 @@ def test_a_folder_is_found_by_its_bare_name(
     assert _load("vaswani", tmp_path / "cache") == "ir_datasets vaswani"  # type: ignore[comparison-overlap]
 
 
-def test_queries_are_needed_where_they_are_used(tmp_path: Path) -> None:
+def test_commands_that_use_queries_require_them(tmp_path: Path) -> None:
     folder, cache = write(tmp_path / "mydocs"), tmp_path / "cache"
     for path in (folder / "queries.jsonl", folder / "qrels" / "test.tsv"):
         path.unlink()
@@ -325,7 +323,7 @@ def test_queries_are_needed_where_they_are_used(tmp_path: Path) -> None:
     assert len(load_collection(folder, cache=cache, queries=False).queries) == 2
 
 
-def test_queries_of_other_splits_are_no_fault(
+def test_queries_of_other_splits_are_not_a_problem(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = write(tmp_path / "mydocs", docs=[*DOCS, {"_id": "d9", "text": ""}])
@@ -340,7 +338,7 @@ def test_queries_of_other_splits_are_no_fault(
 
 
 @pytest.mark.parametrize("name", ["corpus", "queries"])
-def test_a_file_that_is_there_in_two_forms_is_refused(tmp_path: Path, name: str) -> None:
+def test_file_in_two_compressions_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "corpus.jsonl").write_text('{"_id": "d1", "text": "a"}\n')
     (tmp_path / "queries.jsonl").write_text('{"_id": "q1", "text": "a"}\n')
     (tmp_path / f"{name}.jsonl.gz").write_bytes(gzip.compress(b'{"_id": "x", "text": "another"}\n'))

@@ -62,7 +62,7 @@ def test_every_id_is_found_and_no_other(
     assert on_disk.fingerprint == Corpus.in_memory(documents).fingerprint
 
 
-def test_unknown_ids_are_named(tmp_path: Path) -> None:
+def test_message_names_unknown_ids(tmp_path: Path) -> None:
     corpus = compiled([Document("a", "", "x"), Document("b", "", "y")], tmp_path / "c")
     with pytest.raises(
         IrdistillError, match=r"there is no document 'z' in this corpus of 2 documents"
@@ -106,11 +106,11 @@ def test_many_batches_are_read_in_any_order(
     copy = pickle.loads(pickle.dumps(corpus))
     assert copy.texts([99, 0]) == ["t 99", "0"] and copy.fingerprint == corpus.fingerprint
     assert len(pickle.dumps(corpus)) < 500
-    held = Corpus.in_memory([Document("ü", "", "日本")])
-    assert pickle.loads(pickle.dumps(held)).text(0) == "日本"
+    in_memory = Corpus.in_memory([Document("ü", "", "日本")])
+    assert pickle.loads(pickle.dumps(in_memory)).text(0) == "日本"
 
 
-def test_the_fingerprint_is_pinned_and_sees_every_change(tmp_path: Path) -> None:
+def test_fingerprint_is_fixed_and_changes_with_content(tmp_path: Path) -> None:
     base = [Document("a", "ti", "x"), Document("b", "", "y")]
     first = compiled(base, tmp_path / "1").fingerprint
     assert first == compiled(base, tmp_path / "2").fingerprint
@@ -127,7 +127,7 @@ def test_the_fingerprint_is_pinned_and_sees_every_change(tmp_path: Path) -> None
     assert len({first, *(Corpus.in_memory(documents).fingerprint for documents in changes)}) == 6
 
 
-def test_a_repeated_document_is_kept_once_and_reported(tmp_path: Path) -> None:
+def test_repeated_document_is_kept_once_and_reported(tmp_path: Path) -> None:
     documents = [Document("a", "", "x", 1), Document("b", "", "y", 2), Document("a", "", "x", 5)]
     corpus = compiled(documents, tmp_path / "c")
     assert list(corpus.ids) == ["a", "b"] and corpus.row("b") == 1
@@ -146,7 +146,7 @@ def test_a_repeated_document_is_kept_once_and_reported(tmp_path: Path) -> None:
     ]
 
 
-def test_an_id_with_two_texts_is_refused(tmp_path: Path) -> None:
+def test_id_with_two_texts_is_refused(tmp_path: Path) -> None:
     documents = [Document("a", "", "x", 1), Document("b", "", "", 2), Document("a", "", "z", 3)]
     with pytest.raises(IrdistillError, match=r"'a' twice with different texts, in lines 1 and 3\."):
         compiled(documents, tmp_path / "c")
@@ -154,12 +154,12 @@ def test_an_id_with_two_texts_is_refused(tmp_path: Path) -> None:
         Corpus.in_memory([Document("a", "", "x"), Document("a", "", "x")])
 
 
-def test_an_empty_corpus_opens(tmp_path: Path) -> None:
+def test_empty_corpus_opens(tmp_path: Path) -> None:
     corpus = compiled([], tmp_path / "c")
     assert len(corpus) == 0 and not corpus.has("a") and corpus.find(["a"]).tolist() == [-1]
 
 
-def test_a_damaged_corpus_is_named_and_built_again(
+def test_damaged_corpus_is_reported_and_rebuilt(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "corpora" / "key"
@@ -176,7 +176,7 @@ def test_a_damaged_corpus_is_named_and_built_again(
         Corpus.open(folder)
 
 
-def test_a_failing_build_leaves_nothing(tmp_path: Path) -> None:
+def test_failing_build_leaves_nothing(tmp_path: Path) -> None:
     def broken() -> Iterator[Document]:
         yield Document("a", "", "x")
         raise ValueError("the disk of the source is gone")
@@ -186,7 +186,7 @@ def test_a_failing_build_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [".key.lock"]
 
 
-def test_a_killed_build_is_cleared_away_by_the_next(tmp_path: Path) -> None:
+def test_next_build_removes_a_killed_one(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path\n"
         "from irdistill.collections.compiling import open_or_compile\n"
@@ -209,7 +209,7 @@ def test_a_killed_build_is_cleared_away_by_the_next(tmp_path: Path) -> None:
     assert list(corpus.ids) == ["a"] and not (tmp_path / ".key.tmp").exists()
 
 
-def test_what_is_cached_is_not_built_again(tmp_path: Path) -> None:
+def test_cached_corpus_is_not_rebuilt(tmp_path: Path) -> None:
     built: list[float] = []
 
     def build(folder: Path) -> None:
@@ -223,7 +223,7 @@ def test_what_is_cached_is_not_built_again(tmp_path: Path) -> None:
     assert len(built) == 1
 
 
-def test_a_collection_in_memory() -> None:
+def test_collection_in_memory() -> None:
     queries = {"q1": "first?", "q2": Query("q2", "and it?", (Turn("user", "x"),), "and x?")}
     docs = {"d1": "text", "d2": ("title", "text")}
     collection = Collection.from_dicts("mine", docs, queries, {"q1": {"d1": 1}})
@@ -250,7 +250,7 @@ def test_a_collection_in_memory() -> None:
 
 
 @pytest.mark.parametrize("limit", [0, 64 << 20])
-def test_damage_to_any_file_is_noticed_at_the_latest_when_it_is_used(
+def test_damage_to_any_file_is_detected_on_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
     monkeypatch.setattr(
@@ -279,7 +279,7 @@ def test_damage_to_any_file_is_noticed_at_the_latest_when_it_is_used(
     assert use(tmp_path / "c") == right
 
 
-def test_a_large_corpus_checks_only_the_blocks_that_are_used(
+def test_large_corpus_checks_only_used_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("irdistill.storage.checksums.WHOLE_BYTES", 0)
@@ -297,3 +297,21 @@ def test_a_large_corpus_checks_only_the_blocks_that_are_used(
         DamagedError, match="marked as damaged"
     ):  # so that the cache is rebuilt at the next use
         Corpus.open(folder)
+
+
+def test_collection_shows_itself() -> None:
+    collection = Collection.from_dicts("<demo>", {"d": "text"}, {"q": "what?"}, {"q": {"d": 1}})
+    collection.report.add("empty documents", "corpus.jsonl line 3 (d9)")
+    assert repr(collection) == "Collection('<demo>', 1 documents, 1 queries, 1 judgments)"
+    assert collection.to_json() == {
+        "id": "<demo>",
+        "documents": 1,
+        "queries": 1,
+        "judgments": 1,
+        "findings": {"empty documents": {"count": 1, "places": ["corpus.jsonl line 3 (d9)"]}},
+        "notes": {},
+        "fingerprint": collection.fingerprint,
+        "corpus_folder": None,
+    }
+    page = collection._repr_html_()
+    assert "Collection &lt;demo&gt;" in page and "1 empty documents: corpus.jsonl line 3" in page

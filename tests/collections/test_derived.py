@@ -65,13 +65,14 @@ REWRITES = [Query("q1", "what did Ada write?"), Query("q2", "who is Bob?")]
 def test_queries_and_judgments_are_written_over_the_same_corpus(
     source: Collection, tmp_path: Path
 ) -> None:
-    found = derive(tmp_path / "rewrites", source, REWRITES)
-    assert list(found.queries.values()) == REWRITES
-    assert found.qrels.to_dict() == source.qrels.to_dict()
+    derived = derive(tmp_path / "rewrites", source, REWRITES)
+    assert list(derived.queries.values()) == REWRITES
+    assert derived.qrels.to_dict() == source.qrels.to_dict()
     assert (
-        found.corpus.fingerprint == source.corpus.fingerprint and found.corpus.text(1) == "text 1"
+        derived.corpus.fingerprint == source.corpus.fingerprint
+        and derived.corpus.text(1) == "text 1"
     )
-    assert found.origin == source.queries_fingerprint
+    assert derived.origin == source.queries_fingerprint
     assert not (tmp_path / "rewrites" / "corpus.jsonl").exists()
     turns = Query(
         "q1", "what did she write?", (Turn("user", "who is Ada?"),), "what did Ada write?"
@@ -79,14 +80,12 @@ def test_queries_and_judgments_are_written_over_the_same_corpus(
     assert derive(tmp_path / "turns", source, [turns]).queries == {"q1": turns}
 
 
-def test_a_collection_made_of_a_made_one_has_the_first_ones_corpus_and_origin(
-    source: Collection, tmp_path: Path
-) -> None:
+def test_derived_from_derived_keeps_corpus_and_origin(source: Collection, tmp_path: Path) -> None:
     first = derive(tmp_path / "first", source, REWRITES)
     second = derive(tmp_path / "second", first, [Query("q2", "Bob?")])
-    told = json.loads((tmp_path / "second" / "derived.json").read_text())
+    stored = json.loads((tmp_path / "second" / "derived.json").read_text())
     assert (
-        told["corpus"] == str(tmp_path / "source")
+        stored["corpus"] == str(tmp_path / "source")
         and second.origin == first.origin == source.queries_fingerprint
     )
     assert second.qrels.to_dict() == {"q2": {"d2": 1}}
@@ -104,9 +103,7 @@ def run_of(collection: Collection, folder: Path) -> Path:
     return folder
 
 
-def test_runs_of_other_words_for_the_same_questions_serve_each_other(
-    source: Collection, tmp_path: Path
-) -> None:
+def test_runs_of_rewrites_are_interchangeable(source: Collection, tmp_path: Path) -> None:
     rewrites = derive(tmp_path / "rewrites", source, REWRITES)
     others = derive(tmp_path / "others", source, [Query("q1", "Ada's writings?")], by="history")
     strangers = derive(tmp_path / "strangers", source, [Query("new", "text 1")], same=False)
@@ -118,8 +115,8 @@ def test_runs_of_other_words_for_the_same_questions_serve_each_other(
     )
     assert collection_mismatch({}, source.describe()) == "corpus"
     runs = {
-        name: run_of(held, tmp_path / f"run-{name}")
-        for name, held in {
+        name: run_of(collection, tmp_path / f"run-{name}")
+        for name, collection in {
             "source": source,
             "rewrites": rewrites,
             "others": others,
@@ -145,7 +142,7 @@ def test_runs_of_other_words_for_the_same_questions_serve_each_other(
         ([Query("q9", "what?")], True, "'q9' made for .* is not in"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(
+def test_invalid_queries_are_refused(
     queries: list[Query], same: bool, message: str, source: Collection, tmp_path: Path
 ) -> None:
     with pytest.raises(IrdistillError, match=message):
@@ -153,9 +150,7 @@ def test_what_cannot_be_meant_is_refused(
     assert not (tmp_path / "no").exists()
 
 
-def test_a_folder_made_in_another_way_is_not_overwritten(
-    source: Collection, tmp_path: Path
-) -> None:
+def test_folder_with_other_settings_is_not_overwritten(source: Collection, tmp_path: Path) -> None:
     derive(tmp_path / "rewrites", source, REWRITES)
     before = {
         path: path.read_bytes() for path in (tmp_path / "rewrites").rglob("*") if path.is_file()
@@ -179,7 +174,7 @@ def damage_format(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"), [(damage_corpus, "documents have changed"), (damage_format, "format 7")]
 )
-def test_a_changed_corpus_or_format_is_noticed(
+def test_changed_corpus_or_format_is_refused(
     damage: Callable[[Path], None], message: str, source: Collection, tmp_path: Path
 ) -> None:
     derive(tmp_path / "rewrites", source, REWRITES)
@@ -188,7 +183,7 @@ def test_a_changed_corpus_or_format_is_noticed(
         load_collection(tmp_path / "rewrites", cache=tmp_path / "cache")
 
 
-def test_a_split_that_is_not_there_is_named(source: Collection, tmp_path: Path) -> None:
+def test_missing_split_is_refused(source: Collection, tmp_path: Path) -> None:
     write_derived(
         tmp_path / "made", source, REWRITES, {"train": source.qrels}, MADE_BY, same_questions=True
     )
@@ -200,7 +195,7 @@ def test_a_split_that_is_not_there_is_named(source: Collection, tmp_path: Path) 
 @pytest.mark.parametrize(
     "name", ["queries.jsonl", "qrels/test.tsv", "corpus.jsonl", "thesis.txt", "derived.json"]
 )
-def test_a_folder_with_files_of_others_is_refused(
+def test_folder_with_files_of_others_is_refused(
     name: str, source: Collection, tmp_path: Path
 ) -> None:
     path = tmp_path / "mine" / name
@@ -213,7 +208,7 @@ def test_a_folder_with_files_of_others_is_refused(
     ]
 
 
-def test_files_that_the_record_does_not_name_are_kept(source: Collection, tmp_path: Path) -> None:
+def test_files_without_record_are_kept(source: Collection, tmp_path: Path) -> None:
     derive(tmp_path / "made", source, REWRITES)
     (tmp_path / "made" / "qrels" / "dev.tsv").write_text("mine")
     derive(tmp_path / "made", source, REWRITES)
@@ -224,7 +219,7 @@ def test_files_that_the_record_does_not_name_are_kept(source: Collection, tmp_pa
     assert (tmp_path / "made" / "qrels" / "dev.tsv").read_text() == "mine"
 
 
-def test_a_collection_that_is_half_written_is_not_read(source: Collection, tmp_path: Path) -> None:
+def test_unfinished_collection_is_refused(source: Collection, tmp_path: Path) -> None:
     derive(tmp_path / "made", source, REWRITES)
     record = json.loads((tmp_path / "made" / "derived.json").read_text())
     (tmp_path / "made" / "derived.json").write_text(json.dumps(record | {"complete": False}))

@@ -28,7 +28,7 @@ def howto() -> Collection:
     return load_collection("pydocs/howto")
 
 
-def test_lines_are_whole_and_unique() -> None:
+def test_lines_are_complete_and_unique() -> None:
     assert len(ENTRIES) >= 120
     assert all(set(entry) == {"id", "question", "answers"} for entry in ENTRIES)
     assert len({entry["id"] for entry in ENTRIES}) == len(ENTRIES)
@@ -49,19 +49,21 @@ def test_every_question_is_a_judged_query(howto: Collection) -> None:
         assert "answers without document" not in howto.report.problems
 
 
-def test_answers_resolve_each_to_a_document_of_its_own(built: Pydocs) -> None:
+def test_answers_resolve_to_distinct_documents(built: Pydocs) -> None:
     unknown = []
     for entry in ENTRIES:
-        found = [built.resolve(answer) for answer in entry["answers"]]
-        known = [doc_id for doc_id in found if doc_id is not None]
+        doc_ids = [built.resolve(answer) for answer in entry["answers"]]
+        known = [doc_id for doc_id in doc_ids if doc_id is not None]
         assert len(set(known)) == len(known), entry
         unknown += [
-            answer for answer, doc_id in zip(entry["answers"], found, strict=True) if doc_id is None
+            answer
+            for answer, doc_id in zip(entry["answers"], doc_ids, strict=True)
+            if doc_id is None
         ]
     assert len(unknown) <= (0 if JUDGED_ON_THIS_PYTHON else 30), unknown
 
 
-def test_answers_lie_in_the_standard_library() -> None:
+def test_answers_are_in_the_standard_library() -> None:
     for entry in ENTRIES:
         for answer in entry["answers"]:
             first = answer.split(".")[0]
@@ -81,7 +83,7 @@ def test_no_question_quotes_a_summary(built: Pydocs) -> None:
     assert [entry for entry in ENTRIES if normalize_summary(entry["question"]) in summaries] == []
 
 
-def test_a_known_pair(howto: Collection) -> None:
+def test_known_pair(howto: Collection) -> None:
     [query] = [
         query
         for query in howto.queries.values()

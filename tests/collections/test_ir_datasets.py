@@ -1,4 +1,4 @@
-"""ir_datasets through its own registry and handlers, with small data sets registered here."""
+"""Collections of ir_datasets, with small datasets that are registered here."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Unreachable(BaseDocs):
 
 @pytest.fixture
 def register(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Registers data sets and takes them out again after the test."""
+    """Registers datasets and removes them after the test."""
     monkeypatch.setattr(ir_datasets.registry, "_registered", dict(ir_datasets.registry._registered))
     return ir_datasets.registry.register
 
@@ -78,7 +78,7 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Any:
 DOCS = [TitledDoc("d1", "One", "first"), TitledDoc("d2", "Two", "second")]
 
 
-def test_a_registered_data_set_loads(register: Any, tmp_path: Path) -> None:
+def test_registered_data_set_loads(register: Any, tmp_path: Path) -> None:
     queries = [
         GenericQuery("q1", "what?"),
         GenericQuery("q2", "and?"),
@@ -105,7 +105,7 @@ def test_a_registered_data_set_loads(register: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("grade", [0.5, 1.9, "1.5", float("nan"), None])
-def test_grades_are_never_cut_off(grade: Any, register: Any, tmp_path: Path) -> None:
+def test_fractional_grades_are_refused(grade: Any, register: Any, tmp_path: Path) -> None:
     qrels = Qrels([TrecQrel("q1", "d1", grade, "0")])
     register(
         "irdistill-test/grades", Dataset(Docs(DOCS), Queries([GenericQuery("q1", "what?")]), qrels)
@@ -117,7 +117,7 @@ def test_grades_are_never_cut_off(grade: Any, register: Any, tmp_path: Path) -> 
         load_collection("irdistill-test/grades", cache=tmp_path)
 
 
-def test_whole_grades_of_other_types_are_kept(register: Any, tmp_path: Path) -> None:
+def test_whole_grades_of_other_types_are_accepted(register: Any, tmp_path: Path) -> None:
     qrels = [TrecQrel("q1", "d1", 2.0, "0"), TrecQrel("q1", "d2", "3", "0")]
     register(
         "irdistill-test/types",
@@ -128,7 +128,7 @@ def test_whole_grades_of_other_types_are_kept(register: Any, tmp_path: Path) -> 
     }
 
 
-def test_judgments_that_contradict_each_other_stop(register: Any, tmp_path: Path) -> None:
+def test_contradicting_judgments_are_refused(register: Any, tmp_path: Path) -> None:
     queries = Queries([GenericQuery("q1", "what?")])
     twice = [TrecQrel("q1", "d1", 1, "0"), TrecQrel("q1", "d1", 2, "0")]
     register("irdistill-test/twice", Dataset(Docs(DOCS), queries, Qrels(twice)))
@@ -152,7 +152,7 @@ def test_judgments_that_contradict_each_other_stop(register: Any, tmp_path: Path
     )
 
 
-def test_a_registered_data_set_that_changes_is_compiled_anew(register: Any, tmp_path: Path) -> None:
+def test_changed_registered_dataset_is_compiled_again(register: Any, tmp_path: Path) -> None:
     docs = Docs([GenericDoc("d1", "before")])
     register("irdistill-test/changing", Dataset(docs, Queries([GenericQuery("q1", "what?")])))
     first = load_collection("irdistill-test/changing", cache=tmp_path)
@@ -212,7 +212,7 @@ def test_branches_follow_the_parent(register: Any, tmp_path: Path) -> None:
     ]
 
 
-def test_an_unknown_id_is_answered_with_near_ones(tmp_path: Path) -> None:
+def test_unknown_id_lists_close_ids(tmp_path: Path) -> None:
     with pytest.raises(IrdistillError) as caught:
         load_collection("beir/scifcat/test", cache=tmp_path)
     said = str(caught.value)
@@ -223,14 +223,14 @@ def test_an_unknown_id_is_answered_with_near_ones(tmp_path: Path) -> None:
         load_collection("pydoc/test", cache=tmp_path)
 
 
-def test_an_id_without_queries_lists_those_beneath(tmp_path: Path) -> None:
+def test_id_without_queries_lists_ids_below_it(tmp_path: Path) -> None:
     with pytest.raises(
         IrdistillError, match=r"'msmarco-passage' has no queries.*passage/dev/small,"
     ):
         load_collection("msmarco-passage", cache=tmp_path)
 
 
-def test_passages_may_be_those_of_an_id_without_queries(register: Any, tmp_path: Path) -> None:
+def test_passages_of_an_id_without_queries(register: Any, tmp_path: Path) -> None:
     register(
         "irdistill-test/passages",
         Dataset(Docs([GenericDoc(key, text) for key, text in published.PASSAGES.items()])),
@@ -250,7 +250,7 @@ def test_unreachable_files_are_explained(register: Any, tmp_path: Path) -> None:
         load_collection("irdistill-test/away", cache=tmp_path)
 
 
-def test_faults_of_a_data_set(register: Any, tmp_path: Path) -> None:
+def test_broken_datasets_are_refused(register: Any, tmp_path: Path) -> None:
     register("irdistill-test/empty", Dataset(Docs(DOCS), Queries([GenericQuery("q1", " ")])))
     with pytest.raises(IrdistillError, match="query 'q1' of irdistill-test/empty is empty"):
         load_collection("irdistill-test/empty", cache=tmp_path)

@@ -14,14 +14,14 @@ from irdistill.collections import Collection, Qrels, read_judgments
 
 
 @pytest.mark.parametrize("grade", [0.5, 1.9, np.float64(1.5), float("inf"), None, "x", 10**20])
-def test_grades_given_in_python_are_never_cut_off(grade: Any) -> None:
+def test_fractional_grades_are_refused(grade: Any) -> None:
     with pytest.raises(IrdistillError, match="query q, document d: the grade is"):
         Qrels({"q": {"d": grade}})
     with pytest.raises(IrdistillError, match="the grade is"):
         Collection.from_dicts("c", {"d": "text"}, {"q": "question"}, {"q": {"d": grade}})
 
 
-def test_ids_are_text() -> None:
+def test_ids_are_strings() -> None:
     with pytest.raises(
         IrdistillError, match="the document id 1, which is int; ids are strings: write '1'"
     ):
@@ -65,7 +65,7 @@ def test_bad_lines_are_named(text: str, message: str, tmp_path: Path) -> None:
         read_judgments(tmp_path / "absent.txt")
 
 
-def test_a_text_that_is_read_as_a_whole_is_bounded(
+def test_size_of_text_read_whole_is_limited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("irdistill.collections.text_files.LARGEST_TEXT", 1 << 16)

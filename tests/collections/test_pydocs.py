@@ -84,11 +84,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (f">>> f(1, 2, 3, 4)\n\n{BODY}", DocstringParts(f">>> f(1, 2, 3, 4)\n\n{BODY}", None)),
     ],
 )
-def test_a_docstring_is_split(docstring: str, parts: DocstringParts) -> None:
+def test_docstring_is_split(docstring: str, parts: DocstringParts) -> None:
     assert split_docstring(docstring, "shutil.rmtree") == parts
 
 
-def test_markup_is_taken_out_of_a_summary() -> None:
+def test_markup_is_removed_from_summaries() -> None:
     marked = (
         "Like :func:`~os.path.join` of ``a`` and `b`, *not* **c**, see `here <https://x.y>`_ [1]_."
     )
@@ -111,7 +111,7 @@ def test_splits_are_fixed_by_the_query_id() -> None:
     assert shares == {"train": 3546, "dev": 1010, "test": 5444}
 
 
-def test_the_collection(cache: Path) -> None:
+def test_collection(cache: Path) -> None:
     splits = {name: load_collection(f"pydocs/{name}", cache=cache) for name in pydocs.SPLITS}
     corpus = splits["test"].corpus
     assert 4000 <= len(corpus) <= 10_000
@@ -164,7 +164,7 @@ def test_building_again_gives_the_same(cache: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_further_names_lead_to_the_document(cache: Path) -> None:
+def test_aliases_resolve_to_documents(cache: Path) -> None:
     built = open_pydocs(cache)
     assert built.resolve("shutil.rmtree") == "shutil.rmtree"
     assert built.resolve("pathlib.Path.with_suffix") == "pathlib.PurePath.with_suffix"

@@ -125,7 +125,7 @@ def test_repeated_judgments_with_one_grade_count_once() -> None:
     assert as_qrels([("q", "d", 1), ("q", "d", 1)]).to_dict() == {"q": {"d": 1}}
 
 
-def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ranx", None)
     with pytest.raises(
         MissingExtraError, match=r"needs the library 'ranx'.*irdistill\[interchange"

@@ -23,23 +23,23 @@ def made(ids: list[str]) -> Collection:
 
 
 @given(st.sets(st.text("abc0", min_size=1, max_size=4), min_size=2), st.integers(0, 100))
-def test_two_parts_are_the_whole(ids: set[str], share: int) -> None:
+def test_complementary_slices_partition_the_queries(ids: set[str], share: int) -> None:
     whole = made(sorted(ids))
     sizes = len(ids) * share // 100
     parts = []
     for part, size in ((f"[:{share}%]", sizes), (f"[{share}%:]", len(ids) - sizes)):
         if size:
-            found = slice_queries(whole, part)
+            sliced = slice_queries(whole, part)
             assert (
-                len(found.queries) == size
-                and list(found.qrels) == list(found.queries)
-                and found.id == f"made{part}"
+                len(sliced.queries) == size
+                and list(sliced.qrels) == list(sliced.queries)
+                and sliced.id == f"made{part}"
             )
             assert (
                 slice_queries(made(sorted(ids, reverse=True)), part).queries.keys()
-                == found.queries.keys()
+                == sliced.queries.keys()
             )
-            parts += list(found.queries)
+            parts += list(sliced.queries)
         else:
             with pytest.raises(IrdistillError, match="none of the"):
                 slice_queries(whole, part)

@@ -1,4 +1,4 @@
-"""Judgments: what their columns mean, in every layout, compression and place in a folder."""
+"""Columns of judgments in every layout, compression and folder."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ONE = {"q1": {"d1": 2, "d2": 0}}
         '"query-id"\t"corpus-id"\t"score"\n"q1"\t"d1"\t2\n"q1"\t"d2"\t0\n',
     ],
 )
-def test_judgments_of_one_reading(tmp_path: Path, text: str | bytes) -> None:
+def test_unambiguous_layouts_are_read(tmp_path: Path, text: str | bytes) -> None:
     data = text if isinstance(text, bytes) else text.encode()
     for name, content in (
         ("a", data),
@@ -91,19 +91,21 @@ def test_ids_with_spaces_are_not_split(tmp_path: Path) -> None:
         ("qid,docid,rel\n1,2\r1,1\n", r"the line '1,2\\r1,1' cannot be read as CSV"),
     ],
 )
-def test_judgments_of_no_or_several_readings(tmp_path: Path, text: str | bytes, words: str) -> None:
+def test_ambiguous_or_unknown_layouts_are_refused(
+    tmp_path: Path, text: str | bytes, words: str
+) -> None:
     (tmp_path / "a.tsv").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(IrdistillError, match=words):
         read_judgments(tmp_path / "a.tsv")
 
 
-def test_judgments_before_blank_lines_without_end(tmp_path: Path) -> None:
+def test_many_blank_lines_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(b"q1 0 d1 1\n" + b"\n" * ((1 << 20) + 1), 1))
     with pytest.raises(IrdistillError, match="1048576 blank lines before line 1048578"):
         read_judgments(tmp_path / "a.tsv.gz")
 
 
-def test_the_user_names_the_columns_of_judgments(tmp_path: Path) -> None:
+def test_user_names_the_columns_of_judgments(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("1\t21\t11\n")
     assert read_judgments(tmp_path / "a.tsv", "query,document,grade").to_dict() == {"1": {"21": 11}}
     assert read_judgments(tmp_path / "a.tsv", ["qid", "pid", "score"]).to_dict() == {
@@ -165,7 +167,7 @@ def test_judgments_of_a_folder(tmp_path: Path, name: str, content: bytes) -> Non
         ),
     ],
 )
-def test_judgments_of_a_folder_are_never_ignored(
+def test_unread_judgment_files_are_reported(
     tmp_path: Path, files: dict[str, bytes], words: str
 ) -> None:
     with pytest.raises(IrdistillError, match=words):

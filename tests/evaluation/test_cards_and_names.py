@@ -22,8 +22,8 @@ from irdistill.students.dense_student import DenseStudent
 from irdistill.students.exporting import export
 from irdistill.students.term_vectors import TermVectors
 from irdistill.students.towers import copy_tower, two_towers
-from irdistill.training.options import PretrainOptions
 from irdistill.training.pretraining import pretrain
+from irdistill.training.pretraining_options import PretrainOptions
 from tests.recipes.tiny import beir_folder
 from tests.students.tiny import tiny_backbone
 

@@ -138,6 +138,7 @@ def test_markdown_and_diagram(compared: tuple[Collection, list[Entry]], tmp_path
     collection, entries = compared
     outcome = compare_losses(entries, {"made": collection})
     text = outcome.to_markdown()
+    assert repr(outcome) == text.rstrip() and len(outcome.to_rows()) == len(outcome.figures)
     best = outcome.figure("kl", "dense", "made")
     assert (
         f"**{best.mean:.4f}** ± {best.deviation:.4f}" in text and text.count("▼") == 5

@@ -9,7 +9,8 @@ from sentence_transformers import SentenceTransformer
 
 from irdistill import IrdistillError
 from irdistill.collections import Collection
-from irdistill.evaluation.efficiency import measure_efficiency
+from irdistill.evaluation.costs import Efficiency
+from irdistill.evaluation.efficiency import EfficiencyOptions, measure_efficiency
 from irdistill.students import build_student
 from tests.students.tiny import tiny_backbone
 
@@ -36,7 +37,9 @@ def test_operations_of_a_dense_model(
     """
     student = build_student("dense", str(backbone))
     student.save(tmp_path / "m")
-    result = measure_efficiency(collection, "dense", tmp_path / "m", 3, work=tmp_path / "work")
+    result = measure_efficiency(
+        collection, "dense", tmp_path / "m", EfficiencyOptions(k=3), work=tmp_path / "work"
+    )
     config = student.model[0].model.config
     lengths = [
         len(ids)
@@ -70,7 +73,7 @@ def test_every_kind_of_model_is_measured(
 ) -> None:
     student = build_student(kind, str(backbone))
     student.save(tmp_path / "m")
-    result = measure_efficiency(collection, kind, tmp_path / "m", 4, queries=1)
+    result = measure_efficiency(collection, kind, tmp_path / "m", EfficiencyOptions(k=4, queries=1))
     assert (
         result.reranks == (4 if kind == "cross-encoder" else 0)
         and result.layers == 2
@@ -82,7 +85,9 @@ def test_every_kind_of_model_is_measured(
         == (result.index_bytes == 0)
     )
     if kind == "cross-encoder":
-        one = measure_efficiency(collection, kind, tmp_path / "m", 2, queries=1)
+        one = measure_efficiency(
+            collection, kind, tmp_path / "m", EfficiencyOptions(k=2, queries=1)
+        )
         assert one.flops_per_query == pytest.approx(result.flops_per_query / 2, rel=0.05)
     if kind == "late-interaction":
         vectors = student.search_vectors(list(DOCS.values()), "document")
@@ -108,3 +113,9 @@ def test_bm25_and_fused_systems(collection: Collection, backbone: Path, tmp_path
     )
     with pytest.raises(IrdistillError, match="no queries"):
         measure_efficiency(Collection.from_dicts("e", DOCS, {}), "bm25", "bm25")
+
+
+def test_costs_show_themselves() -> None:
+    costs = Efficiency("BM25", 0, 0, 0, 1000, 900.0, 0.5, 0.9, 1.0)
+    assert "| BM25" in repr(costs) and costs._repr_html_().count("<table") == 1
+    assert costs.to_rows() == [costs.to_json()]

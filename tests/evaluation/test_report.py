@@ -326,7 +326,7 @@ def test_publish(outcome: Evaluation, tmp_path: Path) -> None:
     assert "100.0%" in str(publish(content)) and "GFLOPs" in str(publish(content, "latex"))
     for arguments, message in (
         (("html",), "--out is missing"),
-        ((None, tmp_path / "a.xyz"), "cannot be told"),
+        ((None, tmp_path / "a.xyz"), "cannot be derived"),
         (("card", tmp_path, 1, 1, "x"), "no system 'x'"),
     ):
         with pytest.raises(IrdistillError, match=message):

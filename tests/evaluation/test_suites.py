@@ -231,6 +231,8 @@ def test_reranking_and_existing_runs(place: Path, capsys: pytest.CaptureFixture[
     assert (reranked.value("both", "RR@10"), reranked.value("three", "RR@10")) == (1.0, None)
     existing = run_suite(suite, BenchmarkSystem(runs="pets/own.trec", k=2), "existing", ["pets"])
     assert existing.value("pets", "RR@10") == 0.5
+    assert "| pets" in repr(existing) and "no average without" in existing._repr_html_()
+    assert existing.to_rows() == existing.to_json()["rows"]
     over = run_suite(suite, BenchmarkSystem("bm25", rerank="pets/own.trec", k=2), "over", ["pets"])
     assert over.value("pets", "RR@10") == 1.0
     (place / "runs").mkdir()
@@ -285,7 +287,7 @@ def test_published_figures_are_checked(place: Path, capsys: pytest.CaptureFixtur
         ("measures: Loudness@3", "not one of ir-measures"),
         ("datasets: {a: {folder: x, self_match: maybe}}", "known are keep, drop"),
         ("datasets: {a: {note: x}}", "either an id"),
-        ("datasets: {a: {folder: x, colour: red}}", "dataset a has unknown keys: colour"),
+        ("datasets: {a: {folder: x, color: red}}", "dataset a has unknown keys: color"),
         ("averages: {x: [b]}", "no dataset 'b'"),
         ("published: [{model: m, values: {RR: {a: 1}}}]", "needs a source"),
         ("measures: [", "not readable"),

@@ -11,6 +11,7 @@ import pytest
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.evaluation import (
+    FusionWeights,
     agreement_weights,
     fit_gate,
     fuse_teachers,
@@ -81,13 +82,11 @@ def test_labelled_weights_are_recorded(tmp_path: Path) -> None:
     assert result.values == pytest.approx(
         (1 / (1 + quality[1] ** 2), quality[1] ** 2 / (1 + quality[1] ** 2))
     )
-    fused = fuse_teachers(
-        runs, tmp_path / "f", weights="similarity", power=2, dev=dev, dev_runs=part
-    )
+    fused = fuse_teachers(runs, tmp_path / "f", weighting=FusionWeights("similarity", 2, dev, part))
     assert fused.identity.producer["weights"] == list(result.values)
     assert fused.identity.producer["origin"] == result.origin
     nearest = fuse_teachers(
-        runs, tmp_path / "n", "mean", "similarity", power=math.inf, dev=dev, dev_runs=part
+        runs, tmp_path / "n", "mean", FusionWeights("similarity", math.inf, dev, part)
     )
     assert (
         nearest.to_dict() == runs[0].to_dict()
@@ -141,7 +140,9 @@ def test_a_fitted_gate_beats_both_teachers_and_the_uniform_mix(tmp_path: Path) -
     gated = ndcg(test, fuse(runs, tmp_path / "gated", "rrf", gate=gate))
     assert gated > max(uniform, *(ndcg(test, run) for run in runs)) + 0.02
     assert gated > 0.97
-    fused = fuse_teachers(runs, tmp_path / "verb", "rrf", gate="fit", dev=dev, dev_runs=part)
+    fused = fuse_teachers(
+        runs, tmp_path / "verb", "rrf", FusionWeights(gate="fit", dev=dev, dev_runs=part)
+    )
     assert fused.identity.producer["gate"]["coefficients"] == [
         list(row) for row in gate.coefficients
     ]
@@ -211,7 +212,7 @@ def test_labels_of_test_are_errors(name: str) -> None:
 
 def test_top_needs_a_gate(tmp_path: Path) -> None:
     with pytest.raises(IrdistillError, match="but no gate was given"):
-        fuse_teachers(["a", "b"], tmp_path / "out", top=1)
+        fuse_teachers(["a", "b"], tmp_path / "out", weighting=FusionWeights(top=1))
 
 
 def test_split_names() -> None:
@@ -252,8 +253,10 @@ def test_mixed_queries_must_not_be_labelled(tmp_path: Path) -> None:
         fit_gate([], dev, [teacher(dev, "A", 1, None), teacher(dev, "B", 2, None)])
     for settings in ({"weights": "similarity"}, {"gate": "fit"}):
         with pytest.raises(IrdistillError, match="need labelled queries"):
-            fuse_teachers(both(train), tmp_path / "x", **settings)  # type: ignore[arg-type]
+            fuse_teachers(both(train), tmp_path / "x", weighting=FusionWeights(**settings))  # type: ignore[arg-type]
     with pytest.raises(IrdistillError, match="nothing is fitted"):
-        fuse_teachers(both(train), tmp_path / "x", dev=dev, dev_runs=both(dev))
+        fuse_teachers(
+            both(train), tmp_path / "x", weighting=FusionWeights(dev=dev, dev_runs=both(dev))
+        )
     with pytest.raises(IrdistillError, match="cannot be read"):
-        fuse_teachers(both(train), tmp_path / "x", gate="agreement")
+        fuse_teachers(both(train), tmp_path / "x", weighting=FusionWeights(gate="agreement"))

@@ -16,8 +16,8 @@ def test_slices_are_those_of_the_array(tmp_path: Path) -> None:
     values = np.linspace(-3, 3, 1000).astype(np.float32)
     values[17] = np.nan
     np.save(tmp_path / "a.npy", values)
-    held = DiskArray(tmp_path / "a.npy")
-    again = pickle.loads(pickle.dumps(held))
+    array = DiskArray(tmp_path / "a.npy")
+    again = pickle.loads(pickle.dumps(array))
     for part in (
         slice(0, 64),
         slice(10, 20),
@@ -28,11 +28,11 @@ def test_slices_are_those_of_the_array(tmp_path: Path) -> None:
         slice(-4, None),
         slice(np.int64(7), np.int64(9)),
     ):
-        np.testing.assert_array_equal(held[part], values[part])
+        np.testing.assert_array_equal(array[part], values[part])
         np.testing.assert_array_equal(again[part], values[part])
-    assert len(held) == 1000 and held[:3].dtype == np.float32
+    assert len(array) == 1000 and array[:3].dtype == np.float32
     with pytest.raises(IndexError, match="step of 2"):
-        held[::2]
+        array[::2]
 
 
 def test_a_file_of_another_length_is_refused(tmp_path: Path) -> None:

@@ -49,12 +49,12 @@ def run(tmp_path: Path, collection: Collection) -> Run:
 
 def flagged(run: Run) -> dict[str, list[str]]:
     return {
-        found.query_id: [
+        marked.query_id: [
             doc
-            for doc, flag in zip(found.doc_ids, found.flags or [], strict=bool(found.flags))
+            for doc, flag in zip(marked.doc_ids, marked.flags or [], strict=bool(marked.flags))
             if flag and flag.startswith("false negative")
         ]
-        for found in run
+        for marked in run
     }
 
 
@@ -88,22 +88,22 @@ def test_rules_by_hand(
     positive: str,
     expected: dict[str, list[str]],
 ) -> None:
-    found = mask(run, collection, tmp_path / "m", rule, positive)  # type: ignore[arg-type]
-    assert flagged(found) == expected
+    marked = mask(run, collection, tmp_path / "m", rule, positive)  # type: ignore[arg-type]
+    assert flagged(marked) == expected
     name = rule.partition("=")[0]
     count = sum(map(len, expected.values()))
-    assert found.manifest.usage[f"flagged_{name}"] == count
+    assert marked.manifest.usage[f"flagged_{name}"] == count
     assert (
         sum(
             n
-            for flag, n in stats(found)["flags"].items()
+            for flag, n in stats(marked)["flags"].items()
             if flag.startswith(f"false negative: {name}")
         )
         == count
     )
     unruled = {"threshold": 0, "top-k": 0, "percentage": 2}.get(name, 1)
-    assert found.manifest.usage["unruled_queries"] == unruled
-    for one, other in zip(run, found, strict=True):  # no score and no order changes
+    assert marked.manifest.usage["unruled_queries"] == unruled
+    for one, other in zip(run, marked, strict=True):  # no score and no order changes
         assert one.doc_ids == other.doc_ids
         np.testing.assert_array_equal(one.scores, other.scores)
     assert verify(tmp_path / "m") == []
@@ -112,24 +112,24 @@ def test_rules_by_hand(
 def test_the_first_rule_that_hits_gives_the_reason_and_other_flags_stay(
     tmp_path: Path, collection: Collection, run: Run
 ) -> None:
-    found = mask(run, collection, tmp_path / "m", ["above-positive", "threshold=2.5"])
-    flags = dict(zip(found["a"].doc_ids, found["a"].flags or [], strict=True))
+    marked = mask(run, collection, tmp_path / "m", ["above-positive", "threshold=2.5"])
+    flags = dict(zip(marked["a"].doc_ids, marked["a"].flags or [], strict=True))
     assert (
         flags["d0"] == "false negative: above-positive"
         and flags["d3"] == "false negative: threshold"
     )
     assert flags["d4"] == "false negative: threshold; truncated" and flags["d6"] == "unscored"
     assert flags["d1"] is flags["d2"] is flags["d5"] is None
-    assert found.manifest.usage == {
+    assert marked.manifest.usage == {
         "flagged_above-positive": 3,
         "flagged_threshold": 3,
         "unruled_queries": 1,
     }
-    assert found.identity.kind == "teacher" and found.identity.producer == run.identity.producer
-    assert found.identity.settings["mask"]["rules"] == ["above-positive", "threshold=2.5"]
-    again = mask(found, collection, tmp_path / "again", "threshold=2.5")
+    assert marked.identity.kind == "teacher" and marked.identity.producer == run.identity.producer
+    assert marked.identity.settings["mask"]["rules"] == ["above-positive", "threshold=2.5"]
+    again = mask(marked, collection, tmp_path / "again", "threshold=2.5")
     assert [row.flags for row in again] == [
-        row.flags for row in found
+        row.flags for row in marked
     ]  # what is flagged is not flagged twice
     assert again.manifest.usage["flagged_threshold"] == 0
 
@@ -141,8 +141,8 @@ def test_compiled_runs_know_the_flags_of_what_is_scored(
         compile_run(run, collection.corpus).flags(0).tolist()
         == [UNFLAGGED] * 4 + [DOUBTFUL] + [UNFLAGGED] * 2
     )
-    found = compile_run(mask(run, collection, tmp_path / "m", "above-positive"), collection.corpus)
-    assert found.flags(0).tolist() == [
+    marked = compile_run(mask(run, collection, tmp_path / "m", "above-positive"), collection.corpus)
+    assert marked.flags(0).tolist() == [
         UNFLAGGED,
         SUSPECTED,
         UNFLAGGED,
@@ -151,9 +151,12 @@ def test_compiled_runs_know_the_flags_of_what_is_scored(
         UNFLAGGED,
         UNFLAGGED,
     ]
-    assert found.flags(1).tolist() == [SUSPECTED, SUSPECTED, UNFLAGGED, UNFLAGGED] and found.flags(
-        2
-    ).tolist() == [0, 0, 0]
+    assert marked.flags(1).tolist() == [
+        SUSPECTED,
+        SUSPECTED,
+        UNFLAGGED,
+        UNFLAGGED,
+    ] and marked.flags(2).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

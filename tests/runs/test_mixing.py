@@ -40,12 +40,12 @@ def parts(*rows: list[float]) -> list[Part]:
     """Lists over the same documents 0, 1, …, each put in rank order; NaN where a teacher has not
     scored one.
     """
-    found = []
+    result = []
     for row in rows:
         scores = np.array(row, np.float32)
         order = np.argsort(-scores, kind="stable")
-        found.append((order, scores[order]))
-    return found
+        result.append((order, scores[order]))
+    return result
 
 
 def mixed(rule: Mixing, *rows: list[float]) -> list[float]:
@@ -148,12 +148,12 @@ def test_kendall_tau_is_scipys_and_nan_where_there_is_nothing_to_compare() -> No
 
 
 def test_features_by_hand() -> None:
-    found = features([*parts([3.0, 2.0, 1.0], [1.0, 1.0, 1.0]), None], 3)
+    result = features([*parts([3.0, 2.0, 1.0], [1.0, 1.0, 1.0]), None], 3)
     share = scipy.special.softmax(np.array([1, 0, -1]) * math.sqrt(1.5))
-    assert found[0].tolist() == pytest.approx(
+    assert result[0].tolist() == pytest.approx(
         [-(share * np.log(share)).sum() / math.log(3), math.sqrt(1.5), 0.0]
     )
-    assert found[1].tolist() == pytest.approx([1.0, 0.0, 0.0]) and found[2].tolist() == [
+    assert result[1].tolist() == pytest.approx([1.0, 0.0, 0.0]) and result[2].tolist() == [
         1.0,
         0.0,
         0.0,
@@ -172,8 +172,8 @@ def test_abstention_by_hand() -> None:
         mixed(rule, agree, [5.0, 5.0, 5.0])
     ).all()  # it says nothing, so there is no disagreement
     # z-scores of the first document are +-1.22, of the second 0 and 0
-    found = Mixing(abstain="sd>1").for_teachers(2).mix(parts(agree, against), 3)
-    assert found.reasons.tolist() == [3, 0, 3] and found.scores[1] == 0.0
+    result = Mixing(abstain="sd>1").for_teachers(2).mix(parts(agree, against), 3)
+    assert result.reasons.tolist() == [3, 0, 3] and result.scores[1] == 0.0
     assert np.isfinite(mixed(Mixing(abstain="sd>1.3"), agree, against)).all()
     assert parse_abstain(" tau<-0.5, sd>2e-1") == (-0.5, 0.2)
 
@@ -251,7 +251,7 @@ def teachers(tmp_path: Path) -> list[Run]:
         "tiny", {f"d{i}": f"text {i}" for i in range(9)}, QUERIES, {}
     )
     random = np.random.default_rng(5)
-    found = []
+    result = []
     for number in range(3):
         docs = [f"d{i}" for i in range(9 if number == 2 else 7)]
         lists = []
@@ -262,8 +262,8 @@ def teachers(tmp_path: Path) -> list[Run]:
                 RankedList(query_id, docs, random.normal(size=len(docs)).astype(np.float32), flags)
             )
         identity = RunIdentity("teacher", {"model": f"t{number}"}, collection.describe(), "cafe")
-        found.append(write_run(tmp_path / f"t{number}", identity, lists))
-    return found
+        result.append(write_run(tmp_path / f"t{number}", identity, lists))
+    return result
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -287,9 +287,9 @@ def test_abstention_is_counted_flagged_and_resumed_to_the_same_bytes(
     assert (
         flags["truncated"]
         + sum(
-            found.flags[found.doc_ids.index("d3")] != "truncated"  # type: ignore[index]
-            for found in whole
-            if found.flags
+            result.flags[result.doc_ids.index("d3")] != "truncated"  # type: ignore[index]
+            for result in whole
+            if result.flags
         )
         == 10
     )
@@ -312,21 +312,21 @@ def test_abstention_is_counted_flagged_and_resumed_to_the_same_bytes(
 
 
 def test_fused_softmax_is_the_mean_of_scipys(tmp_path: Path, teachers: list[Run]) -> None:
-    for found in fuse(teachers[:2], tmp_path / "f", "softmax", tau=0.7):
+    for result in fuse(teachers[:2], tmp_path / "f", "softmax", tau=0.7):
         shares = []
         for run in teachers[:2]:
-            own = run[found.query_id]
+            ranked = run[result.query_id]
             shares.append(
                 dict(
                     zip(
-                        own.doc_ids,
-                        scipy.special.softmax(own.scores.astype(float) / 0.7),
+                        ranked.doc_ids,
+                        scipy.special.softmax(ranked.scores.astype(float) / 0.7),
                         strict=True,
                     )
                 )
             )
-        expected = [(shares[0][doc] + shares[1][doc]) / 2 for doc in found.doc_ids]
-        np.testing.assert_allclose(found.scores, expected, rtol=1e-6)
+        expected = [(shares[0][doc] + shares[1][doc]) / 2 for doc in result.doc_ids]
+        np.testing.assert_allclose(result.scores, expected, rtol=1e-6)
 
 
 def test_a_doubtful_flag_stays_and_the_gate_is_in_the_manifest(
@@ -334,15 +334,15 @@ def test_a_doubtful_flag_stays_and_the_gate_is_in_the_manifest(
 ) -> None:
     gate = Gate.by_hand(3, agreement=2)
     run = fuse(teachers, tmp_path / "f", "minmax", gate=gate, origin={"by": "me"})
-    for found in run:
-        assert dict(zip(found.doc_ids, found.flags or [], strict=True))["d3"] == "truncated"
-        assert sorted(flag or "" for flag in found.flags or []) == [""] * 6 + ["missing"] * 2 + [
+    for result in run:
+        assert dict(zip(result.doc_ids, result.flags or [], strict=True))["d3"] == "truncated"
+        assert sorted(flag or "" for flag in result.flags or []) == [""] * 6 + ["missing"] * 2 + [
             "truncated"
         ]
-        doc_ids, lists = aligned([teacher[found.query_id] for teacher in teachers])
+        doc_ids, lists = aligned([teacher[result.query_id] for teacher in teachers])
         rule = Mixing("minmax", gate=gate).for_teachers(3)
         expected = dict(zip(doc_ids, rule.mix(lists, 9).scores.tolist(), strict=True))
-        assert [expected[doc] for doc in found.doc_ids[:7]] == found.scores[:7].tolist()
+        assert [expected[doc] for doc in result.doc_ids[:7]] == result.scores[:7].tolist()
     assert run.identity.producer["gate"]["coefficients"] == [[0.0, 0.0, 2.0]] * 3
     assert run.identity.producer["origin"] == {"by": "me"}
 

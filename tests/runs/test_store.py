@@ -18,7 +18,6 @@ from irdistill.errors import IrdistillError
 from irdistill.runs import (
     MemoryRun,
     RankedList,
-    RunIdentity,
     RunWriter,
     compile_run,
     diff,
@@ -31,37 +30,7 @@ from irdistill.runs import (
     write_run,
 )
 from irdistill.runs.ranked_lists import column_scores, ranked, to_table
-
-DOCS = {f"d{i}": f"text {i}" for i in range(50)}
-QUERIES = {f"q{i}": f"question {i}" for i in range(10)}
-
-
-@pytest.fixture()
-def collection() -> Collection:
-    return Collection.from_dicts("tiny", DOCS, QUERIES, {"q0": {"d0": 1}})
-
-
-def identity(collection: Collection, name: str = "a") -> RunIdentity:
-    return RunIdentity("teacher", {"model": name}, collection.describe(), "cafe", {"depth": 7})
-
-
-def lists(seed: int = 0) -> dict[str, RankedList]:
-    random = np.random.default_rng(seed)
-    found = {}
-    for query_id in QUERIES:
-        docs = [f"d{i}" for i in random.choice(50, 7, replace=False)]
-        scores = random.integers(-3, 4, 7).astype(np.float32)
-        scores[int(query_id[1:]) % 7] = np.nan
-        found[query_id] = RankedList(query_id, docs, scores)
-    return found
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {
-        p.name: p.read_bytes()
-        for p in folder.iterdir()
-        if p.is_file() and p.name not in ("journal.jsonl", ".lock")
-    }
+from tests.runs.stored import DOCS, QUERIES, files, identity, lists
 
 
 def test_order_is_score_then_id_descending_and_nulls_come_last(
@@ -215,9 +184,9 @@ def test_another_collection_is_refused(tmp_path: Path, collection: Collection) -
         match=f"{collection.corpus.fingerprint} there, {other.corpus.fingerprint} here",
     ):
         open_run(tmp_path / "r", other)
-    asked = Collection.from_dicts("other", DOCS, {**QUERIES, "q0": "changed"}, {})
+    other_queries = Collection.from_dicts("other", DOCS, {**QUERIES, "q0": "changed"}, {})
     with pytest.raises(IrdistillError, match="queries differ"):
-        open_run(tmp_path / "r", asked)
+        open_run(tmp_path / "r", other_queries)
 
 
 def test_compiled_lists_are_the_lists(tmp_path: Path, collection: Collection) -> None:
@@ -227,8 +196,8 @@ def test_compiled_lists_are_the_lists(tmp_path: Path, collection: Collection) ->
         compiled = compile_run(run, collection.corpus)
         assert compiled.query_ids == list(QUERIES) and compiled.offsets[-1] == 63
         for query_id, place in compiled.index.items():
-            found, scores = compiled.list(place)
-            assert [collection.corpus.id(int(i)) for i in found] == run[query_id].doc_ids
+            result, scores = compiled.list(place)
+            assert [collection.corpus.id(int(i)) for i in result] == run[query_id].doc_ids
             np.testing.assert_array_equal(scores, run[query_id].scores)
 
 
@@ -327,29 +296,29 @@ def two(tmp_path: Path, collection: Collection) -> list[Path]:
 def test_fusion_by_hand(tmp_path: Path, collection: Collection) -> None:
     runs = two(tmp_path, collection)
     z = math.sqrt(1.5)  # (3, 2, 1): mean 2, population deviation sqrt(2/3)
-    found = fuse(runs, tmp_path / "z", "zscore")["q0"]
-    assert found.doc_ids[:2] == ["d2", "d1"] and found.flags == [None, None, "missing", "missing"]
-    np.testing.assert_allclose(found.scores, [z / 2, z / 2, np.nan, np.nan], rtol=1e-6)
-    found = fuse(runs, tmp_path / "s", "zscore", missing="skip")["q0"]
+    result = fuse(runs, tmp_path / "z", "zscore")["q0"]
+    assert result.doc_ids[:2] == ["d2", "d1"] and result.flags == [None, None, "missing", "missing"]
+    np.testing.assert_allclose(result.scores, [z / 2, z / 2, np.nan, np.nan], rtol=1e-6)
+    result = fuse(runs, tmp_path / "s", "zscore", missing="skip")["q0"]
     np.testing.assert_allclose(
-        [dict(zip(found.doc_ids, found.scores, strict=True))[d] for d in ("d3", "d4")],
+        [dict(zip(result.doc_ids, result.scores, strict=True))[d] for d in ("d3", "d4")],
         [-z, -z],
         rtol=1e-6,
     )
-    found = fuse(runs, tmp_path / "w", "mean", weights=[3, 1], missing="min")["q0"]
-    assert dict(zip(found.doc_ids, found.scores.tolist(), strict=True)) == {
+    result = fuse(runs, tmp_path / "w", "mean", weights=[3, 1], missing="min")["q0"]
+    assert dict(zip(result.doc_ids, result.scores.tolist(), strict=True)) == {
         "d1": 7.25,
         "d2": 9.0,
         "d3": 3.25,
         "d4": 3.25,
     }
-    found = fuse(runs, tmp_path / "r", "rrf")["q0"]
+    result = fuse(runs, tmp_path / "r", "rrf")["q0"]
     expected = {"d2": 1 / 62 + 1 / 61, "d1": 1 / 61 + 1 / 62, "d4": 1 / 63, "d3": 1 / 63}
-    assert found.doc_ids == list(expected)
-    np.testing.assert_allclose(found.scores, list(expected.values()), rtol=1e-6)
+    assert result.doc_ids == list(expected)
+    np.testing.assert_allclose(result.scores, list(expected.values()), rtol=1e-6)
     e = np.exp([3.0, 2.0, 1.0])
-    found = fuse(runs, tmp_path / "e", "softmax", missing="skip")["q0"]
-    assert dict(zip(found.doc_ids, found.scores, strict=True))["d3"] == pytest.approx(
+    result = fuse(runs, tmp_path / "e", "softmax", missing="skip")["q0"]
+    assert dict(zip(result.doc_ids, result.scores, strict=True))["d3"] == pytest.approx(
         e[2] / e.sum(), rel=1e-6
     )
     with pytest.raises(IrdistillError, match="at least two"):
@@ -360,17 +329,22 @@ def test_fusion_by_hand(tmp_path: Path, collection: Collection) -> None:
 
 def test_stats_and_diff(tmp_path: Path, collection: Collection) -> None:
     runs = two(tmp_path, collection)
-    found = stats(open_run(runs[0]))
-    assert (found["queries"], found["rows"], found["nulls"], found["score_mean"]) == (1, 3, 0, 2.0)
-    assert found["score_sd"] == pytest.approx(math.sqrt(2 / 3))
-    found = diff(open_run(runs[0]), open_run(runs[1]))
+    result = stats(open_run(runs[0]))
+    assert (result["queries"], result["rows"], result["nulls"], result["score_mean"]) == (
+        1,
+        3,
+        0,
+        2.0,
+    )
+    assert result["score_sd"] == pytest.approx(math.sqrt(2 / 3))
+    result = diff(open_run(runs[0]), open_run(runs[1]))
     assert (
-        found["documents_only_left"],
-        found["documents_only_right"],
-        found["scores_compared"],
+        result["documents_only_left"],
+        result["documents_only_right"],
+        result["scores_compared"],
     ) == (1, 1, 2)
-    assert found["largest_difference"] == 28.0 and found["kendall_tau"] == pytest.approx(-1.0)
-    assert json.dumps(found)
+    assert result["largest_difference"] == 28.0 and result["kendall_tau"] == pytest.approx(-1.0)
+    assert json.dumps(result)
 
 
 @given(
@@ -389,7 +363,7 @@ def test_stats_and_diff(tmp_path: Path, collection: Collection) -> None:
 )
 @settings(max_examples=60, deadline=None)
 def test_a_part_is_ranked_as_its_lists_are(rows: list[list[tuple[int, float, str | None]]]) -> None:
-    made = [
+    unranked = [
         RankedList(
             f"q{n}",
             [f"d{doc}" for doc, _, _ in row],
@@ -398,7 +372,7 @@ def test_a_part_is_ranked_as_its_lists_are(rows: list[list[tuple[int, float, str
         )
         for n, row in enumerate(rows)
     ]
-    table, expected = to_table(made), [ranked(row) for row in made]
+    table, expected = to_table(unranked), [ranked(row) for row in unranked]
     assert table.column("doc_id").to_pylist() == [doc for row in expected for doc in row.doc_ids]
     assert table.column("query_id").to_pylist() == [
         row.query_id for row in expected for _ in row.doc_ids

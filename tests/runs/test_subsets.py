@@ -42,7 +42,8 @@ def rows_of(path: str | Path, collection: Collection) -> list[tuple[str, list[st
 def test_every_verb_takes_the_run_of_the_whole(tmp_path: Path, whole: Collection) -> None:
     part = slice_queries(whole, "[:5]")
     wide, narrow = (
-        retrieve(held, "bm25", tmp_path / f"bm25-{held.id}", 6) for held in (whole, part)
+        retrieve(collection, "bm25", tmp_path / f"bm25-{collection.id}", 6)
+        for collection in (whole, part)
     )
     assert (
         narrow.path is not None
@@ -52,7 +53,7 @@ def test_every_verb_takes_the_run_of_the_whole(tmp_path: Path, whole: Collection
     shared = open_run(wide.path, part)
     assert isinstance(shared, RunSubset) and len(shared) == 5 and shared.num_rows == narrow.num_rows
     assert shared.fingerprint == wide.fingerprint and shared.identity.collection == part.describe()
-    assert [found.query_id for found in shared] == list(part.queries)
+    assert [row.query_id for row in shared] == list(part.queries)
     figures = [
         evaluate(part, {"bm25": run}, "nDCG@10 RR@10").rows for run in (wide.path, narrow.path)
     ]
@@ -94,7 +95,8 @@ def test_every_verb_takes_the_run_of_the_whole(tmp_path: Path, whole: Collection
 def test_fusing_runs_of_the_whole_and_of_a_share(tmp_path: Path, whole: Collection) -> None:
     part = slice_queries(whole, "[:5]")
     wide, narrow = (
-        retrieve(held, "bm25", tmp_path / f"bm25-{held.id}", 6) for held in (whole, part)
+        retrieve(collection, "bm25", tmp_path / f"bm25-{collection.id}", 6)
+        for collection in (whole, part)
     )
     fused = [
         fuse([one, narrow], tmp_path / f"fused{place}", "rrf")

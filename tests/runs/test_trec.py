@@ -53,32 +53,34 @@ def test_every_layout_gives_the_ranked_lists(
         for (query, doc), score in rows.items()
     )
     path.write_bytes(gzip.compress(text.encode()) if zipped else text.encode())
-    found = read_trec(path)
+    run = read_trec(path)
     queries = list(dict.fromkeys(query for query, _ in rows))
     expected = MemoryRun(
         RunIdentity("imported", {}, {}),
         [
             RankedList(
                 query,
-                [doc for own, doc in rows if own == query],
-                np.array([score for (own, _), score in rows.items() if own == query], np.float32),
+                [doc for other, doc in rows if other == query],
+                np.array(
+                    [score for (other, _), score in rows.items() if other == query], np.float32
+                ),
             )
             for query in queries
         ],
     )
-    assert found.query_ids == queries and found.num_rows == len(rows)
+    assert run.query_ids == queries and run.num_rows == len(rows)
     for query in queries:
-        assert found[query].doc_ids == expected[query].doc_ids
-        np.testing.assert_array_equal(found[query].scores, expected[query].scores)
-        assert found[query].flags is None
-    assert [one.doc_ids for one in found] == [one.doc_ids for one in expected]
-    assert found.identity.producer["tag"] == "tag"
+        assert run[query].doc_ids == expected[query].doc_ids
+        np.testing.assert_array_equal(run[query].scores, expected[query].scores)
+        assert run[query].flags is None
+    assert [one.doc_ids for one in run] == [one.doc_ids for one in expected]
+    assert run.identity.producer["tag"] == "tag"
     for memory in (0, 300, 1000):  # of blocks in a file, and of rows that are regrouped one by one
         again = read_trec(path, memory=memory)
-        assert again.fingerprint == found.fingerprint and again.num_rows == found.num_rows
-        assert pa.concat_tables(again.tables()).equals(pa.concat_tables(found.tables()))
+        assert again.fingerprint == run.fingerprint and again.num_rows == run.num_rows
+        assert pa.concat_tables(again.tables()).equals(pa.concat_tables(run.tables()))
         assert [(one.query_id, one.doc_ids, one.scores.tolist()) for one in again] == [
-            (one.query_id, one.doc_ids, one.scores.tolist()) for one in found
+            (one.query_id, one.doc_ids, one.scores.tolist()) for one in run
         ]
         assert again[queries[-1]].doc_ids == expected[queries[-1]].doc_ids
 
@@ -111,18 +113,18 @@ def test_bytes_that_are_no_text_and_half_an_archive(tmp_path: Path) -> None:
 def test_queries_of_another_split_are_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    held = Collection.from_dicts("c", {"a": "x", "b": "y"}, {"q": "text"}, {"q": {"a": 1}})
+    collection = Collection.from_dicts("c", {"a": "x", "b": "y"}, {"q": "text"}, {"q": {"a": 1}})
     (tmp_path / "run.txt").write_text("r Q0 zzz 1 2 t\nq Q0 b 1 2 t\nr Q0 a 1 9 t\nq Q0 a 2 3 t\n")
-    found = open_run(tmp_path / "run.txt", held)
-    assert found.to_dict() == {"q": {"a": 3.0, "b": 2.0}}
+    run = open_run(tmp_path / "run.txt", collection)
+    assert run.to_dict() == {"q": {"a": 3.0, "b": 2.0}}
     assert "1 queries are not in c and were left out (first: r)" in caplog.text
     (tmp_path / "strange.txt").write_text("r Q0 a 1 2 t\n")
     with pytest.raises(IrdistillError, match="none of its 1 queries is in 'c'"):
-        open_run(tmp_path / "strange.txt", held)
-    again = open_run(tmp_path / "run.txt", held)
-    assert again.fingerprint == found.fingerprint
+        open_run(tmp_path / "strange.txt", collection)
+    again = open_run(tmp_path / "run.txt", collection)
+    assert again.fingerprint == run.fingerprint
     (tmp_path / "run.txt").write_text("q Q0 b 1 2 t\n")
-    assert open_run(tmp_path / "run.txt", held).fingerprint != found.fingerprint
+    assert open_run(tmp_path / "run.txt", collection).fingerprint != run.fingerprint
 
 
 @pytest.mark.parametrize("block", [1, 40, 300])
@@ -148,9 +150,9 @@ def test_queries_longer_than_a_block_and_lines_in_any_order(
         )
         for query in dict.fromkeys(row[0] for row in rows)
     }
-    found = read_trec(tmp_path / "run.txt", memory=3000)
-    assert found.query_ids == list(expected)
-    for one in found:
+    run = read_trec(tmp_path / "run.txt", memory=3000)
+    assert run.query_ids == list(expected)
+    for one in run:
         assert list(zip(one.scores.tolist(), one.doc_ids, strict=True)) == expected[one.query_id]
     (tmp_path / "run.txt").write_text("".join([*lines, lines[5]]))
     named = (
@@ -230,17 +232,17 @@ def test_a_file_is_measured_while_it_is_read(
         f"q{query}": {doc: int(draw.integers(0, 3)) for doc in documents[:20]}
         for query in range(10)
     }
-    held = Collection.from_dicts(
+    collection = Collection.from_dicts(
         "c", dict.fromkeys(documents, "x"), dict.fromkeys(qrels, "y"), qrels
     )
-    whole = read_trec(tmp_path / "run.txt", held)
-    for judged, run in ((held, whole), (held.qrels, read_trec(tmp_path / "run.txt"))):
+    whole = read_trec(tmp_path / "run.txt", collection)
+    for judged, run in ((collection, whole), (collection.qrels, read_trec(tmp_path / "run.txt"))):
         rows = evaluate(judged, {"a": tmp_path / "run.txt"}, "nDCG@10 AP Bpref").rows
         assert (
             rows == evaluate(judged, {"a": run}, "nDCG@10 AP Bpref").rows
             and rows[0].run == run.fingerprint
         )
-    again = StreamedRun(tmp_path / "run.txt", held)
+    again = StreamedRun(tmp_path / "run.txt", collection)
     assert (
         again.query_ids == whole.query_ids
         and len(again) == 9

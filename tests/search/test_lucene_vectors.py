@@ -18,7 +18,7 @@ from irdistill.search.vectors.vector_store import SparseStore, VectorStore
 from tests.search.lucene_support import needs_lucene
 from tests.search.tiny_collection import make_collection
 from tests.students.tiny import tiny_backbone
-from tests.teachers.test_retrievers import tiny_colbert, tiny_splade
+from tests.teachers.tiny import tiny_colbert, tiny_splade
 
 pytestmark = needs_lucene
 

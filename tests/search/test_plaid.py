@@ -25,7 +25,7 @@ from irdistill.search.multi_vector.residual_codec import ResidualCodec, nearest,
 from irdistill.search.searchers import MultiVectorSearcher
 from irdistill.search.vectors.vector_store import TokenStore
 from irdistill.students import load_student
-from tests.teachers.test_retrievers import tiny_colbert
+from tests.teachers.tiny import tiny_colbert
 
 CPU = torch.device("cpu")
 WORDS, TOPICS, DIMENSION = 120, 20, 16

@@ -22,7 +22,7 @@ from irdistill.students import load_student
 from tests.ray_here import cluster  # noqa: F401
 from tests.search.tiny_collection import make_collection
 from tests.students.tiny import tiny_backbone
-from tests.teachers.test_retrievers import tiny_colbert, tiny_splade
+from tests.teachers.tiny import tiny_colbert, tiny_splade
 
 SHARDS: Any = {"shard_rows": 10, "precision": "float32"}
 
@@ -100,7 +100,7 @@ def test_shards_encoded_before_a_failure_are_kept(
     (notes / "raise-40").touch()
     encoding = RayEncoding(RayCluster(1), collection, model, {"device": "cpu"})
     with pytest.raises(
-        IrdistillError, match=r"the shard of the documents 40 to 49 failed 2 times.*no luck"
+        IrdistillError, match=r"the shard of the documents 40 to 49 failed 3 times.*no luck"
     ):
         SparseStore.build(
             collection.corpus, student, tmp_path / "ray", encode_shards=encoding.shards, **SHARDS

@@ -27,7 +27,7 @@ from irdistill.students import build_student, load_student
 from tests.search.tiny_collection import make_collection
 from tests.students.tiny import tiny_backbone
 from tests.teachers.families import tiny_classifier
-from tests.teachers.test_retrievers import tiny_colbert, tiny_splade
+from tests.teachers.tiny import tiny_colbert, tiny_splade
 
 LIBRARY = {
     "dense": SentenceTransformer,

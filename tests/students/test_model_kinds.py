@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from irdistill.cli.main import cli
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.evaluation.efficiency import measure_efficiency
+from irdistill.evaluation.efficiency import EfficiencyOptions, measure_efficiency
 from irdistill.evaluation.suite_runs import BenchmarkSystem
 from irdistill.recipes.recipe import Stage
 from irdistill.recipes.stages import RecipeContext, check_stage, run_stage
@@ -116,7 +116,11 @@ def test_the_kind_reaches_search_teachers_cards_recipes_and_timing(
     with pytest.raises(IrdistillError, match="kind sparse and type dense"):
         load_teacher(MODEL, collection.corpus, kind="sparse", type="dense")
     found = measure_efficiency(
-        collection, "splade", MODEL, 3, work=tmp_path / "work", kind={MODEL: "sparse"}
+        collection,
+        "splade",
+        MODEL,
+        EfficiencyOptions(k=3, kind={MODEL: "sparse"}),
+        work=tmp_path / "work",
     )
     assert found.parameters > 4_000_000
     assert BenchmarkSystem(MODEL, kind="sparse").name == f"{MODEL} (sparse)"

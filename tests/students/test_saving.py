@@ -24,8 +24,8 @@ from irdistill.students.build import STUDENTS
 from irdistill.students.dense_student import DenseStudent
 from irdistill.students.term_vectors import TermVectors
 from irdistill.students.towers import copy_tower, two_towers
-from irdistill.training.options import PretrainOptions
 from irdistill.training.pretraining import pretrain
+from irdistill.training.pretraining_options import PretrainOptions
 from tests.students.tiny import tiny_backbone
 from tests.teachers.tiny import tiny_cross_encoder
 from tests.training.tiny import make_collection

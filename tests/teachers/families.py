@@ -91,12 +91,12 @@ def tiny_classifier(folder: Path, family: str) -> Path:
         )
     else:
         tokenizer = tokenizer_for(family)
-        own: dict[str, Any] = {
+        sizes: dict[str, Any] = {
             "max_position_embeddings": 66,
             "pad_token_id": tokenizer.pad_token_id,
         }
         if family == "deberta-v2":
-            own |= {
+            sizes |= {
                 "relative_attention": True,
                 "position_buckets": 16,
                 "norm_rel_ebd": "layer_norm",
@@ -107,9 +107,9 @@ def tiny_classifier(folder: Path, family: str) -> Path:
                 "max_position_embeddings": 64,
             }
         if family == "qwen2":
-            own |= {"num_key_value_heads": 1, "max_position_embeddings": 512}
+            sizes |= {"num_key_value_heads": 1, "max_position_embeddings": 512}
         config = AutoConfig.for_model(
-            family, vocab_size=len(tokenizer), num_labels=1, **_SIZES, **own
+            family, vocab_size=len(tokenizer), num_labels=1, **_SIZES, **sizes
         )
     torch.manual_seed(5)
     return _save(AutoModelForSequenceClassification.from_config(config), tokenizer, folder)
@@ -161,13 +161,13 @@ def tiny_t5(folder: Path, family: str = "t5", tied: bool = True) -> Path:
 def tiny_causal(folder: Path, family: str = "qwen2", **settings: Any) -> Path:
     """A causal language model."""
     tokenizer = tokenizer_for(family)
-    own = (
+    sizes = (
         {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 512}
         if family == "gpt2"
         else {**_SIZES, "num_key_value_heads": 1, "max_position_embeddings": 512}
     )
-    own |= {"vocab_size": len(tokenizer), "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
-    config = AutoConfig.for_model(family, **own | settings)
+    sizes |= {"vocab_size": len(tokenizer), "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
+    config = AutoConfig.for_model(family, **sizes | settings)
     torch.manual_seed(5)
     return _save(AutoModelForCausalLM.from_config(config), tokenizer, folder)
 
@@ -178,12 +178,12 @@ def tiny_decoder(folder: Path, family: str = "gpt2", classifier: bool = False) -
     """
     vocab, merges = bytes_and_merges("<|endoftext|>")
     tokenizer = GPT2Tokenizer(vocab=vocab, merges=merges, model_max_length=128)
-    own = (
+    sizes = (
         {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128}
         if family == "gpt2"
         else {**_SIZES, "num_key_value_heads": 1, "max_position_embeddings": 128}
     )
-    own |= {
+    sizes |= {
         "vocab_size": len(tokenizer),
         "pad_token_id": None,
         "bos_token_id": 0,
@@ -192,7 +192,7 @@ def tiny_decoder(folder: Path, family: str = "gpt2", classifier: bool = False) -
     }
     torch.manual_seed(5)
     auto = AutoModelForSequenceClassification if classifier else AutoModel
-    return _save(auto.from_config(AutoConfig.for_model(family, **own)), tokenizer, folder)
+    return _save(auto.from_config(AutoConfig.for_model(family, **sizes)), tokenizer, folder)
 
 
 def tiny_roberta(folder: Path, head: str = "") -> Path:

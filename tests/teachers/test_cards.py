@@ -27,7 +27,7 @@ REPLIES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
-def test_a_card_as_it_is_shipped_makes_prompts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_included_cards_make_prompts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = read_card(str(path))
     assert (
         card.name == path.stem
@@ -46,7 +46,7 @@ def test_a_card_as_it_is_shipped_makes_prompts(path: Path, monkeypatch: pytest.M
         return
     # Settings must be known to the kind or to the back end, whose class is not called.
     backend = loading._find(loading._MODELS[card.backend])
-    asked: dict[str, Any] = {}
+    settings_used: dict[str, Any] = {}
     labels = card.settings.get("labels", ["yes", "no"])
     reply = REPLIES[card.kind]
     if card.kind == "llm-pointwise":
@@ -58,10 +58,12 @@ def test_a_card_as_it_is_shipped_makes_prompts(path: Path, monkeypatch: pytest.M
 
     model = FakeModel(reply)
     monkeypatch.setattr(
-        loading, "load_language_model", lambda card, settings: asked.update(settings) or model
+        loading,
+        "load_language_model",
+        lambda card, settings: settings_used.update(settings) or model,
     )
     teacher = loading.load_llm_teacher(card, card.settings)
-    assert set(asked) <= set(inspect.signature(backend).parameters)
+    assert set(settings_used) <= set(inspect.signature(backend).parameters)
     pairs: list[TextPair] = query_pairs([11, 13, 12])
     if card.kind == "llm-pointwise":
         assert len(teacher.score(pairs).values) == 3  # type: ignore[union-attr]
@@ -74,7 +76,7 @@ def test_a_card_as_it_is_shipped_makes_prompts(path: Path, monkeypatch: pytest.M
         assert card.server["url"].endswith("/v1")
 
 
-def test_all_cards_are_looked_at() -> None:
+def test_all_cards_are_covered() -> None:
     assert {
         "server-listwise",
         "gpt-4o-mini-pointwise",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,110 +15,61 @@ from irdistill.runs import MemoryRun, RankedList, RunIdentity, merge, verify
 from irdistill.teachers import (
     CrossEncoderTeacher,
     ScoreOptions,
-    TeacherScores,
     TextPair,
     score,
     score_pairs,
 )
+from tests.teachers.scoring_helpers import (
+    DOCS,
+    QUERIES,
+    Counting,
+    contents,
+    make_candidates,
+    make_collection,
+)
 from tests.teachers.tiny import tiny_cross_encoder
-
-WORDS = ["cat", "dog", "sat", "mat", "bird", "fish", "heart", "lung", "cell", "wing", "air", "flow"]
-DOCS = {f"d{n:02}": " ".join(WORDS[: n % 12 + 1]) for n in range(30)}
-QUERIES = {f"q{n:02}": f"what is {WORDS[n % 12]} {n}" for n in range(20)}
-
-
-def collection() -> Collection:
-    return Collection.from_dicts("small", DOCS, QUERIES, {query: {"d00": 1} for query in QUERIES})
-
-
-def candidates(held: Collection, depth: int = 8) -> MemoryRun:
-    names = list(DOCS)
-    lists = [
-        RankedList(
-            query,
-            [names[(place * 3 + n) % 30] for n in range(depth)],
-            np.arange(depth, 0, -1, dtype=np.float32),
-        )
-        for place, query in enumerate(QUERIES)
-    ]
-    return MemoryRun(RunIdentity("first-stage", {"model": "made up"}, held.describe()), lists)
-
-
-class Counting:
-    """Scores by lengths; can fail, or give a number of its own, at the n-th pair."""
-
-    token_budget = 64
-
-    def __init__(self, fail_at: int | None = None, value: float = 0.0) -> None:
-        self.seen, self.fail_at, self.value = 0, fail_at, value
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        return {"kind": "counting"}
-
-    def score(self, pairs: Sequence[TextPair]) -> TeacherScores:
-        values = np.array(
-            [len(pair.text) + 0.01 * len(pair.query.text) + 0.001 * pair.row for pair in pairs],
-            np.float32,
-        )
-        self.seen += len(pairs)
-        if self.fail_at is not None and self.seen > self.fail_at:
-            if self.value == 0.0:
-                raise KeyboardInterrupt
-            values[-1] = self.value
-        return TeacherScores(values)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        path.name: path.read_bytes()
-        for path in folder.iterdir()
-        if path.suffix in (".json", ".parquet")
-    }
 
 
 def test_scores_every_candidate(tmp_path: Path) -> None:
-    held = collection()
-    run = score(held, candidates(held), Counting(), tmp_path / "run", ScoreOptions(k=5))
+    data = make_collection()
+    run = score(data, make_candidates(data), Counting(), tmp_path / "run", ScoreOptions(k=5))
     assert len(run) == 20 and run.num_rows == 100 and run.manifest.nulls == 0
-    found = run["q03"]
-    assert sorted(found.doc_ids) == ["d09", "d10", "d11", "d12", "d13"]
-    for doc, value in zip(found.doc_ids, found.scores.tolist(), strict=True):
-        expected = len(DOCS[doc]) + 0.01 * len(QUERIES["q03"]) + 0.001 * held.corpus.row(doc)
+    ranked = run["q03"]
+    assert sorted(ranked.doc_ids) == ["d09", "d10", "d11", "d12", "d13"]
+    for doc, value in zip(ranked.doc_ids, ranked.scores.tolist(), strict=True):
+        expected = len(DOCS[doc]) + 0.01 * len(QUERIES["q03"]) + 0.001 * data.corpus.row(doc)
         assert value == np.float32(expected)
     assert run.manifest.usage["pairs"] == 100
     assert verify(tmp_path / "run") == []
 
 
 @pytest.mark.parametrize("fail_at", [0, 17, 40, 90])
-def test_stopped_and_started_again_it_ends_with_the_same_bytes(
-    tmp_path: Path, fail_at: int
-) -> None:
-    held = collection()
-    score(held, candidates(held), Counting(), tmp_path / "whole", ScoreOptions(part_queries=2))
+def test_a_resumed_job_ends_with_the_same_bytes(tmp_path: Path, fail_at: int) -> None:
+    data = make_collection()
+    score(data, make_candidates(data), Counting(), tmp_path / "whole", ScoreOptions(part_queries=2))
     with pytest.raises(KeyboardInterrupt):
         score(
-            held,
-            candidates(held),
+            data,
+            make_candidates(data),
             Counting(fail_at),
             tmp_path / "cut",
             ScoreOptions(part_queries=2),
         )
     again = Counting()
-    score(held, candidates(held), again, tmp_path / "cut", ScoreOptions(part_queries=2))
-    assert again.seen == 160 - fail_at // 16 * 16
+    score(data, make_candidates(data), again, tmp_path / "cut", ScoreOptions(part_queries=2))
+    assert again.pair_count == 160 - fail_at // 16 * 16
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
 def test_shards_join_to_the_whole(tmp_path: Path) -> None:
-    held = collection()
+    data = make_collection()
     whole = score(
-        held, candidates(held), Counting(), tmp_path / "whole", ScoreOptions(part_queries=3)
+        data, make_candidates(data), Counting(), tmp_path / "whole", ScoreOptions(part_queries=3)
     )
     for place in (1, 2, 3):
         score(
-            held,
-            candidates(held),
+            data,
+            make_candidates(data),
             Counting(),
             tmp_path / f"s{place}",
             ScoreOptions(shard=f"{place}/{3}", part_queries=3),
@@ -131,7 +81,7 @@ def test_shards_join_to_the_whole(tmp_path: Path) -> None:
 
 
 def test_the_same_pair_is_scored_once(tmp_path: Path) -> None:
-    held = Collection.from_dicts(
+    data = Collection.from_dicts(
         "twice", {"a": "one", "b": "two"}, {"q1": "same words", "q2": "same words"}, {}
     )
     lists = [
@@ -139,62 +89,64 @@ def test_the_same_pair_is_scored_once(tmp_path: Path) -> None:
     ]
     teacher = Counting()
     run = score(
-        held,
-        MemoryRun(RunIdentity("first-stage", {}, held.describe()), lists),
+        data,
+        MemoryRun(RunIdentity("first-stage", {}, data.describe()), lists),
         teacher,
         tmp_path / "run",
     )
-    assert teacher.seen == 2
+    assert teacher.pair_count == 2
     assert run["q1"].scores.tolist() == run["q2"].scores.tolist()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_a_score_that_is_no_number_stops_and_what_was_written_stays(
+def test_a_score_that_is_not_finite_stops_and_finished_parts_stay(
     tmp_path: Path, value: float
 ) -> None:
-    held = collection()
+    data = make_collection()
     with pytest.raises(IrdistillError, match=r"query 'q0[45]' and document .*(nan|inf)"):
         score(
-            held,
-            candidates(held),
+            data,
+            make_candidates(data),
             Counting(40, value),
             tmp_path / "run",
             ScoreOptions(part_queries=2),
         )
     again = Counting()
-    score(held, candidates(held), again, tmp_path / "run", ScoreOptions(part_queries=2))
-    assert again.seen == 160 - 32
+    score(data, make_candidates(data), again, tmp_path / "run", ScoreOptions(part_queries=2))
+    assert again.pair_count == 160 - 32
 
 
-def test_another_teacher_does_not_continue_a_run(tmp_path: Path) -> None:
-    held = collection()
-    score(held, candidates(held), Counting(), tmp_path / "run")
+def test_other_settings_do_not_resume_a_run(tmp_path: Path) -> None:
+    data = make_collection()
+    score(data, make_candidates(data), Counting(), tmp_path / "run")
     before = contents(tmp_path / "run")
     with pytest.raises(IrdistillError, match=r"settings\.k"):
-        score(held, candidates(held), Counting(), tmp_path / "run", ScoreOptions(k=3))
+        score(data, make_candidates(data), Counting(), tmp_path / "run", ScoreOptions(k=3))
     assert contents(tmp_path / "run") == before
 
 
 def test_candidates_of_another_collection_stop(tmp_path: Path) -> None:
-    held = collection()
+    data = make_collection()
     other = Collection.from_dicts("other", DOCS | {"more": "a text"}, QUERIES, {})
     with pytest.raises(IrdistillError, match="collection"):
-        score(other, candidates(held), Counting(), tmp_path / "run")
+        score(other, make_candidates(data), Counting(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(IrdistillError, match="k is 0"):
-        score(held, candidates(held), Counting(), tmp_path / "run", ScoreOptions(k=0))
+        score(data, make_candidates(data), Counting(), tmp_path / "run", ScoreOptions(k=0))
 
 
 def test_parts_do_not_depend_on_each_other_with_a_real_model(tmp_path: Path) -> None:
-    held = collection()
+    data = make_collection()
     teacher = CrossEncoderTeacher(
         str(tiny_cross_encoder(tmp_path / "ce")), backend="torch", device="cpu"
     )
-    one = score(held, candidates(held), teacher, tmp_path / "one", ScoreOptions(part_queries=5))
+    one = score(
+        data, make_candidates(data), teacher, tmp_path / "one", ScoreOptions(part_queries=5)
+    )
     for place in (2, 1):
         score(
-            held,
-            candidates(held),
+            data,
+            make_candidates(data),
             teacher,
             tmp_path / f"s{place}",
             ScoreOptions(shard=f"{place}/{2}", part_queries=5),
@@ -204,13 +156,13 @@ def test_parts_do_not_depend_on_each_other_with_a_real_model(tmp_path: Path) -> 
 
 
 def test_memory_running_out_halves_the_budget(tmp_path: Path) -> None:
-    held = collection()
+    data = make_collection()
     teacher = CrossEncoderTeacher(
         str(tiny_cross_encoder(tmp_path / "ce")), precision="float32", backend="torch", device="cpu"
     )
     pairs = [
-        TextPair(query, row, held.corpus.text(row))
-        for query in held.queries.values()
+        TextPair(query, row, data.corpus.text(row))
+        for query in data.queries.values()
         for row in range(4)
     ]
     plain, _ = score_pairs(teacher, pairs)
@@ -225,6 +177,6 @@ def test_memory_running_out_halves_the_budget(tmp_path: Path) -> None:
 
     teacher.forward = small  # type: ignore[method-assign]
     budget = TokenBudget(8192)
-    found, _ = score_pairs(teacher, pairs, budget)
-    assert found.values == pytest.approx(plain.values, abs=1e-5)
+    ranked, _ = score_pairs(teacher, pairs, budget)
+    assert ranked.values == pytest.approx(plain.values, abs=1e-5)
     assert max(sizes) <= 10 and budget.tokens < 8192

@@ -1,4 +1,4 @@
-"""What a job would take, told from a sample: against teachers whose costs are known."""
+"""Cost estimates, against teachers with known costs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def collection() -> Collection:
     return Collection.from_dicts("small", DOCS, QUERIES, {})
 
 
-def candidates(held: Collection) -> MemoryRun:
+def candidates(data: Collection) -> MemoryRun:
     """10 documents for even queries, 30 for odd ones: 4000 pairs."""
     names = list(DOCS)
     lists = [
@@ -43,7 +43,7 @@ def candidates(held: Collection) -> MemoryRun:
         )
         for place, query in enumerate(QUERIES)
     ]
-    return MemoryRun(RunIdentity("first-stage", {"model": "made up"}, held.describe()), lists)
+    return MemoryRun(RunIdentity("first-stage", {"model": "made up"}, data.describe()), lists)
 
 
 class Priced:
@@ -60,9 +60,9 @@ class Priced:
         self.most = 0
 
     def score(self, pairs: Sequence[TextPair]) -> TeacherScores:
-        own = {pair.query.id for pair in pairs}
-        self.queries |= own
-        self.most = max(self.most, len(own))
+        part = {pair.query.id for pair in pairs}
+        self.queries |= part
+        self.most = max(self.most, len(part))
         values = np.array(
             [np.nan if pair.row % 10 == 0 else pair.row for pair in pairs], np.float32
         )
@@ -84,34 +84,36 @@ class Lister:
     def rank(self, lists: Sequence[Sequence[TextPair]]) -> list[PartialOrder]:
         return [
             PartialOrder(
-                list(range(len(own))),
-                [None] * len(own),
-                usage={"requests": 3, "cost": 0.04 if len(own) == 30 else 0.02},
+                list(range(len(part))),
+                [None] * len(part),
+                usage={"requests": 3, "cost": 0.04 if len(part) == 30 else 0.02},
             )
-            for own in lists
+            for part in lists
         ]
 
 
-def test_what_is_the_same_for_every_pair_is_told_exactly() -> None:
-    held = collection()
+def test_constant_costs_are_estimated_exactly() -> None:
+    data = collection()
     teacher = Priced()
-    found = estimate_cost(
-        held, candidates(held), teacher, estimate=EstimateOptions(sample=0.05, hourly_price=3.0)
+    estimated = estimate_cost(
+        data, candidates(data), teacher, estimate=EstimateOptions(sample=0.05, hourly_price=3.0)
     )
-    assert (found.queries, found.sampled, found.pairs) == (200, 10, 4000)
+    assert (estimated.queries, estimated.sampled, estimated.pairs) == (200, 10, 4000)
     assert len(teacher.queries) == 10 and teacher.most == 1
-    assert found.figures["tokens"] == pytest.approx((400_000, 400_000, 400_000))
-    assert found.figures["cost"] == pytest.approx((8.0, 8.0, 8.0))
-    unscored = found.figures["unscored"]
+    assert estimated.figures["tokens"] == pytest.approx((400_000, 400_000, 400_000))
+    assert estimated.figures["cost"] == pytest.approx((8.0, 8.0, 8.0))
+    unscored = estimated.figures["unscored"]
     assert (
         unscored.low is not None
         and unscored.high is not None
         and unscored.low <= 400 <= unscored.high
     )
-    hours = found.figures["hours"]
-    assert hours.value > 0 and found.figures["machine_cost"].value == pytest.approx(3 * hours.value)
-    assert found.to_json()["cost"]["value"] == pytest.approx(8.0)
-    shown = found.lines()
+    hours = estimated.figures["hours"]
+    assert hours.value > 0 and estimated.figures["machine_cost"].value == pytest.approx(
+        3 * hours.value
+    )
+    assert estimated.to_json()["cost"]["value"] == pytest.approx(8.0)
+    shown = estimated.lines()
     assert (
         shown["sample"] == "10 of 200 queries"
         and shown["pairs"] == "4,000"
@@ -120,26 +122,28 @@ def test_what_is_the_same_for_every_pair_is_told_exactly() -> None:
     assert shown["loading"] == "0.0 seconds more, once per worker"
 
 
-def test_the_depth_counts_and_the_seed_decides_the_sample() -> None:
-    held = collection()
+def test_k_limits_the_pairs_and_the_seed_determines_the_sample() -> None:
+    data = collection()
     one, same, other = Priced(), Priced(), Priced()
     assert (
-        estimate_cost(held, candidates(held), one, ScoreOptions(k=20)).pairs == 100 * 10 + 100 * 20
+        estimate_cost(data, candidates(data), one, ScoreOptions(k=20)).pairs == 100 * 10 + 100 * 20
     )
-    estimate_cost(held, candidates(held), same)
-    estimate_cost(held, candidates(held), other, estimate=EstimateOptions(seed=1))
+    estimate_cost(data, candidates(data), same)
+    estimate_cost(data, candidates(data), other, estimate=EstimateOptions(seed=1))
     assert one.queries == same.queries != other.queries and len(one.queries) == 5
 
 
 def test_lists_are_the_unit_of_a_listwise_teacher() -> None:
-    held = collection()
-    found = estimate_cost(held, candidates(held), Lister(), estimate=EstimateOptions(sample=0.5))
-    assert found.figures["requests"] == pytest.approx((600, 600, 600))
-    cost = found.figures["cost"]
+    data = collection()
+    estimated = estimate_cost(
+        data, candidates(data), Lister(), estimate=EstimateOptions(sample=0.5)
+    )
+    assert estimated.figures["requests"] == pytest.approx((600, 600, 600))
+    cost = estimated.figures["cost"]
     assert cost.low is not None and cost.high is not None and cost.low < cost.value < cost.high
     assert cost.low <= 6.0 <= cost.high and cost.value == pytest.approx(6.0, rel=0.1)
     whole = estimate_cost(
-        held, candidates(held), Lister(), estimate=EstimateOptions(sample=1.0)
+        data, candidates(data), Lister(), estimate=EstimateOptions(sample=1.0)
     ).figures["cost"]
     assert whole == pytest.approx((6.0, 6.0, 6.0))
 
@@ -147,9 +151,9 @@ def test_lists_are_the_unit_of_a_listwise_teacher() -> None:
 def test_the_interval_by_hand() -> None:
     # ratio 2 a unit; residuals -1, 1, 0, so s^2 = 1; t(0.975, 2) = 4.302653; error sqrt(1/3)/2 a
     # unit
-    found = scale_up(np.array([2.0, 2.0, 2.0]), np.array([3.0, 5.0, 4.0]), 100, 0.0)
+    estimated = scale_up(np.array([2.0, 2.0, 2.0]), np.array([3.0, 5.0, 4.0]), 100, 0.0)
     reach = 4.302652729911275 * np.sqrt(1 / 3) / 2 * 100
-    assert found == pytest.approx((200.0, 200.0 - reach, 200.0 + reach))
+    assert estimated == pytest.approx((200.0, 200.0 - reach, 200.0 + reach))
     quarter = scale_up(np.array([2.0, 2.0, 2.0]), np.array([3.0, 5.0, 4.0]), 100, 0.75)
     assert quarter == pytest.approx((200.0, 200.0 - reach / 2, 200.0 + reach / 2))
     assert scale_up(np.array([4.0]), np.array([2.0]), 10, 0.1) == EstimatedValue(5.0)
@@ -170,22 +174,22 @@ def test_hours_are_shown_in_a_unit_that_fits(hours: float, shown: str) -> None:
 
 
 def test_bytes_are_those_of_the_run(tmp_path: Path) -> None:
-    held = collection()
-    found = estimate_cost(
-        held, candidates(held), BM25Teacher(held.corpus), estimate=EstimateOptions(sample=0.2)
+    data = collection()
+    estimated = estimate_cost(
+        data, candidates(data), BM25Teacher(data.corpus), estimate=EstimateOptions(sample=0.2)
     )
-    score(held, candidates(held), BM25Teacher(held.corpus), tmp_path / "run")
+    score(data, candidates(data), BM25Teacher(data.corpus), tmp_path / "run")
     size = sum(path.stat().st_size for path in (tmp_path / "run").iterdir())
-    assert found.figures["bytes"].value == pytest.approx(size, rel=0.15)
-    assert "cost" not in found.figures
+    assert estimated.figures["bytes"].value == pytest.approx(size, rel=0.15)
+    assert "cost" not in estimated.figures
 
 
 def test_a_run_on_disk_and_a_wrong_share(tmp_path: Path) -> None:
-    held = collection()
-    given = candidates(held)
-    write_run(tmp_path / "given", given.identity, list(given), part_queries=16)
+    data = collection()
+    first_stage = candidates(data)
+    write_run(tmp_path / "given", first_stage.identity, list(first_stage), part_queries=16)
     before = sorted(tmp_path.rglob("*"))
-    assert estimate_cost(held, tmp_path / "given", Priced(), ScoreOptions(k=20)).pairs == 3000
+    assert estimate_cost(data, tmp_path / "given", Priced(), ScoreOptions(k=20)).pairs == 3000
     assert sorted(tmp_path.rglob("*")) == before
     with pytest.raises(IrdistillError, match="sample is 0"):
-        estimate_cost(held, given, Priced(), estimate=EstimateOptions(sample=0.0))
+        estimate_cost(data, first_stage, Priced(), estimate=EstimateOptions(sample=0.0))

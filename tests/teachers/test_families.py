@@ -54,9 +54,9 @@ def plain(folder: Path) -> np.ndarray:
         AutoTokenizer.from_pretrained(folder),
         AutoModelForSequenceClassification.from_pretrained(folder).eval(),
     )
-    found = []
+    logits = []
     for pair in PAIRS:
-        given = tokenizer(
+        inputs = tokenizer(
             pair.query.text,
             pair.text,
             truncation="longest_first",
@@ -64,8 +64,8 @@ def plain(folder: Path) -> np.ndarray:
             return_tensors="pt",
         )
         with torch.no_grad():
-            found.append(network(**given).logits[0, 0].item())
-    return np.array(found, np.float32)
+            logits.append(network(**inputs).logits[0, 0].item())
+    return np.array(logits, np.float32)
 
 
 @pytest.mark.parametrize(("family", "backend"), CASES)
@@ -76,9 +76,9 @@ def test_a_sequence_classifier_of_any_family_gives_its_logits(
     teacher = CrossEncoderTeacher(str(folder), precision="float32", backend=backend, device="cpu")
     assert teacher.max_length == 64
     assert teacher.head is not None and teacher.head[0].dtype == np.float32
-    found, _ = score_pairs(teacher, PAIRS, TokenBudget(70))  # batches of many shapes
+    logits, _ = score_pairs(teacher, PAIRS, TokenBudget(70))  # batches of many shapes
     expected = plain(folder)
-    assert found.values == pytest.approx(expected, abs=1e-5, rel=1e-5)
+    assert logits.values == pytest.approx(expected, abs=1e-5, rel=1e-5)
     assert np.ptp(expected) > 0.05
 
 
@@ -124,13 +124,13 @@ def test_a_cross_encoder_of_lightning_ir_is_an_encoder_and_a_linear_layer(
         expected.append(float(weights["linear.weight"][0] @ hidden))
     assert kind_of(str(folder)) == "cross-encoder"
     teacher = CrossEncoderTeacher(str(folder), precision="float32", backend="torch", device="cpu")
-    found, lengths = (
+    logits, lengths = (
         score_pairs(teacher, PAIRS, TokenBudget(30))[0].values,
         teacher.tokenize(PAIRS)[1],
     )
     assert lengths.max() == 4 + 9 + 3
-    assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
-    assert np.ptp(found) > 0.05
+    assert logits == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert np.ptp(logits) > 0.05
     assert teacher.identity["query_length"] == 4 and teacher.identity["document_length"] == 9
     save_file(
         {key: value for key, value in weights.items() if "encoder.layer.1" not in key},

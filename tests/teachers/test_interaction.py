@@ -22,14 +22,14 @@ from irdistill.teachers import ScoreOptions, TextPair, load_teacher, score, scor
 from irdistill.teachers.interaction_teacher import InteractionTeacher
 from irdistill.teachers.teacher_kinds import kind_of
 from tests.students.tiny import tiny_backbone
-from tests.teachers.test_retrievers import DOCS, QUERIES
+from tests.teachers.tiny import DOCS, QUERIES
 
 KINDS = ["split-cross-encoder", "kernel"]
 CPU: dict[str, Any] = {"precision": "float32", "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
-def held() -> Collection:
+def data() -> Collection:
     return Collection.from_dicts("small", DOCS, QUERIES, {"q1": {"a": 1}})
 
 
@@ -42,25 +42,25 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def every_pair(held: Collection) -> list[TextPair]:
+def every_pair(data: Collection) -> list[TextPair]:
     pairs = [
-        TextPair(query, row, held.corpus.text(row))
-        for query in held.queries.values()
-        for row in range(len(held.corpus))
+        TextPair(query, row, data.corpus.text(row))
+        for query in data.queries.values()
+        for row in range(len(data.corpus))
     ]
     return [pairs[place] for place in np.random.default_rng(1).permutation(len(pairs))]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_stored_states_give_the_scores_of_live_ones(
-    kind: str, held: Collection, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, data: Collection, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pairs, model = every_pair(held), str(models / kind)
+    pairs, model = every_pair(data), str(models / kind)
     assert kind_of(model) == "interaction"
-    live = load_teacher(model, held.corpus, states="live", work=tmp_path, **CPU)
-    stored = load_teacher(model, held.corpus, work=tmp_path, **CPU)
+    live = load_teacher(model, data.corpus, states="live", work=tmp_path, **CPU)
+    stored = load_teacher(model, data.corpus, work=tmp_path, **CPU)
     assert isinstance(live, InteractionTeacher) and isinstance(stored, InteractionTeacher)
-    found, _ = score_pairs(live, pairs)
+    scored, _ = score_pairs(live, pairs)
     student = live.student
     alone = [
         student.compare(
@@ -70,8 +70,8 @@ def test_stored_states_give_the_scores_of_live_ones(
         )[0]
         for pair in pairs
     ]
-    np.testing.assert_allclose(found.values, alone, atol=1e-5)
-    assert np.ptp(found.values) > 1e-3
+    np.testing.assert_allclose(scored.values, alone, atol=1e-5)
+    assert np.ptp(scored.values) > 1e-3
     sides: list[str] = []
     encode = InteractionStudent.encode
 
@@ -80,17 +80,17 @@ def test_stored_states_give_the_scores_of_live_ones(
         return encode(self, texts, side, *rest, **more)
 
     monkeypatch.setattr(InteractionStudent, "encode", counted)
-    np.testing.assert_allclose(score_pairs(stored, pairs)[0].values, found.values, atol=1e-5)
+    np.testing.assert_allclose(score_pairs(stored, pairs)[0].values, scored.values, atol=1e-5)
     assert sides == ["query"] * 3
     again = load_teacher(
-        model, held.corpus, work=tmp_path, **CPU
+        model, data.corpus, work=tmp_path, **CPU
     )  # finds the states that are there
     np.testing.assert_array_equal(
         score_pairs(again, pairs)[0].values, score_pairs(stored, pairs)[0].values
     )
     assert "document" not in sides
-    half = load_teacher(model, held.corpus, storage="float16", work=tmp_path, **CPU)
-    np.testing.assert_allclose(score_pairs(half, pairs)[0].values, found.values, atol=2e-2)
+    half = load_teacher(model, data.corpus, storage="float16", work=tmp_path, **CPU)
+    np.testing.assert_allclose(score_pairs(half, pairs)[0].values, scored.values, atol=2e-2)
     assert [teacher.identity["states"] for teacher in (live, stored, half)] == [
         "live",
         "stored in float32",
@@ -99,42 +99,44 @@ def test_stored_states_give_the_scores_of_live_ones(
     assert stored.identity["type"] == kind and stored.identity["max_document_length"] == 20
 
 
-def test_states_that_take_too_much_room_are_not_kept(
-    held: Collection, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_large_states_are_not_stored(
+    data: Collection, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("irdistill.teachers.interaction_teacher._KEPT", 5 * 20 * 32 * 4 - 1)
     for storage, kept in (("float32", False), ("float16", True)):
         teacher = load_teacher(
-            str(models / "kernel"), held.corpus, storage=storage, work=tmp_path / storage, **CPU
+            str(models / "kernel"), data.corpus, storage=storage, work=tmp_path / storage, **CPU
         )
         assert isinstance(teacher, InteractionTeacher) and (teacher.store is not None) == kept
 
 
 def test_wrong_settings_and_models_are_refused(
-    held: Collection, models: Path, tmp_path: Path
+    data: Collection, models: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(IrdistillError, match="states='kept' and storage='float32' were asked for"):
-        load_teacher(str(models / "kernel"), held.corpus, states="kept", work=tmp_path, **CPU)
-    with pytest.raises(IrdistillError, match="is no saved split-cross-encoder or kernel student"):
-        load_teacher(str(models / "bert"), held.corpus, kind="interaction", work=tmp_path, **CPU)
+    with pytest.raises(IrdistillError, match="states is 'kept' and storage is 'float32'"):
+        load_teacher(str(models / "kernel"), data.corpus, states="kept", work=tmp_path, **CPU)
+    with pytest.raises(
+        IrdistillError, match="is not a saved split-cross-encoder or kernel student"
+    ):
+        load_teacher(str(models / "bert"), data.corpus, kind="interaction", work=tmp_path, **CPU)
     with pytest.raises(IrdistillError, match=r"has no setting max_length.*states"):
-        load_teacher(str(models / "kernel"), held.corpus, max_length=5, work=tmp_path, **CPU)
+        load_teacher(str(models / "kernel"), data.corpus, max_length=5, work=tmp_path, **CPU)
 
 
 def test_a_run_scored_in_parts_is_the_run_scored_whole(
-    held: Collection, models: Path, tmp_path: Path
+    data: Collection, models: Path, tmp_path: Path
 ) -> None:
     candidates = write_run(
         tmp_path / "candidates",
-        RunIdentity("first-stage", {"model": "all"}, held.describe(), None, {}),
+        RunIdentity("first-stage", {"model": "all"}, data.describe(), None, {}),
         [
             RankedList(query_id, list(DOCS), np.arange(5, 0, -1, dtype=np.float32), None)
             for query_id in QUERIES
         ],
     )
-    teacher = load_teacher(str(models / "split-cross-encoder"), held.corpus, work=tmp_path, **CPU)
-    whole = score(held, candidates, teacher, tmp_path / "whole")
-    parts = score(held, candidates, teacher, tmp_path / "parts", ScoreOptions(part_queries=1))
+    teacher = load_teacher(str(models / "split-cross-encoder"), data.corpus, work=tmp_path, **CPU)
+    whole = score(data, candidates, teacher, tmp_path / "whole")
+    parts = score(data, candidates, teacher, tmp_path / "parts", ScoreOptions(part_queries=1))
     for query_id in QUERIES:
         np.testing.assert_allclose(whole[query_id].scores, parts[query_id].scores, atol=1e-5)
     assert dict(whole.manifest.identity.producer)["kind"] == "interaction"
@@ -142,7 +144,7 @@ def test_a_run_scored_in_parts_is_the_run_scored_whole(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_command_line_trains_and_reranks_with_them(
-    kind: str, held: Collection, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, data: Collection, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
     (tmp_path / "set" / "qrels").mkdir(parents=True)
@@ -207,7 +209,7 @@ def test_the_command_line_trains_and_reranks_with_them(
         "--out",
         out + "/reranked",
     )
-    found = open_run(tmp_path / "out" / "reranked")
-    assert dict(found.manifest.identity.producer)["states"] == "stored in float16"
-    assert found.num_rows == open_run(tmp_path / "out" / "bm25").num_rows >= 3
-    assert all(np.isfinite(found[query_id].scores).all() for query_id in found.query_ids)
+    scored = open_run(tmp_path / "out" / "reranked")
+    assert dict(scored.manifest.identity.producer)["states"] == "stored in float16"
+    assert scored.num_rows == open_run(tmp_path / "out" / "bm25").num_rows >= 3
+    assert all(np.isfinite(scored[query_id].scores).all() for query_id in scored.query_ids)

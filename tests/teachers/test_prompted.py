@@ -60,7 +60,7 @@ def scores(teacher: Any) -> np.ndarray:
 @pytest.mark.parametrize(
     "text", ["Q {query} D {document} end", "{document}|{query}", "a {query}{document}"]
 )
-def test_a_template_says_where_the_document_lies(text: str) -> None:
+def test_a_template_returns_the_position_of_the_document(text: str) -> None:
     for query, document in [("cat {document}", "a {query} b"), ("", ""), ("x", "y")]:
         filled, start, end = PairTemplate(text).fill(query, document)
         assert filled[start:end] == document
@@ -190,14 +190,14 @@ def first_logits(folder: Path, texts: list[str]) -> np.ndarray:
         AutoModelForSeq2SeqLM.from_pretrained(folder).eval(),
     )
     with torch.no_grad():
-        found = [
+        scored = [
             network(
                 **tokenizer(text, return_tensors="pt"),
                 decoder_input_ids=torch.zeros(1, 1, dtype=torch.long),
             ).logits[0, 0]
             for text in texts
         ]
-    return torch.stack(found).numpy()
+    return torch.stack(scored).numpy()
 
 
 @pytest.mark.parametrize(("family", "tied"), [("t5", True), ("t5", False), ("mt5", False)])
@@ -211,11 +211,11 @@ def test_monot5_gives_the_log_odds_of_true_and_false(
     tokenizer = AutoTokenizer.from_pretrained(folder)
     true, false = tokenizer.convert_tokens_to_ids(["▁true", "▁false"])
     probability = torch.softmax(torch.tensor(logits[:, [false, true]]), dim=1)[:, 1].double()
-    found = scores(Seq2SeqTeacher(str(folder), **CPU))
-    assert found.dtype == np.float32
-    assert found == pytest.approx(logits[:, true] - logits[:, false], abs=2e-5)
-    assert found == pytest.approx(torch.logit(probability).numpy(), abs=2e-3)
-    assert np.ptp(found) > 0.1
+    scored = scores(Seq2SeqTeacher(str(folder), **CPU))
+    assert scored.dtype == np.float32
+    assert scored == pytest.approx(logits[:, true] - logits[:, false], abs=2e-5)
+    assert scored == pytest.approx(torch.logit(probability).numpy(), abs=2e-3)
+    assert np.ptp(scored) > 0.1
 
 
 def test_rankt5_gives_the_logit_of_one_token(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_rankt5_gives_the_logit_of_one_token(tmp_path: Path) -> None:
     assert teacher.identity["score"] == "logit(<extra_id_10>)"
 
 
-def test_of_the_head_only_the_wanted_rows_are_computed_in_float32(tmp_path: Path) -> None:
+def test_only_the_needed_rows_of_the_head_are_computed_in_float32(tmp_path: Path) -> None:
     folder = tiny_t5(tmp_path / "t5")
     teacher = Seq2SeqTeacher(str(folder), precision="bfloat16", device="cpu")
     head = teacher.network.get_output_embeddings()
@@ -257,11 +257,11 @@ def last_logits(folder: Path, texts: list[str]) -> np.ndarray:
         AutoModelForCausalLM.from_pretrained(folder).eval(),
     )
     with torch.no_grad():
-        found = [
+        scored = [
             network(**tokenizer(text, add_special_tokens=False, return_tensors="pt")).logits[0, -1]
             for text in texts
         ]
-    return torch.stack(found).numpy()
+    return torch.stack(scored).numpy()
 
 
 def filled(instruction: str) -> list[str]:
@@ -287,18 +287,18 @@ def test_a_causal_reranker_gives_the_log_odds_of_yes_and_no(
     folder = tiny_causal(tmp_path / family, family, **settings)
     logits = last_logits(folder, filled("is it in the query"))
     yes, no = AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids(["yes", "no"])
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "template": CHAT,
         "instruction": "is it in the query",
         "max_length": 512,
         **CPU,
     }
-    found = scores(CausalTeacher(str(folder), positive="yes", negative="no", **given))
-    assert found == pytest.approx(logits[:, yes] - logits[:, no], abs=2e-5)
-    assert scores(CausalTeacher(str(folder), positive="yes", **given)) == pytest.approx(
+    scored = scores(CausalTeacher(str(folder), positive="yes", negative="no", **options))
+    assert scored == pytest.approx(logits[:, yes] - logits[:, no], abs=2e-5)
+    assert scores(CausalTeacher(str(folder), positive="yes", **options)) == pytest.approx(
         logits[:, yes], abs=2e-5
     )
-    assert np.ptp(found) > 0.1
+    assert np.ptp(scored) > 0.1
 
 
 ROLES = (
@@ -341,29 +341,29 @@ def test_a_classifier_on_a_causal_model_keeps_its_template(tmp_path: Path) -> No
     assert teacher.identity["template"].startswith("<|im_start|>query: {query}\n")
 
 
-def test_what_does_not_fit_stops(tmp_path: Path) -> None:
+def test_settings_that_do_not_fit_are_errors(tmp_path: Path) -> None:
     causal, t5 = str(tiny_causal(tmp_path / "causal")), str(tiny_t5(tmp_path / "t5"))
-    asked: dict[str, Any] = {"template": "{query} {document}", **CPU}
+    options: dict[str, Any] = {"template": "{query} {document}", **CPU}
     with pytest.raises(IrdistillError, match="no chat template for the roles"):
         CausalTeacher(causal, **CPU)
-    with pytest.raises(IrdistillError, match="does not say which tokens"):
-        CausalTeacher(causal, **asked)
+    with pytest.raises(IrdistillError, match="does not state which tokens"):
+        CausalTeacher(causal, **options)
     with pytest.raises(
         IrdistillError, match="no token ' yes'; its tokenizer writes this word as 'Ġyes'"
     ):
-        CausalTeacher(causal, positive=" yes", **asked)
+        CausalTeacher(causal, positive=" yes", **options)
     with pytest.raises(IrdistillError, match="without positive"):
-        CausalTeacher(causal, negative="no", **asked)
+        CausalTeacher(causal, negative="no", **options)
     with pytest.raises(IrdistillError, match="from 8 to 512"):
-        CausalTeacher(causal, positive="yes", max_length=4096, **asked)
+        CausalTeacher(causal, positive="yes", max_length=4096, **options)
     with pytest.raises(
-        IrdistillError, match=r"cannot be loaded as a seq2seq reranker|is no seq2seq reranker"
+        IrdistillError, match=r"cannot be loaded as a seq2seq reranker|is not a seq2seq reranker"
     ):
         Seq2SeqTeacher(causal, **CPU)
     with pytest.raises(
-        IrdistillError, match=r"cannot be loaded as a causal reranker|is no causal reranker"
+        IrdistillError, match=r"cannot be loaded as a causal reranker|is not a causal reranker"
     ):
-        CausalTeacher(t5, positive="▁true", **asked)
+        CausalTeacher(t5, positive="▁true", **options)
     with pytest.raises(
         IrdistillError, match="no token 'true'; its tokenizer writes this word as '▁true'"
     ):

@@ -27,11 +27,11 @@ from irdistill.teachers import (
     score,
 )
 from tests.ray_here import cluster  # noqa: F401
-from tests.teachers.test_engine import Counting, candidates, collection, contents
+from tests.teachers.scoring_helpers import Counting, contents, make_candidates, make_collection
 
 
 class Troubled:
-    """BM25 that notes its process for each query, and comes to grief where a file says so."""
+    """BM25 that records its process for each query, and fails if a file tells it to."""
 
     def __init__(self, corpus: Corpus, notes: Path) -> None:
         self.inner, self.notes = BM25Teacher(corpus), notes
@@ -61,11 +61,11 @@ class TroubledSpec(TeacherSpec):
 
     def processes(self) -> dict[str, set[str]]:
         """Which processes had which query."""
-        found: dict[str, set[str]] = {}
+        by_query: dict[str, set[str]] = {}
         for line in (self.notes / "processes").read_text().splitlines():
             query_id, process = line.split()
-            found.setdefault(query_id, set()).add(process)
-        return found
+            by_query.setdefault(query_id, set()).add(process)
+        return by_query
 
 
 @pytest.fixture()
@@ -74,8 +74,8 @@ def spec(tmp_path: Path) -> TroubledSpec:
     return TroubledSpec("bm25", notes=tmp_path / "notes")
 
 
-def local(held: Collection, out: Path) -> dict[str, bytes]:
-    score(held, candidates(held), TeacherSpec("bm25"), out, ScoreOptions(part_queries=2))
+def local(data: Collection, out: Path) -> dict[str, bytes]:
+    score(data, make_candidates(data), TeacherSpec("bm25"), out, ScoreOptions(part_queries=2))
     return contents(out)
 
 
@@ -84,16 +84,16 @@ def local(held: Collection, out: Path) -> dict[str, bytes]:
 def test_workers_write_the_bytes_of_one_process_though_one_is_killed(
     tmp_path: Path, spec: TroubledSpec
 ) -> None:
-    held = collection()
+    data = make_collection()
     (spec.notes / "kill-q05").touch()
     run = score(
-        held,
-        candidates(held),
+        data,
+        make_candidates(data),
         spec,
         tmp_path / "ray",
         ScoreOptions(part_queries=2, engine="ray", workers=2),
     )
-    assert contents(tmp_path / "ray") == local(held, tmp_path / "local")
+    assert contents(tmp_path / "ray") == local(data, tmp_path / "local")
     assert verify(tmp_path / "ray") == [] and run.num_rows == 160
     had = spec.processes()
     assert len(had) == 20 and str(os.getpid()) not in set.union(*had.values())
@@ -102,38 +102,38 @@ def test_workers_write_the_bytes_of_one_process_though_one_is_killed(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
-def test_a_part_that_fails_twice_stops_the_job_and_the_rest_stays(
+def test_a_part_that_keeps_failing_stops_the_job_and_the_rest_stays(
     tmp_path: Path, spec: TroubledSpec
 ) -> None:
-    held = collection()
+    data = make_collection()
     (spec.notes / "raise-q19").touch()
     with pytest.raises(
-        IrdistillError, match=r"part 9 \(queries 'q18' to 'q19'\) failed 2 times.*no luck with q19"
+        IrdistillError, match=r"part 9 \(queries 'q18' to 'q19'\) failed 3 times.*no luck with q19"
     ):
         score(
-            held,
-            candidates(held),
+            data,
+            make_candidates(data),
             spec,
             tmp_path / "ray",
             ScoreOptions(part_queries=2, engine="ray", workers=1),
         )
     assert len(list((tmp_path / "ray").glob("part-*.parquet"))) == 9
-    teacher = Troubled(held.corpus, spec.notes)
+    teacher = Troubled(data.corpus, spec.notes)
     (spec.notes / "raise-q19").unlink()
     (spec.notes / "processes").unlink()
-    score(held, candidates(held), teacher, tmp_path / "ray", ScoreOptions(part_queries=2))
+    score(data, make_candidates(data), teacher, tmp_path / "ray", ScoreOptions(part_queries=2))
     assert set(spec.processes()) == {"q18", "q19"}
-    assert contents(tmp_path / "ray") == local(held, tmp_path / "local")
+    assert contents(tmp_path / "ray") == local(data, tmp_path / "local")
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_teacher_that_cannot_be_loaded_is_one_error(tmp_path: Path) -> None:
-    held = collection()
+    data = make_collection()
     with pytest.raises(IrdistillError, match="has no setting k9"):
         score(
-            held,
-            candidates(held),
+            data,
+            make_candidates(data),
             TeacherSpec("bm25", settings={"k9": 1}),
             tmp_path / "ray",
             ScoreOptions(engine="ray", workers=1),
@@ -148,18 +148,18 @@ def text_lengths(queries: list[str], documents: list[str]) -> list[float]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_function_scores_on_workers(tmp_path: Path) -> None:
-    held = collection()
+    data = make_collection()
     options = ScoreOptions(part_queries=5, engine="ray", workers=2)
-    score(held, candidates(held), text_lengths, tmp_path / "ray", options)
+    score(data, make_candidates(data), text_lengths, tmp_path / "ray", options)
     local_options = ScoreOptions(part_queries=5)
-    score(held, candidates(held), text_lengths, tmp_path / "local", local_options)
+    score(data, make_candidates(data), text_lengths, tmp_path / "local", local_options)
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
 
 
-def test_an_engine_needs_a_spec_and_a_worker(tmp_path: Path) -> None:
-    held = collection()
+def test_ray_needs_a_name_and_a_worker(tmp_path: Path) -> None:
+    data = make_collection()
     with pytest.raises(IrdistillError, match="Give the name of a card"):
-        score(held, candidates(held), Counting(), tmp_path / "run", ScoreOptions(engine="ray"))
+        score(data, make_candidates(data), Counting(), tmp_path / "run", ScoreOptions(engine="ray"))
     with pytest.raises(IrdistillError, match="workers is 0"):
         ScoreOptions(engine="ray", workers=0)
 
@@ -175,7 +175,7 @@ def test_an_engine_needs_a_spec_and_a_worker(tmp_path: Path) -> None:
         ([{"CPU": 16, "GPU": 1}], 3, 3, {"num_cpus": 1, "num_gpus": 1 / 3}),
     ],
 )
-def test_processors_and_gpus_are_dealt_out(
+def test_processors_and_gpus_are_shared(
     machines: list[dict[str, float]], workers: int | None, count: int, resources: dict[str, float]
 ) -> None:
     count_and_resources = share_resources(
@@ -188,12 +188,16 @@ def test_processors_and_gpus_are_dealt_out(
 
 
 def test_parts_come_back_with_the_numbers_of_one_call(tmp_path: Path) -> None:
-    held = collection()
-    score(held, candidates(held), TeacherSpec("bm25"), tmp_path / "one")
+    data = make_collection()
+    score(data, make_candidates(data), TeacherSpec("bm25"), tmp_path / "one")
     run = score(
-        held, candidates(held), TeacherSpec("bm25"), tmp_path / "many", ScoreOptions(part_queries=1)
+        data,
+        make_candidates(data),
+        TeacherSpec("bm25"),
+        tmp_path / "many",
+        ScoreOptions(part_queries=1),
     )
-    expected = score(held, candidates(held), BM25Teacher(held.corpus), tmp_path / "built")
-    for found, other in zip(run, expected, strict=True):
-        assert found.doc_ids == other.doc_ids
-        np.testing.assert_array_equal(found.scores, other.scores)
+    expected = score(data, make_candidates(data), BM25Teacher(data.corpus), tmp_path / "built")
+    for by_query, other in zip(run, expected, strict=True):
+        assert by_query.doc_ids == other.doc_ids
+        np.testing.assert_array_equal(by_query.scores, other.scores)

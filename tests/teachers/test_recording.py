@@ -40,7 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def held() -> Collection:
+def data() -> Collection:
     """Two queries of one text, an empty document, and one that no query has."""
     random = np.random.default_rng(2)
     docs = {f"d{i}": " ".join(random.choice(WORDS, 2 + 3 * (i % 5))) for i in range(12)} | {
@@ -53,7 +53,7 @@ def held() -> Collection:
 
 
 @pytest.fixture(scope="module")
-def candidates(held: Collection) -> MemoryRun:
+def candidates(data: Collection) -> MemoryRun:
     random = np.random.default_rng(5)
     lists = [
         RankedList(
@@ -61,13 +61,13 @@ def candidates(held: Collection) -> MemoryRun:
             [*(f"d{i}" for i in random.permutation(12)[:5]), "empty"],
             np.arange(6, 0, -1).astype(np.float32),
         )
-        for query in held.queries
+        for query in data.queries
     ]
-    return MemoryRun(RunIdentity("first-stage", {}, held.describe()), lists)
+    return MemoryRun(RunIdentity("first-stage", {}, data.describe()), lists)
 
 
 def spec(place: Path, name: str) -> TeacherSpec:
-    given = CPU | (
+    options = CPU | (
         {"backend": "torch"}
         if name == "cross"
         else {"type": "late-interaction"}
@@ -78,7 +78,7 @@ def spec(place: Path, name: str) -> TeacherSpec:
         str(place / name),
         "cross-encoder" if name == "cross" else "retriever",
         place / "work",
-        settings=given,
+        settings=options,
     )
 
 
@@ -91,33 +91,33 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_cross_encoders_scores_are_made_of_its_states(
-    place: Path, held: Collection, candidates: MemoryRun, tmp_path: Path
+    place: Path, data: Collection, candidates: MemoryRun, tmp_path: Path
 ) -> None:
     run = score(
-        held,
+        data,
         candidates,
         spec(place, "cross"),
         tmp_path / "run",
         ScoreOptions(part_queries=2, representations="float32"),
     )
     plain = score(
-        held, candidates, spec(place, "cross"), tmp_path / "plain", ScoreOptions(part_queries=2)
+        data, candidates, spec(place, "cross"), tmp_path / "plain", ScoreOptions(part_queries=2)
     )
     assert run.fingerprint == plain.fingerprint and verify(tmp_path / "run") == []
     states = Representations(tmp_path / "run")
-    states.check_collection(held)
+    states.check_collection(data)
     assert (states.kind, states.dimension) == ("pairs", 16)
     assert states.classifier is not None and states.classifier.shape == (1, 16)
     bias = CrossEncoder(str(place / "cross"), device="cpu").model.classifier.bias.item()
-    for found in run:
-        rows = held.corpus.rows(found.doc_ids)
+    for ranked in run:
+        rows = data.corpus.rows(ranked.doc_ids)
         for row, doc, value, vectors in zip(
-            rows, found.doc_ids, found.scores, states.pairs(found.query_id, rows), strict=True
+            rows, ranked.doc_ids, ranked.scores, states.pairs(ranked.query_id, rows), strict=True
         ):
             assert vectors.shape == ((0, 0) if doc == "empty" else (1, 16)), row
             if doc != "empty":
                 assert states.classifier[0] @ vectors[0] + bias == pytest.approx(value, abs=1e-6)
-    missing = states.pairs("q0", np.array([held.corpus.row("alone"), 10**6]))
+    missing = states.pairs("q0", np.array([data.corpus.row("alone"), 10**6]))
     assert [len(vectors) for vectors in [*missing, *states.pairs("unknown", np.array([0]))]] == [
         0,
         0,
@@ -128,10 +128,10 @@ def test_a_cross_encoders_scores_are_made_of_its_states(
 
 @pytest.mark.parametrize("name", ["dense", "colbert"])
 def test_a_retrievers_vectors_are_those_of_sentence_transformers(
-    name: str, place: Path, held: Collection, candidates: MemoryRun, tmp_path: Path
+    name: str, place: Path, data: Collection, candidates: MemoryRun, tmp_path: Path
 ) -> None:
     run = score(
-        held,
+        data,
         candidates,
         spec(place, name),
         tmp_path / "run",
@@ -142,40 +142,40 @@ def test_a_retrievers_vectors_are_those_of_sentence_transformers(
     model: Any = (SentenceTransformer if name == "dense" else MultiVectorEncoder)(
         str(place / name), device="cpu"
     )
-    asked = sorted({doc for found in run for doc in found.doc_ids} - {"empty"})
-    rows = held.corpus.rows(asked)
+    candidate_ids = sorted({doc for ranked in run for doc in ranked.doc_ids} - {"empty"})
+    rows = data.corpus.rows(candidate_ids)
     documents, queries = (
-        model.encode_document(held.corpus.texts(rows)),
-        model.encode_query([q.text for q in held.queries.values()]),
+        model.encode_document(data.corpus.texts(rows)),
+        model.encode_query([q.text for q in data.queries.values()]),
     )
-    for ours, theirs in zip(
-        [*states.documents(rows), *map(states.query, held.queries)],
+    for mine, reference in zip(
+        [*states.documents(rows), *map(states.query, data.queries)],
         [*documents, *queries],
         strict=True,
     ):
-        expected = torch.as_tensor(theirs)
+        expected = torch.as_tensor(reference)
         expected = expected / expected.norm() if name == "dense" else expected
-        np.testing.assert_allclose(ours, expected.reshape(ours.shape), atol=1e-5)
-    assert [len(found) for found in states.documents(held.corpus.rows(["empty", "alone"]))] == [
+        np.testing.assert_allclose(mine, expected.reshape(mine.shape), atol=1e-5)
+    assert [len(ranked) for ranked in states.documents(data.corpus.rows(["empty", "alone"]))] == [
         0,
         0,
     ]
     # each document once, in the first part that has it
     manifest = json.loads((tmp_path / "run" / FOLDER / "manifest.json").read_text())
-    assert sum(part["rows"] for part in manifest["parts"]) == len(asked) + len(held.queries)
+    assert sum(part["rows"] for part in manifest["parts"]) == len(candidate_ids) + len(data.queries)
 
 
 @pytest.mark.parametrize("name", ["cross", "colbert"])
-def test_stopped_and_started_again_it_ends_with_the_same_bytes(
+def test_a_resumed_job_ends_with_the_same_bytes(
     name: str,
     place: Path,
-    held: Collection,
+    data: Collection,
     candidates: MemoryRun,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     score(
-        held,
+        data,
         candidates,
         spec(place, name),
         tmp_path / "whole",
@@ -199,7 +199,7 @@ def test_stopped_and_started_again_it_ends_with_the_same_bytes(
         monkeypatch.setattr(RepresentationWriter, "write", stopped)
         with pytest.raises(KeyboardInterrupt):
             score(
-                held,
+                data,
                 candidates,
                 spec(place, name),
                 tmp_path / "cut",
@@ -209,7 +209,7 @@ def test_stopped_and_started_again_it_ends_with_the_same_bytes(
         with pytest.raises(IrdistillError, match="not finished"):
             Representations(tmp_path / "cut")
     score(
-        held,
+        data,
         candidates,
         spec(place, name),
         tmp_path / "cut",
@@ -218,26 +218,26 @@ def test_stopped_and_started_again_it_ends_with_the_same_bytes(
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
 
 
-def test_they_are_added_to_a_finished_run_and_mended_where_a_part_is_gone(
+def test_they_are_added_to_a_finished_run_and_a_missing_part_is_rebuilt(
     place: Path,
-    held: Collection,
+    data: Collection,
     candidates: MemoryRun,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole, late = tmp_path / "whole", tmp_path / "late"
     score(
-        held,
+        data,
         candidates,
         spec(place, "cross"),
         whole,
         ScoreOptions(part_queries=2, k=4, representations="float16"),
     )
-    score(held, candidates, spec(place, "cross"), late, ScoreOptions(part_queries=2, k=4))
+    score(data, candidates, spec(place, "cross"), late, ScoreOptions(part_queries=2, k=4))
     with pytest.raises(IrdistillError, match="has no representations"):
         Representations(late)
     score(
-        held,
+        data,
         candidates,
         spec(place, "cross"),
         late,
@@ -247,25 +247,25 @@ def test_they_are_added_to_a_finished_run_and_mended_where_a_part_is_gone(
     (late / FOLDER / "part-00001.bin").unlink()
     with pytest.raises(IrdistillError, match=r"part-00001.bin is missing or damaged"):
         Representations(late)
-    seen = []
+    calls = []
     inner = recording.score_part
     monkeypatch.setattr(
-        recording, "score_part", lambda *given: seen.append(given[1]) or inner(*given)
+        recording, "score_part", lambda *options: calls.append(options[1]) or inner(*options)
     )
     score(
-        held,
+        data,
         candidates,
         spec(place, "cross"),
         late,
         ScoreOptions(part_queries=2, k=4, representations="float16"),
     )
-    assert [[found.query_id for found in lists] for lists in seen] == [["q2", "q3"]]
+    assert [[ranked.query_id for ranked in lists] for lists in calls] == [["q2", "q3"]]
     assert files(late) == files(whole)
     path = late / FOLDER / "part-00000.bin"
     path.write_bytes(path.read_bytes()[:-1] + b"\x07")
     assert [line for line in verify(late) if "part-00000.bin: is damaged" in line]
     score(
-        held,
+        data,
         candidates,
         spec(place, "cross"),
         late,
@@ -275,21 +275,21 @@ def test_they_are_added_to_a_finished_run_and_mended_where_a_part_is_gone(
 
 
 def test_other_representations_are_not_mixed(
-    place: Path, held: Collection, candidates: MemoryRun, tmp_path: Path
+    place: Path, data: Collection, candidates: MemoryRun, tmp_path: Path
 ) -> None:
     score(
-        held,
+        data,
         candidates,
         spec(place, "cross"),
         tmp_path / "run",
         ScoreOptions(representations="float16"),
     )
     assert Representations(tmp_path / "run").pairs(
-        "q1", held.corpus.rows(["d0", "d1", "d2", "d3", "d4"])
+        "q1", data.corpus.rows(["d0", "d1", "d2", "d3", "d4"])
     )[0].dtype in (np.float16, np.float32)
     with pytest.raises(IrdistillError, match='storage: "float16" there, "float32" here'):
         score(
-            held,
+            data,
             candidates,
             spec(place, "cross"),
             tmp_path / "run",
@@ -309,11 +309,11 @@ def test_other_representations_are_not_mixed(
 
 
 def test_teachers_without_representations_are_refused(
-    place: Path, held: Collection, candidates: MemoryRun, tmp_path: Path
+    place: Path, data: Collection, candidates: MemoryRun, tmp_path: Path
 ) -> None:
     with pytest.raises(IrdistillError, match="'bm25' has no representations"):
         score(
-            held,
+            data,
             candidates,
             TeacherSpec("bm25", work=tmp_path / "work"),
             tmp_path / "run",

@@ -43,15 +43,15 @@ ROLES = (
 )
 
 
-def predicted(folder: Path, **given: Any) -> np.ndarray:
+def predicted(folder: Path, **options: Any) -> np.ndarray:
     encoder = CrossEncoder(str(folder), device="cpu")
-    found: np.ndarray = encoder.predict(
+    scored: np.ndarray = encoder.predict(
         [(pair.query.text, pair.text) for pair in PAIRS],
         activation_fn=torch.nn.Identity(),
         batch_size=1,
-        **given,
+        **options,
     )
-    return found
+    return scored
 
 
 @pytest.mark.parametrize(
@@ -75,10 +75,10 @@ def test_a_sequence_classifier(
     teacher = CrossEncoderTeacher(
         str(tmp_path / "m"), precision="float32", backend="torch", device="cpu"
     )
-    found, _ = score_pairs(teacher, PAIRS)
-    np.testing.assert_allclose(found.values, predicted(tmp_path / "m"), atol=1e-5)
+    scored, _ = score_pairs(teacher, PAIRS)
+    np.testing.assert_allclose(scored.values, predicted(tmp_path / "m"), atol=1e-5)
     assert teacher.identity["prompt"] == prompt
-    assert (np.abs(found.values - predicted(tmp_path / "m", prompt="")).max() > 0.01) == bool(
+    assert (np.abs(scored.values - predicted(tmp_path / "m", prompt="")).max() > 0.01) == bool(
         prompt
     )
 
@@ -102,8 +102,8 @@ def test_a_classifier_with_a_chat_template(tmp_path: Path) -> None:
     teacher = CrossEncoderTeacher(
         str(tmp_path / "m"), precision="float32", backend="torch", device="cpu"
     )
-    found, _ = score_pairs(teacher, PAIRS)
-    np.testing.assert_allclose(found.values, predicted(tmp_path / "m"), atol=1e-4)
+    scored, _ = score_pairs(teacher, PAIRS)
+    np.testing.assert_allclose(scored.values, predicted(tmp_path / "m"), atol=1e-4)
     assert (
         "S: find the cat" in teacher.identity["template"]
         and teacher.identity["prompt"] == "find the cat"
@@ -114,8 +114,8 @@ def test_a_causal_reranker(tmp_path: Path) -> None:
     folder = tiny_causal(tmp_path / "plain")
     with_roles(folder, tmp_path / "m")
     teacher = CausalTeacher(str(tmp_path / "m"), precision="float32", device="cpu")
-    found, _ = score_pairs(teacher, PAIRS)
-    np.testing.assert_allclose(found.values, predicted(tmp_path / "m"), atol=1e-4)
+    scored, _ = score_pairs(teacher, PAIRS)
+    np.testing.assert_allclose(scored.values, predicted(tmp_path / "m"), atol=1e-4)
     assert teacher.identity["template"].startswith("S: find the cat Q: {query}")
 
 

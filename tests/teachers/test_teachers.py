@@ -1,4 +1,4 @@
-"""Teachers against the libraries they stand on."""
+"""Teachers, compared with the libraries that they use."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ QUERIES = {"q1": "how does the cat sat", "q2": "what is heat", "q3": "small dog"
 
 
 @pytest.fixture(scope="module")
-def held() -> Collection:
+def data() -> Collection:
     return Collection.from_dicts("small", DOCS, QUERIES, {"q1": {"a": 1}})
 
 
@@ -53,11 +53,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pairs(held: Collection) -> list[TextPair]:
+def pairs(data: Collection) -> list[TextPair]:
     return [
-        TextPair(query, row, held.corpus.text(row))
-        for query in held.queries.values()
-        for row in range(len(held.corpus))
+        TextPair(query, row, data.corpus.text(row))
+        for query in data.queries.values()
+        for row in range(len(data.corpus))
     ]
 
 
@@ -82,10 +82,10 @@ def test_a_cross_encoder_gives_the_raw_logits_of_predict(
     model: Path, pairs: list[TextPair], backend: str
 ) -> None:
     teacher = CrossEncoderTeacher(str(model), precision="float32", backend=backend, device="cpu")
-    found, tokens = score_pairs(teacher, pairs)
-    assert found.values.dtype == np.float32
-    assert found.values == pytest.approx(predicted(model, pairs), abs=2e-5)
-    assert np.ptp(found.values) > 0.1
+    scored, tokens = score_pairs(teacher, pairs)
+    assert scored.values.dtype == np.float32
+    assert scored.values == pytest.approx(predicted(model, pairs), abs=2e-5)
+    assert np.ptp(scored.values) > 0.1
     assert tokens > 5 * len(pairs)
     assert teacher.identity["activation"] == "none (raw logits)"
     assert teacher.identity["backend"] == backend
@@ -110,23 +110,23 @@ def test_two_outputs_give_log_odds_and_more_need_a_label(
 ) -> None:
     two = tiny_cross_encoder(tmp_path / "two", 2)
     both = predicted(two, pairs)
-    found, _ = score_pairs(
+    scored, _ = score_pairs(
         CrossEncoderTeacher(str(two), precision="float32", backend="torch", device="cpu"), pairs
     )
-    assert found.values == pytest.approx(both[:, 1] - both[:, 0], abs=2e-5)
+    assert scored.values == pytest.approx(both[:, 1] - both[:, 0], abs=2e-5)
     three = tiny_cross_encoder(tmp_path / "three", 3)
     with pytest.raises(IrdistillError, match="3 outputs"):
         CrossEncoderTeacher(str(three), device="cpu")
-    found, _ = score_pairs(
+    scored, _ = score_pairs(
         CrossEncoderTeacher(
             str(three), precision="float32", backend="torch", label=2, device="cpu"
         ),
         pairs,
     )
-    assert found.values == pytest.approx(predicted(three, pairs)[:, 2], abs=2e-5)
+    assert scored.values == pytest.approx(predicted(three, pairs)[:, 2], abs=2e-5)
 
 
-def test_texts_are_cut_as_predict_cuts_them(model: Path, pairs: list[TextPair]) -> None:
+def test_texts_are_truncated_as_predict_truncates_them(model: Path, pairs: list[TextPair]) -> None:
     teacher = CrossEncoderTeacher(
         str(model), precision="float32", backend="torch", max_length=16, device="cpu"
     )
@@ -148,20 +148,20 @@ def test_an_encoder_without_a_trained_head_is_refused(tmp_path: Path) -> None:
 
 
 def test_bm25_scores_as_the_search_does(
-    held: Collection, pairs: list[TextPair], tmp_path: Path
+    data: Collection, pairs: list[TextPair], tmp_path: Path
 ) -> None:
-    found = BM25Teacher(held.corpus, cache=tmp_path).score(pairs)
-    index = BM25(held.corpus, cache=tmp_path)
-    for pair, value in zip(pairs, found.values.tolist(), strict=True):
+    scored = BM25Teacher(data.corpus, cache=tmp_path).score(pairs)
+    index = BM25(data.corpus, cache=tmp_path)
+    for pair, value in zip(pairs, scored.values.tolist(), strict=True):
         assert value == index.all_scores(pair.query.text)[pair.row]
-    assert found.values.max() > 0
+    assert scored.values.max() > 0
 
 
 def test_a_retriever_scores_by_its_vectors(
-    held: Collection, pairs: list[TextPair], tmp_path: Path
+    data: Collection, pairs: list[TextPair], tmp_path: Path
 ) -> None:
     model = DenseStudent.load(str(tiny_backbone(tmp_path / "encoder")))
-    teacher = RetrieverTeacher(model, held.corpus, tmp_path / "work", "float32")
+    teacher = RetrieverTeacher(model, data.corpus, tmp_path / "work", "float32")
     queries = model.encode([pair.query.text for pair in pairs], "query", "float32", normalize=True)
     documents = model.encode([pair.text for pair in pairs], "document", "float32", normalize=True)
     assert teacher.score(pairs).values == pytest.approx((queries * documents).sum(axis=1), abs=1e-5)
@@ -171,7 +171,7 @@ CARDS = sorted(path.stem for path in card_folder("teachers").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", CARDS)
-def test_every_card_is_well(name: str) -> None:
+def test_every_card_is_valid(name: str) -> None:
     card = read_card(name)
     assert (
         card.name == name
@@ -193,7 +193,7 @@ def test_every_card_is_well(name: str) -> None:
         )
 
 
-def test_the_usual_cards_are_there() -> None:
+def test_common_cards_exist() -> None:
     assert {
         "minilm",
         "bm25",
@@ -211,29 +211,31 @@ def test_the_usual_cards_are_there() -> None:
 
 
 def test_cards_load_up_to_the_point_of_needing_weights(
-    held: Collection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    data: Collection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    made: list[tuple[str, dict[str, Any]]] = []
+    created: list[tuple[str, dict[str, Any]]] = []
     known = {kind: known_settings(kind) for kind in KINDS if kind not in (*LLM_KINDS, "function")}
     monkeypatch.setattr(loading, "known_settings", known.__getitem__)
     monkeypatch.setattr(
-        loading, "_creator", lambda kind: lambda *given, **options: made.append((kind, options))
+        loading,
+        "_creator",
+        lambda kind: lambda *arguments, **options: created.append((kind, options)),
     )
     for name in CARDS:
         if read_card(name).kind not in LLM_KINDS:
-            load_teacher(name, held.corpus, work=tmp_path)
-            assert made[-1][0] == read_card(name).kind
-            assert read_card(name).settings.items() <= made[-1][1].items()
+            load_teacher(name, data.corpus, work=tmp_path)
+            assert created[-1][0] == read_card(name).kind
+            assert read_card(name).settings.items() <= created[-1][1].items()
 
 
-def test_teachers_are_told_apart(held: Collection, model: Path, tmp_path: Path) -> None:
+def test_the_kind_of_a_teacher_is_detected(data: Collection, model: Path, tmp_path: Path) -> None:
     encoder = tiny_backbone(tmp_path / "encoder")
     work = tmp_path / "work"
-    assert isinstance(load_teacher("bm25", held.corpus, work=work), BM25Teacher)
+    assert isinstance(load_teacher("bm25", data.corpus, work=work), BM25Teacher)
     assert isinstance(
-        load_teacher(str(model), held.corpus, work=work, max_length=32), CrossEncoderTeacher
+        load_teacher(str(model), data.corpus, work=work, max_length=32), CrossEncoderTeacher
     )
-    assert isinstance(load_teacher(str(encoder), held.corpus, work=work), RetrieverTeacher)
+    assert isinstance(load_teacher(str(encoder), data.corpus, work=work), RetrieverTeacher)
 
 
 @pytest.mark.parametrize(
@@ -254,12 +256,12 @@ def test_a_faulty_card_stops(tmp_path: Path, text: str, fault: str) -> None:
         read_card(str(card))
 
 
-def test_unknown_teachers_and_settings_stop(held: Collection, tmp_path: Path) -> None:
+def test_unknown_teachers_and_settings_stop(data: Collection, tmp_path: Path) -> None:
     with pytest.raises(IrdistillError, match="no model folder"):
-        load_teacher("./absent/model", held.corpus)
+        load_teacher("./absent/model", data.corpus)
     with pytest.raises(IrdistillError, match="no teacher 'absent-teacher'"):
-        load_teacher("absent-teacher", held.corpus)
+        load_teacher("absent-teacher", data.corpus)
     with pytest.raises(IrdistillError, match="max_length"):
-        load_teacher("bm25", held.corpus, work=tmp_path, max_length=10)
+        load_teacher("bm25", data.corpus, work=tmp_path, max_length=10)
     with pytest.raises(IrdistillError, match="empty"):
-        load_teacher("", held.corpus)
+        load_teacher("", data.corpus)

@@ -6,6 +6,7 @@ The text and the history of a question never contain its rewrite, its answer or 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache as cache_result
 from pathlib import Path
 
 from irdistill.collections.collection import Collection
@@ -79,17 +80,12 @@ def load_conversations(
             f" write {' or '.join(f'{folder}#{domain}' for domain in splits)}."
         )
     chosen = split or splits[0]
-    opened: list[Corpus] = []
+    source = f"{layout.name} {chosen}"
+    patterns = layout.passages(chosen)
 
+    @cache_result
     def corpus() -> Corpus:
-        if not opened:
-            what = f"{layout.name} {chosen}"
-            opened.append(
-                open_passages(
-                    folder, chosen, layout.passages(chosen), cache, open_corpus, what, layout.home
-                )
-            )
-        return opened[0]
+        return open_passages(folder, chosen, patterns, cache, open_corpus, source, layout.home)
 
     report = LoadReport()
     parsed = layout.read(folder, chosen, report, corpus)
@@ -99,20 +95,9 @@ def load_conversations(
         report.add("no judgments", f"{folder} (they are published at {layout.home})")
         report.queries = len(parsed.queries)
         return Collection(id, corpus(), parsed.queries, Qrels({}), report)
+    stats = read_stats(folder)
     judgments = check_judgments(
-        parsed.judgments,
-        corpus(),
-        parsed.queries,
-        parsed.source,
-        read_stats(folder),
-        report,
-        parsed.unit,
+        parsed.judgments, corpus(), parsed.queries, parsed.source, stats, report, parsed.unit
     )
-    return judged_collection(
-        id,
-        corpus(),
-        parsed.queries,
-        drop_line_numbers(judgments),
-        report,
-        f"{layout.name} {chosen}",
-    )
+    grades = drop_line_numbers(judgments)
+    return judged_collection(id, corpus(), parsed.queries, grades, report, source)

@@ -152,7 +152,7 @@ def _compare(name: str, values: np.ndarray, others: np.ndarray, seed: int) -> Me
 
 
 def _measure(judged: Grades, lists: Lists, names: Sequence[str]) -> Mapping[str, np.ndarray]:
-    """Measure -> (Q,) values. Ranks stand for the scores, so that float32 makes no ties."""
+    """Measure -> (Q,) values. Ranks replace the scores, so that float32 makes no ties."""
     ranks = {
         query: {doc: float(-rank) for rank, doc in enumerate(scores.doc_ids)}
         for query, scores in lists.items()

@@ -99,7 +99,7 @@ class Finding:
 
     Attributes:
         name: key for JSON and for links within a page.
-        title: heading; without one the sentences stand alone.
+        title: heading, or empty.
         text, notes: sentences before and after the tables.
         severity: ``info``, ``good``, ``caution`` or ``bad``.
         examples: (what it is, text) each.

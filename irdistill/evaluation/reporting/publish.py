@@ -134,7 +134,7 @@ def publish(
         form = "markdown" if out is None else _SUFFIXES.get(out.suffix)
         if form is None:
             raise OptionError(
-                f"the form of {out} cannot be told from its name; give --format, or a name that"
+                f"the form of {out} cannot be derived from its name; give --format, or a name that"
                 f" ends in {', '.join(_SUFFIXES)}."
             )
     evaluation = results.evaluation

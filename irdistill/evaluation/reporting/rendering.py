@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from irdistill.errors import MissingExtraError
+from irdistill.collections.foreign_tables import import_library
 from irdistill.evaluation.reporting.findings import Finding, Plot
 
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -44,11 +44,7 @@ class Displayed:
         Raises:
             MissingExtraError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise MissingExtraError("pandas", "demo", "to_pandas") from error
-        return pandas.DataFrame(self.to_rows())
+        return import_library("pandas", "to_pandas()").DataFrame(self.to_rows())
 
     def __repr__(self) -> str:
         return self.to_markdown().rstrip()

@@ -95,10 +95,6 @@ def build_index(
     files in the folder take 8 bytes per posting.
 
     Args:
-        corpus: the documents.
-        k1: saturation of the term frequency.
-        b: length normalization.
-        folder: folder of the files.
         memory: bytes of postings in memory.
 
     Returns:

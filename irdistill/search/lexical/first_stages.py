@@ -26,9 +26,6 @@ def open_lexical(
     Args:
         model: ``bm25`` (bm25s), ``lucene``, or ``lucene:INDEX`` with the folder of a Lucene index
             or the name of a prebuilt one.
-        corpus: the corpus to search.
-        k1: saturation of the term frequency.
-        b: length normalization.
         work: folder of indexes (default: the cache folder).
     """
     cache = Path(work) if work is not None else None

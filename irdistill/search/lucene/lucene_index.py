@@ -130,8 +130,6 @@ def index_texts(
     """Index (id, text) pairs as Anserini's JsonCollection does, without empty documents.
 
     Args:
-        folder: an empty folder.
-        documents: (id, text) pairs.
         total: number of documents, for the progress bar.
         options: more options of Anserini's IndexCollection, such as ``-impact``.
 

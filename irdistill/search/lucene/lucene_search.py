@@ -38,7 +38,6 @@ class LuceneBM25:
         """Open or build the index.
 
         Args:
-            corpus: the corpus to search.
             k1: saturation of the term frequency, at least 0.
             b: length normalization, from 0 to 1.
             cache: folder of indexes (default: in the cache folder).

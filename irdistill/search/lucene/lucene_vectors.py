@@ -45,10 +45,6 @@ class LuceneHnsw:
     def __init__(self, store: VectorStore, folder: str | Path) -> None:
         """Build the index, or open the existing one.
 
-        Args:
-            store: the vectors.
-            folder: folder of indexes of this store.
-
         Raises:
             InputError: the vectors have too many dimensions for Lucene.
             MissingExtraError: Pyserini is not installed.

@@ -33,7 +33,6 @@ class MaxSimQueries:
     Args:
         vectors: (tokens, D) of each query.
         mean: divide the sums by the number of query tokens (MeanMaxSim).
-        device: device of the products.
     """
 
     def __init__(self, vectors: Sequence[np.ndarray], mean: bool, device: torch.device) -> None:
@@ -87,14 +86,10 @@ def maxsim_search(
     """Exact top k documents of each query, in one pass over the store.
 
     Args:
-        store: the token vectors of the corpus.
         groups: groups of queries (tokens, D). A group is multiplied separately, so its result
             depends on that group alone.
-        corpus: for the ids of the documents.
-        k: documents per query.
         mean: MeanMaxSim instead of MaxSim.
         memory: most bytes of tokens, products and scores.
-        device: device of the products (default: the best one).
     """
     device = device or best_device()
     prepared = [MaxSimQueries(group, mean, device) for group in groups]

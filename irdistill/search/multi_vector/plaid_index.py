@@ -19,7 +19,7 @@ from torch import Tensor
 
 from irdistill.errors import InputError, OptionError
 from irdistill.modeling.hardware import best_device
-from irdistill.search.array_shards import Arrays, WriteOptions, read_part, write_arrays
+from irdistill.search.array_shards import Arrays, ShardOptions, read_part, write_arrays
 from irdistill.search.multi_vector.residual_codec import (
     ROUNDS,
     ResidualCodec,
@@ -108,13 +108,9 @@ class PlaidIndex:
         """Build the index, resume, or open the existing one.
 
         Args:
-            store: the token vectors of the corpus.
-            folder: folder of the index.
             bits: bits per number of a residual: 1, 2, 4 or 8.
             centroids: number of centroids (default: the power of two below 16 times the square root
                 of the number of tokens, at most one per 8 tokens).
-            seed: random seed of the samples and of k-means.
-            device: device of the products (default: the best one).
 
         Raises:
             InputError: there are no tokens.
@@ -196,7 +192,6 @@ class PlaidIndex:
         """MaxSim (n,) of documents with centroids instead of tokens.
 
         Args:
-            rows: the documents.
             near: (K, tokens) products of the centroids with the query.
             vectors: (tokens, D) query vectors, to add their products with the residuals, which is
                 MaxSim with decoded tokens.
@@ -257,7 +252,7 @@ def _write_codec(
 
     identity = {"format": FORMAT, "vectors": store.fingerprint, **settings}
     layout = codec_layout(store.dimension)
-    write_arrays(folder, identity, layout, 1, 1, make, WriteOptions(label="cluster"))
+    write_arrays(folder, identity, layout, 1, 1, make, ShardOptions(label="cluster"))
     return Arrays(folder)
 
 
@@ -276,7 +271,7 @@ def _write_codes(store: TokenStore, folder: Path, trained: Arrays, device: torch
 
     identity = {"format": FORMAT, "codec": trained.fingerprint}
     layout = {"codes": ("int32", ()), "residuals": ("uint8", (codec.width,))}
-    options = WriteOptions(label="index")
+    options = ShardOptions(label="index")
     write_arrays(folder, identity, layout, len(store), _SHARD_ROWS, make, options)
     return Arrays(folder)
 
@@ -297,6 +292,6 @@ def _write_lists(store: TokenStore, folder: Path, encoded: Arrays, centroids: in
 
     layout = {"begins": ("int32", (centroids + 1,)), "documents": ("int32", ())}
     identity = {"format": FORMAT, "codes": encoded.fingerprint}
-    options = WriteOptions(label="invert")
+    options = ShardOptions(label="invert")
     write_arrays(folder, identity, layout, len(store), _BLOCK_ROWS, make, options)
     return Arrays(folder)

@@ -32,9 +32,11 @@ class ResidualCodec:
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray], device: torch.device) -> None:
-        """Args:
-        arrays: ``centroids`` (K, D), ``cutoffs`` (2^bits - 1,) and ``weights`` (2^bits,), float32.
-        device: device of the centroids.
+        """Load a codec.
+
+        Args:
+            arrays: ``centroids`` (K, D), ``cutoffs`` (2^bits - 1,) and ``weights`` (2^bits,), all
+                float32, as `train_codec` returns them.
         """
         self._means, self._cutoffs, weights = (
             np.array(arrays[name], np.float32) for name in ("centroids", "cutoffs", "weights")
@@ -104,10 +106,7 @@ def train_codec(
     Args:
         sample: (n, D) float32 vectors for k-means, at least as many as ``centroids``.
         held_out: (m, D) float32 vectors whose residuals fill the buckets equally.
-        centroids: number of centroids.
-        bits: bits per number of a residual.
         rng: draws the first centroids.
-        device: device of the products.
     """
     vectors = torch.from_numpy(sample).to(device)
     first = torch.from_numpy(np.sort(rng.choice(len(sample), centroids, replace=False)))

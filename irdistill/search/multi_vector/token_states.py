@@ -14,7 +14,7 @@ from irdistill.console.progress import ProgressRelay
 from irdistill.errors import ModelError
 from irdistill.modeling.hardware import Precision, choose_dtype
 from irdistill.modeling.truncation import Truncation, changes, snapshot
-from irdistill.search.array_shards import TRUNCATION, Arrays, WriteOptions, write_arrays
+from irdistill.search.array_shards import TRUNCATION, Arrays, ShardOptions, write_arrays
 from irdistill.search.retrieve_options import Storage
 from irdistill.search.vectors.vector_store import report_cut_documents
 from irdistill.storage.files import cache_folder, digest
@@ -73,7 +73,7 @@ class TokenStates(Arrays):
             }
 
         layout = {"lengths": ("int32", ()), "states": (storage, (student.dimension,))}
-        options = WriteOptions(relay=relay)
+        options = ShardOptions(relay=relay)
         write_arrays(folder, identity, layout, len(corpus), shard_rows, encode, options)
         return cls(folder)
 
@@ -104,11 +104,7 @@ def corpus_states(
     """The states of a corpus, built on first use, in a folder named by their identity.
 
     Args:
-        corpus: the documents.
-        student: a split cross-encoder or kernel student.
         work: folder of such folders (default: in the cache folder).
-        precision: precision of the encoder.
-        storage: number type on disk.
     """
     base = Path(work) if work is not None else cache_folder() / "states"
     folder = base / digest(states_identity(corpus, student, precision, storage))

@@ -28,9 +28,7 @@ def exact_search(
         matrix: (N, D) float32 or float16, possibly a memory map.
         queries: groups of query vectors (Q_i, D). A group is multiplied separately, so its result
             depends on that group alone.
-        k: neighbors per query.
         memory: most bytes of a chunk and its scores.
-        device: device of the products (default: the best one).
         skip: rows to leave out, ascending; they come last, with the score -inf.
 
     Returns:

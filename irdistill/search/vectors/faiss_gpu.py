@@ -22,7 +22,6 @@ def gpu_copy(faiss: Any, path: Path, settings: Mapping[str, Any]) -> Any | None:
 
     Args:
         faiss: the library; faiss-cpu counts no GPUs.
-        path: file of the index.
         settings: settings of the index, with its kind.
     """
     if settings["kind"] not in KINDS or not faiss.get_num_gpus():

@@ -94,12 +94,9 @@ class FaissIndex:
         """Build an index, or open the one in ``folder`` with the same vectors and settings.
 
         Args:
-            store: the vectors.
-            kind: kind of index.
             folder: folder of the index; ``flat`` needs none.
             seed: random seed of the training sample and the clusters.
             threads: more than one builds HNSW faster, but its graph differs each time.
-            overwrite: replace another index in the folder.
 
         Raises:
             OptionError: the kind is unknown, or the folder is missing.

@@ -85,7 +85,7 @@ class RayEncoding:
         job = EncodingJob(source, self.model, self.settings, precision, storage, budget)
         with self.cluster.pool(job, "what is encoded", identity) as pool:
             tasks = (
-                Task(number, (start, end), f"the shard of the documents {start} to {end - 1}")
-                for number, (start, end) in enumerate(ranges)
+                Task((start, end), f"the shard of the documents {start} to {end - 1}")
+                for start, end in ranges
             )
-            yield from pool.run_ordered(tasks)
+            yield from pool.run(tasks, ordered=True)

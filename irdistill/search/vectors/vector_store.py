@@ -22,7 +22,7 @@ from irdistill.errors import InputError, ModelError
 from irdistill.modeling.batching import TokenBudget
 from irdistill.modeling.hardware import Precision, choose_dtype
 from irdistill.modeling.truncation import Truncation, changes, snapshot
-from irdistill.search.array_shards import TRUNCATION, Arrays, Layout, WriteOptions, write_arrays
+from irdistill.search.array_shards import TRUNCATION, Arrays, Layout, ShardOptions, write_arrays
 from irdistill.search.retrieve_options import Storage
 from irdistill.storage.checksums import CheckedArray
 from irdistill.storage.files import cache_folder, digest
@@ -116,13 +116,8 @@ class Store(Arrays):
         """Encode a corpus. An interrupted job resumes.
 
         Args:
-            corpus: the documents.
-            encoder: the student.
-            folder: folder of the store.
             shard_rows: documents per shard (the most work a crash can lose, and held in memory).
-            precision: precision of the encoder.
             storage: number type on disk; term ids and lengths are integers.
-            overwrite: replace other vectors in the folder.
             encode_shards: encodes ranges of documents elsewhere (default: this process).
 
         Raises:
@@ -146,7 +141,7 @@ class Store(Arrays):
             len(corpus),
             shard_rows,
             encode,
-            WriteOptions(overwrite, make_ranges=make_ranges, relay=relay),
+            ShardOptions(overwrite, make_ranges=make_ranges, relay=relay),
         )
         return cls(folder)
 
@@ -306,11 +301,6 @@ def encode_rows(
     The result does not depend on other calls.
 
     Args:
-        corpus: the documents.
-        encoder: the student.
-        start: first row.
-        end: row after the last one.
-        precision: precision of the encoder.
         budget: padded tokens per batch.
         done: called with the number of encoded documents after each batch.
 
@@ -362,11 +352,7 @@ def corpus_vectors(
     """The vectors of a corpus, built on first use, in a folder named by their identity.
 
     Args:
-        corpus: the documents.
-        encoder: the student.
         work: folder of such folders (default: in the cache folder).
-        precision: precision of the encoder.
-        storage: number type on disk.
         encode_shards: encodes ranges of documents elsewhere (default: this process).
 
     Returns:

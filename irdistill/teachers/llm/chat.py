@@ -1,4 +1,4 @@
-"""From chats to token ids: the model's own template, and the tokens that tell labels apart."""
+"""From chats to token ids: the model's chat template, and the tokens in which labels differ."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import ModelError, OptionError
 from irdistill.storage.files import digest
 from irdistill.teachers.control_tokens import ControlTokens
 from irdistill.teachers.llm.language_model import Message, Request
@@ -18,9 +18,9 @@ class Prompt(NamedTuple):
     """What a model reads for a request.
 
     Attributes:
-        ids: token ids; where labels are asked for, up to the place where they part.
-        labels: the token of each label at that place.
-        opened: the marker of thinking that the prompt ends with, so that the answer begins inside
+        ids: token ids; for labels, up to the position in which they differ.
+        labels: the token of each label at that position.
+        opened: the marker of thinking with which the prompt ends, so that the answer begins inside
             the thinking.
     """
 
@@ -29,7 +29,7 @@ class Prompt(NamedTuple):
     opened: str = ""
 
 
-#: Switches of chat templates that leave the thinking out.
+#: Options of chat templates that suppress thinking.
 _SWITCHES = ({"enable_thinking": False}, {"thinking": False})
 _TRIED = ({"role": "user", "content": "Is water wet? Answer yes or no."},)
 
@@ -37,26 +37,27 @@ _TRIED = ({"role": "user", "content": "Is water wet? Answer yes or no."},)
 class ChatTokenizer:
     """A tokenizer with its chat template.
 
-    A model without a template reads the messages one after another, a blank line between. What a
-    passage or a query contains of the tokenizer's control tokens (``</s>``, ``<|im_end|>``) is
-    broken up by a space, so that no document can end its message and speak as somebody else.
+    A model without a template reads the messages one after another, separated by blank lines.
+    Control tokens in a passage or query (``</s>``, ``<|im_end|>``) are broken up by a space, so
+    that no document can end its message and speak in another role.
 
     Labels are read where an answer begins, so a model that thinks first has none there. For
-    requests with labels the template's switch (``enable_thinking``) is turned off where the card
-    does not set it, a block of thinking that the template opens is closed, and ``empty_block`` puts
-    an empty one before the answer.
+    requests with labels, the template's switch (``enable_thinking``) is turned off unless the card
+    sets it, a block of thinking that the template opens is closed, and ``empty_block`` is put
+    before the answer.
 
     Attributes:
         digest: fingerprint of the template and its options, for identities.
-        empty_block: what is put before the labels, for a model that was seen to begin with
-            thinking; empty otherwise.
+        empty_block: text before the labels, for a model that begins its answers with thinking; else
+            empty.
     """
 
     def __init__(self, tokenizer: Any, options: Mapping[str, Any] | None = None) -> None:
         """Take a transformers tokenizer.
 
         Args:
-            options: for the template, as ``enable_thinking: false`` of Qwen3.
+            tokenizer: the tokenizer.
+            options: options of the template, such as ``enable_thinking: false`` of Qwen3.
         """
         self.tokenizer, self.options = tokenizer, dict(options or {})
         self.template = tokenizer.chat_template
@@ -75,11 +76,11 @@ class ChatTokenizer:
         ] = {}
 
     def prompts(self, requests: Sequence[Request]) -> list[Prompt]:
-        """Token ids of each request, not cut.
+        """Token ids of each request, not truncated.
 
         Raises:
-            IrdistillError: the template refuses the messages, or no first token tells the labels
-                apart.
+            ModelError: the template refuses the messages.
+            OptionError: the labels do not differ in their first tokens.
         """
         if not requests:
             return []
@@ -96,16 +97,16 @@ class ChatTokenizer:
 
     @property
     def thinking(self) -> str | None:
-        """How requests with labels are kept from thinking, where the card itself says nothing of
-        it; None where they are not.
+        """How thinking is suppressed for requests with labels, if the card does not set it; None if
+        it is not.
         """
         if self._switch:
             return ", ".join(f"{key}: {str(value).lower()}" for key, value in self._switch.items())
         return f"empty block {self.empty_block!r}" if self.empty_block else None
 
     def may_think(self) -> str:
-        """The marker that the model might begin its answers with; empty where there is none, or the
-        template has a switch.
+        """The marker with which the model might begin its answers; empty if there is none, or if
+        the template has a switch.
         """
         if self._switch or any(key in self.options for switch in _SWITCHES for key in switch):
             return ""
@@ -117,8 +118,8 @@ class ChatTokenizer:
         )
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of an answer without control tokens; markers of thinking stay, which some models
-        have as control tokens.
+        """The text of an answer without control tokens; markers of thinking, which are control
+        tokens of some models, stay.
         """
         control = self._control.ids
         return str(
@@ -128,8 +129,8 @@ class ChatTokenizer:
         ).strip()
 
     def _thinking_switch(self) -> dict[str, Any]:
-        """The option of the template that leaves the thinking out; empty where it has none, or the
-        card sets it.
+        """The option of the template that suppresses thinking; empty if it has none, or if the card
+        sets it.
         """
         for switch in _SWITCHES:
             name = next(iter(switch))
@@ -147,18 +148,19 @@ class ChatTokenizer:
                         )
                         for more in ({}, switch)
                     ]
-                except Exception:  # what is wrong with the template is said when it is used
+                except Exception:  # an invalid template raises when it is used
                     return {}
                 if texts[0] != texts[1]:
                     return dict(switch)
         return {}
 
     def render(self, messages: Sequence[Message], labels: bool = False) -> str:
-        """The text that the model reads, control tokens and all.
+        """The text that the model reads, with control tokens.
 
         Args:
-            labels: the answer's first token is to be a label, so that no thinking may come before
-                it.
+            messages: the chat.
+            labels: whether the answer's first token must be a label, so that no thinking may come
+                first.
         """
         chat = [
             {"role": role, "content": self._control.neutralize(content)}
@@ -188,54 +190,54 @@ class ChatTokenizer:
                 )
             )
         except Exception as error:
-            raise IrdistillError(
-                "the model's chat template refuses a prompt of"
+            raise ModelError(
+                "the model's chat template refuses a prompt with the roles"
                 f" {', '.join(message['role'] for message in chat)}:"
-                f" {' '.join(str(error).split())[:300]}. Some models take no system message: put"
-                " its text into user; some rewrite the beginning of an answer: leave assistant"
-                " out."
+                f" {' '.join(str(error).split())[:300]}. If the model takes no system message, move"
+                " its text to user; if it rewrites the beginning of an answer, leave out"
+                " assistant."
             ) from error
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         return self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
 
     def _with_labels(self, text: str, ids: list[int], labels: tuple[str, ...]) -> Prompt:
-        """Cut the prompt where the labels part.
+        """End the prompt where the labels differ.
 
-        Text and label are tokenized together, since a label's first token depends on what stands
-        before it. What follows the last control token does so whatever came before, so for most
-        templates this is done once.
+        Text and label are tokenized together, because a label's first token depends on the text
+        before it. What follows the last control token does not depend on the text before that
+        token, so with most templates this is computed once.
         """
         tail = text[max(self._control.starts(text), default=0) :]
-        own, shared, tokens = self._label_tokens(tail, labels)
-        if ids[len(ids) - len(own) :] != own:
-            own, shared, tokens = self._label_tokens(text, labels)
-        return Prompt(ids[: len(ids) - len(own)] + shared, tokens)
+        tail_ids, shared, tokens = self._label_tokens(tail, labels)
+        if ids[len(ids) - len(tail_ids) :] != tail_ids:
+            tail_ids, shared, tokens = self._label_tokens(text, labels)
+        return Prompt(ids[: len(ids) - len(tail_ids)] + shared, tokens)
 
     def _label_tokens(
         self, tail: str, labels: tuple[str, ...]
     ) -> tuple[list[int], list[int], tuple[int, ...]]:
-        """Ids of the tail, ids that the tail with any label begins with, and the token of each
-        label that comes next.
+        """Ids of the tail, ids with which the tail with any label begins, and the next token of
+        each label.
         """
         if (tail, labels) not in self._found:
-            own, *lines = self._encode([tail, *(tail + label for label in labels)])
+            tail_ids, *lines = self._encode([tail, *(tail + label for label in labels)])
             shared = lines[0][
-                : reduce(min, (common_prefix(lines[0], line) for line in lines[1:] or [own]))
+                : reduce(min, (common_prefix(lines[0], line) for line in lines[1:] or [tail_ids]))
             ]
             tokens = tuple(line[len(shared)] if len(line) > len(shared) else -1 for line in lines)
             if -1 in tokens or len(set(tokens)) < len(labels):
-                raise IrdistillError(
-                    f"the labels {', '.join(map(repr, labels))} are not told apart by one token of"
-                    " this model: their next tokens are"
-                    f" {', '.join(map(repr, self._names(tokens)))}. Choose labels that begin"
-                    " differently, none of which begins another."
+                raise OptionError(
+                    f"the labels {', '.join(map(repr, labels))} do not differ in one token of this"
+                    f" model: their next tokens are {', '.join(map(repr, self._names(tokens)))}."
+                    " Choose labels that begin differently, none of which is the beginning of"
+                    " another."
                 )
             if (
                 len(self._found) > 1000
-            ):  # templates without control tokens: every tail is a whole prompt
+            ):  # templates without control tokens: each tail is a whole prompt
                 self._found.clear()
-            self._found[tail, labels] = own, shared, tokens
+            self._found[tail, labels] = tail_ids, shared, tokens
         return self._found[tail, labels]
 
     def _names(self, tokens: Iterable[int]) -> list[str]:
@@ -243,10 +245,14 @@ class ChatTokenizer:
 
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many ids two sequences begin with together."""
+    """The number of ids with which both sequences begin.
+
+    >>> common_prefix([1, 2, 3], [1, 2, 4])
+    2
+    """
     count = 0
-    for one, other in zip(first, second, strict=False):
-        if one != other:
+    for token, other in zip(first, second, strict=False):
+        if token != other:
             break
         count += 1
     return count

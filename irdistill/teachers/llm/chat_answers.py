@@ -1,5 +1,5 @@
-"""Reading what a chat-completions server sent: the answer's text, its labels' log-probabilities,
-and its usage.
+"""Reading the response of a chat-completions server: the text, the log-probabilities of labels, and
+the usage.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ NO_LOGPROBS, NOT_REPORTED, THINKS_FIRST = (
     "thinks first",
 )
 
-#: What servers say where the limit of tokens ended an answer.
+#: Finish reasons of servers for an answer that the token limit ended.
 _CUT = ("length", "max_tokens", "max_output_tokens", "model_length", "token_limit")
 _BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
-#: Deeper nested responses are not read: what is looked for lies six levels deep.
+#: Responses with deeper nesting are not read; the needed fields are six levels deep.
 _DEEPEST = 64
-#: More tokens than any model reads or writes for a request; a larger number is no count.
+#: More tokens than any model reads or writes for a request; larger counts are ignored.
 _MOST_TOKENS = 10_000_000
 
-#: What stands before a word in a token: white space, as itself or as vocabularies write it.
+#: White space before a word in a token, as itself or as vocabularies write it.
 _SPACE = " \t\r\n\u2581\u0120\u010a"
 
 
 class Usage(NamedTuple):
-    """Tokens as the server counted them; the cached ones are some of those read."""
+    """Tokens as the server counted them; the cached ones are part of the input tokens."""
 
     input_tokens: int
     output_tokens: int
@@ -42,17 +42,17 @@ class Usage(NamedTuple):
 
 
 class Completion(NamedTuple):
-    """What a response holds.
+    """The content of a response.
 
     Attributes:
         text: the answer's text.
-        labels: (L,) float32 as of `Answer`; None where none were asked for.
-        error: why there is no answer; None where there is one.
-        usage: None where the server did not say.
-        fault: what makes the response unusable, worth another try; the other fields but usage mean
-            nothing then.
-        model: as the server names it.
-        cut: whether the limit of tokens ended the text.
+        labels: (L,) float32 as in `Answer`; None if none were requested.
+        error: why there is no answer; None if there is one.
+        usage: None if the server did not report it.
+        fault: why the response is unusable, so that another try is worth it; then only ``usage`` is
+            valid.
+        model: the model's name on the server.
+        cut: whether the token limit ended the text.
     """
 
     text: str = ""
@@ -67,35 +67,34 @@ class Completion(NamedTuple):
 def read_completion(
     body: str, labels: Sequence[str] = (), logprobs: bool = True, limit: int | None = None
 ) -> Completion:
-    """Read a response of status 200. What a server gives as thinking (``reasoning_content``) is not
-    part of the answer.
+    """Read a response of status 200. Separate thinking (``reasoning_content``) is not part of the
+    answer.
 
     Args:
-        labels: of the request.
-        logprobs: whether the labels' log-probabilities were asked for; else the text is all there
-            is, and no number is made of it: the labels are NaN, the text is the label it begins
-            with (or nothing), and the error says so.
-        limit: tokens that the answer was allowed; an answer of as many was cut where the server
-            does not say how it ended.
+        body: the response.
+        labels: labels of the request.
+        logprobs: whether the labels' log-probabilities were requested. If not, only the text is
+            available and no number is derived from it: the labels are NaN, the text is the label
+            with which it begins (or empty), and the error says so.
+        limit: token limit of the answer; an answer of this length counts as cut if the server does
+            not state how it ended.
     """
     if too_deep(body):
         return Completion(fault=f"{_shown(body)}, which is nested more than {_DEEPEST} levels deep")
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):
-        return Completion(fault=f"{_shown(body)}, which is no JSON")
+        return Completion(fault=f"{_shown(body)}, which is not JSON")
     if not isinstance(data, dict):
-        return Completion(fault=f"{_shown(body)}, which is no chat completion")
+        return Completion(fault=f"{_shown(body)}, which is not a chat completion")
     usage = _usage(data.get("usage"))
     choices = data.get("choices")
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         count = f"{len(choices)} choices" if isinstance(choices, list) else "no choices"
-        return Completion(
-            usage=usage, fault=f"{_shown(body)}, which holds {count} where one was expected"
-        )
+        return Completion(usage=usage, fault=f"{_shown(body)}, which has {count}; expected one")
     message = choices[0].get("message")
     if not isinstance(message, dict):
-        return Completion(usage=usage, fault=f"{_shown(body)}, which holds no message")
+        return Completion(usage=usage, fault=f"{_shown(body)}, which has no message")
     model = data["model"] if isinstance(data.get("model"), str) else ""
     none = np.full(len(labels), np.nan, dtype=np.float32) if labels else None
     reason = choices[0].get("finish_reason")
@@ -127,41 +126,45 @@ def read_completion(
 
 
 def label_logprobs(top: Mapping[str, float], labels: Sequence[str]) -> np.ndarray:
-    """The labels' log-probabilities out of those of the answer's likeliest first tokens.
+    """The labels' log-probabilities, from those of the answer's most likely first tokens.
 
-    A token counts for a label that it equals, or that it is the beginning of if it is the beginning
-    of no other; white space around tokens and labels does not count, and upper and lower case
-    differ. MultiValueCommand tokens of one label (``yes`` and `` yes``) are different beginnings of
-    the answer, so their probabilities add up.
+    A token counts for a label if it equals the label, or if it is the beginning of this label only.
+    White space around tokens and labels is ignored; case is not. Several tokens of one label
+    (``yes`` and `` yes``) are different beginnings of the answer, so their probabilities are added.
 
     Args:
         top: natural log-probabilities by token.
+        labels: the labels.
 
     Returns:
-        (L,) float32; NaN for a label without a token among those.
+        (L,) float32; NaN for a label without a token.
+
+    >>> label_logprobs({"yes": -0.25, "no": -1.5}, ["yes", "no"]).tolist()
+    [-0.25, -1.5]
     """
     labels = [label.strip() for label in labels]
-    found: list[list[float]] = [[] for _ in labels]
+    collected: list[list[float]] = [[] for _ in labels]
     for token, value in top.items():
         bare = token.strip(_SPACE)
         begun = [place for place, label in enumerate(labels) if bare and label.startswith(bare)]
         equal = [place for place in begun if labels[place] == bare]
         for place in equal or (begun if len(begun) == 1 else []):
-            found[place].append(value)
+            collected[place].append(value)
     return np.array(
-        [np.logaddexp.reduce(values) if values else np.nan for values in found], dtype=np.float32
+        [np.logaddexp.reduce(values) if values else np.nan for values in collected],
+        dtype=np.float32,
     )
 
 
 def _begins_with(text: str, labels: Sequence[str]) -> str:
-    """The one label that the text begins with, as a whole word; nothing where none or several."""
+    """The label with which the text begins as a whole word; empty if there is none."""
     bare, stripped = text.strip(), [label.strip() for label in labels]
-    found = [
+    matching = [
         label
         for label in stripped
         if bare.startswith(label) and not bare[len(label) : len(label) + 1].isalnum()
     ]
-    return max(found, key=len) if found else ""
+    return max(matching, key=len) if matching else ""
 
 
 def _text(content: Any) -> str:
@@ -177,37 +180,36 @@ def _text(content: Any) -> str:
 
 
 def _top(logprobs: Any) -> dict[str, float] | None:
-    """Log-probability by token for the answer's first place; None where the server reports none.
+    """Log-probability by token at the answer's first position; None if the server reports none.
 
-    What is no log-probability is left out: NaN, above 0, and the -9999 that stands for "very
-        unlikely".
+    Invalid values are left out: NaN, above 0, and the -9999 that stands for "very unlikely".
     """
     try:
         first = logprobs["content"][0]
         entries = [*(first.get("top_logprobs") or []), first]
-        found = {str(entry["token"]): float(entry["logprob"]) for entry in entries}
+        values = {str(entry["token"]): float(entry["logprob"]) for entry in entries}
     except (TypeError, KeyError, IndexError, ValueError, AttributeError, OverflowError):
         return None
-    return {token: value for token, value in found.items() if -1000 < value <= 1e-3}
+    return {token: value for token, value in values.items() if -1000 < value <= 1e-3}
 
 
-def _usage(given: Any) -> Usage | None:
-    if not isinstance(given, dict):
+def _usage(usage: Any) -> Usage | None:
+    if not isinstance(usage, dict):
         return None
-    details = given.get("prompt_tokens_details")
+    details = usage.get("prompt_tokens_details")
     cached = (
         details.get("cached_tokens")
         if isinstance(details, dict)
-        else given.get("prompt_cache_hit_tokens")
+        else usage.get("prompt_cache_hit_tokens")
     )
     counts: tuple[Any, Any, Any] = (
-        given.get("prompt_tokens"),
-        given.get("completion_tokens", 0),
+        usage.get("prompt_tokens"),
+        usage.get("completion_tokens", 0),
         cached or 0,
     )
     if any(
-        isinstance(one, bool) or not isinstance(one, int) or not 0 <= one <= _MOST_TOKENS
-        for one in counts
+        isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= _MOST_TOKENS
+        for count in counts
     ):
         return None
     if counts[2] > counts[0]:
@@ -216,8 +218,11 @@ def _usage(given: Any) -> Usage | None:
 
 
 def too_deep(body: str, deepest: int = _DEEPEST) -> bool:
-    """Whether brackets outside of strings are nested deeper than this; a parser would run out of
-    stack on some.
+    """Whether brackets outside of strings are nested deeper than this, which could overflow the
+    parser's stack.
+
+    >>> too_deep("[[1]]", 1), too_deep("[1]", 1)
+    (True, False)
     """
     depth = 0
     for match in _BRACKET.finditer(body):

@@ -1,4 +1,4 @@
-"""Label mass: how much of a model's probability is on the labels that it may answer with."""
+"""Label mass: how much of a model's probability is on the labels."""
 
 from __future__ import annotations
 
@@ -11,19 +11,17 @@ from irdistill.teachers.llm.language_model import Answer
 
 logger = logging.getLogger(__name__)
 
-#: Below this share of the probability, what decides between the labels is mostly noise.
+#: Below this label mass, the difference between the labels is mostly noise.
 LOW = 0.1
-#: The names under which a run's manifest sums it up; see `irdistill.runs.manifest` for the mean and
-#: the share that it adds.
+#: Names of the sums in a run's manifest; see `irdistill.runs.manifest` for the mean and the share.
 SUM, COUNT, LOW_COUNT = "label_mass_sum", "label_mass_count", "label_mass_low_count"
 
 
 def label_mass(answers: Sequence[Answer]) -> dict[str, float]:
-    """Over the answers that have labels: the sum of their mass, their number, and how many are
-    below `LOW`.
+    """Sum, number, and number below `LOW` of the label mass of the answers with labels.
 
-    The mass of an answer is the sum of its labels' probabilities; a label that a server did not
-    report counts as 0, as it is less likely than all that were reported.
+    The mass of an answer is the sum of its labels' probabilities. A label that a server did not
+    report counts as 0, because it is less likely than all that were reported.
     """
     masses = np.array(
         [
@@ -47,24 +45,23 @@ def label_mass(answers: Sequence[Answer]) -> dict[str, float]:
 
 
 class MassWarning:
-    """Warns once, of a model that mostly would not answer with the labels."""
+    """Warns once of a model that usually would not answer with the labels."""
 
     def __init__(self) -> None:
         self._warned = False
 
     def look(self, usage: Mapping[str, float], labels: Sequence[str]) -> None:
-        """Look at what some answers' label mass was."""
+        """Check the label mass of some answers."""
         count = usage.get(COUNT, 0)
         if self._warned or not count or usage[LOW_COUNT] * 2 <= count:
             return
         self._warned = True
         logger.warning(
-            "the model would mostly begin its answer with something else than the labels %s: their"
-            " probabilities sum to %.2g on average, and to less than %g for %d of %d answers, so"
-            " the scores are little more than noise. A model that thinks first needs its thinking"
-            " switched off (template_options or the server's parameters: enable_thinking: false);"
-            " otherwise change the labels (upper and lower case count), or lead the answer there"
-            " (assistant, in the card's prompt).",
+            "the model rarely begins its answers with the labels %s: their probabilities sum to"
+            " %.2g on average, and to less than %g for %d of %d answers, so the scores are mostly"
+            " noise. Switch thinking off if the model thinks first (template_options or the"
+            " server's parameters: enable_thinking: false); else change the labels, which are"
+            " case-sensitive, or begin the answer in the prompt (assistant).",
             ", ".join(map(repr, labels)),
             usage[SUM] / count,
             LOW,

@@ -1,4 +1,4 @@
-"""What a language model is to a teacher: it answers requests, many at a time, and says what that
+"""The interface of language models: they answer requests, many at a time, and report what that
 took.
 """
 
@@ -24,11 +24,11 @@ class Request(NamedTuple):
     """One question to a language model, answered greedily (temperature 0).
 
     Attributes:
-        messages: the chat so far; the model's answer comes next. An assistant message at the end is
-            the beginning of that answer.
-        labels: where given, no text is wanted but the log-probability of each of these as the
-            answer's beginning, for the first token that tells them apart (``("yes", "no")``).
-        max_tokens: of the answer.
+        messages: the chat; the model's answer comes next. An assistant message at the end is the
+            beginning of that answer.
+        labels: if not empty, the answer is not text but the log-probability of each label as the
+            answer's beginning, at the first token in which they differ (``("yes", "no")``).
+        max_tokens: token limit of the answer.
     """
 
     messages: tuple[Message, ...]
@@ -37,19 +37,19 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What came back.
+    """The answer to a request.
 
     Attributes:
-        text: the answer; empty where labels were asked for.
-        labels: (L,) float32 natural log-probabilities of the request's labels, NaN for one that the
-            model's interface did not report; None where none were asked for.
-        error: why there is no answer (``refused``, ``too long``, ``no answer`` …), a flag for the
-            run; None where there is.
-        input_tokens, output_tokens: read and written; ``cached_tokens`` of those read came out of a
-            cache.
-        cost: money, in the currency of the card's prices; 0 where it has none.
-        cut: whether the text ends at the limit of tokens, and not where the model would have ended
-            it.
+        text: the answer; empty for labels.
+        labels: (L,) float32 natural log-probabilities of the request's labels, NaN for a label that
+            the model's interface did not report; None without labels.
+        error: why there is no answer (``refused``, ``too long``, ``no answer``, …), a flag for the
+            run; else None.
+        input_tokens: tokens read.
+        output_tokens: tokens written.
+        cached_tokens: those of the tokens read that came from a cache.
+        cost: in the currency of the card's prices; 0 without prices.
+        cut: whether the token limit ended the text.
     """
 
     text: str = ""
@@ -63,7 +63,7 @@ class Answer(NamedTuple):
 
     @property
     def usage(self) -> dict[str, float]:
-        """As a run's manifest sums it up; what is 0 is left out."""
+        """As a run's manifest sums it; without zeros."""
         counts = {
             "requests": 1,
             "tokens": self.input_tokens,
@@ -76,33 +76,32 @@ class Answer(NamedTuple):
 
 @runtime_checkable
 class LanguageModel(Protocol):
-    """A language model, here or behind a server."""
+    """A language model, local or behind a server."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Everything of the model that decides its answers; goes into the run's manifest."""
+        """Everything about the model that determines its answers; written to the run's manifest."""
         ...
 
     @property
     def parallel(self) -> int:
-        """How many requests it works on best at a time: the batch of a local model, the connections
-        to a server.
+        """The best number of concurrent requests: the batch of a local model, the connections to a
+        server.
         """
         ...
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """Answer requests, in their order.
 
-        A request that cannot be answered gives an `Answer` with an error; what would fail every
-        request alike (no server, no permission, the budget is spent) raises.
-
-        A model behind a server can be called from several threads at a time.
+        A request that cannot be answered gives an `Answer` with an error. What would fail all
+        requests (no server, no permission, a spent budget) raises. A model behind a server can be
+        called from several threads.
         """
         ...
 
 
 def total_usage(answers: Sequence[Answer]) -> dict[str, float]:
-    """The sum of what some answers took."""
+    """The sum of the usage of answers."""
     total: dict[str, float] = {}
     for answer in answers:
         for key, value in answer.usage.items():

@@ -1,19 +1,18 @@
-"""Listwise teachers: a language model orders a window of passages at a time, and windows make the
-order of a list.
+"""Listwise teachers: a language model orders one window of passages at a time.
 
 * ``sliding``: from the bottom of the list to its top, as RankGPT (Sun et al. 2023,
-  arXiv:2304.09542) and RankZephyr (Pradeep et al. 2023, arXiv:2312.02724). Every window waits for
+  arXiv:2304.09542) and RankZephyr (Pradeep et al. 2023, arXiv:2312.02724). Each window waits for
   the one below it.
 * ``top-down``: partitioning by a pivot (Parry et al. 2024, arXiv:2405.14589). Fewer windows, most
-  of them at the same time.
+  of them concurrent.
 
-What stays null, in both: **the last window that a passage was in decides.** If that answer does not
-    name the passage, names
-it twice, or cannot be read or be had at all, the passage is null and its flag says so (``omitted``,
-``repeated``, ``garbled``, ``cut``, ``refused``, or the model's error). Until then such a passage
-still moves with the others, so that the sort can go on: an omitted one goes behind those that the
-window ranked, a repeated one stands where it was named first, and a window that failed leaves its
-passages as they were. A later window that ranks it takes the flag away.
+In both methods, **the last window that contained a passage decides whether it is null.** If that
+answer omits the passage, repeats it or cannot be read, or if there is no answer, the passage is
+null and its flag gives the reason (``omitted``, ``repeated``, ``garbled``, ``cut``, ``refused``, or
+the model's error). Until then such a passage still moves with the others, so that the sort can
+continue: an omitted one is placed after those that the window ranked, a repeated one at its first
+position, and a window that failed keeps its order. A later window that ranks the passage removes
+the flag.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise, zip_longest
 from typing import Any
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import OptionError
 from irdistill.storage.files import digest
 from irdistill.teachers.llm.language_model import CUT, Answer, LanguageModel, Request, total_usage
 from irdistill.teachers.llm.prompt_templates import Template, cut_passage, cut_usage
@@ -34,8 +33,7 @@ from irdistill.teachers.protocol import PartialOrder, TextPair
 
 METHODS = ("sliding", "top-down")
 
-#: Tokens of an answer: for each identifier (brackets, digits, the sign between), and to begin and
-#: end with.
+#: Tokens of an answer: per identifier (brackets, digits, separator), and at its beginning and end.
 _TOKENS_EACH, _TOKENS_MORE = 6, 16
 
 _OWN_IDENTIFIER = re.compile(IDENTIFIER)
@@ -60,28 +58,33 @@ class ListwiseLLMTeacher:
         answer_tokens: int | None = None,
         retry_tokens: int | None = None,
     ) -> None:
-        """Make a teacher.
+        """Create a teacher.
 
         Args:
-            prompt: ``user`` (and ``system``, ``assistant``) with the places ``{query}`` and
-                ``{passages}``, where wanted ``{count}``; ``passage``, one passage with the places
-                ``{number}`` and ``{text}``; ``identifier`` and ``ranking`` as of `RankingReader`.
-            window: passages a request.
+            model: the language model.
+            prompt: ``user`` (and ``system``, ``assistant``) with the placeholders ``{query}`` and
+                ``{passages}``, optionally ``{count}``; ``passage``, one passage with the
+                placeholders ``{number}`` and ``{text}``; ``identifier`` and ``ranking`` as in
+                `RankingReader`.
+            method: ``sliding`` or ``top-down``.
+            window: passages per request.
             step: how far a sliding window moves; ``window - step`` passages rise from one window to
                 the next.
-            passes: how often the whole list is slid over; a pass that changes nothing is the last.
-            top: how many of the list top-down partitioning sorts; the pivot is the passage at that
-                place.
+            passes: how often the whole list is processed; a pass without a change is the last.
+            top: number of passages that top-down partitioning sorts; the pivot is the passage at
+                that rank.
             passage_words: longer passages are cut.
-            shuffle: begin from a random order, which depends on ``seed`` and the query's id,
+            shuffle: start from a random order, which depends on ``seed`` and the query's id,
                 instead of the candidates'.
-            answer_tokens: of an answer; None for what the identifiers of a window take. A model
-                that thinks needs thousands.
-            retry_tokens: an answer that the limit cut before it ranked the window is asked for once
-                more, with this limit; None for no second try.
+            seed: random seed.
+            answer_tokens: token limit of an answer; None for the tokens of the identifiers of a
+                window. A model that thinks needs thousands.
+            retry_tokens: token limit of a second try for an answer that was cut before it ranked
+                the window; None for no second try.
 
         Raises:
-            IrdistillError: a setting or the prompt cannot be used.
+            InputError: the prompt is invalid.
+            OptionError: a setting is invalid.
         """
         _check(method, window, step, passes, top)
         self._model, self._method, self._window, self._step, self._passes, self._top = (
@@ -99,19 +102,19 @@ class ListwiseLLMTeacher:
             answer_tokens,
         )
         self._retry_tokens = check_retry(retry_tokens, answer_tokens)
-        own = {"passage": "[{number}] {text}", "identifier": IDENTIFIER, "ranking": None}
-        own |= {key: prompt[key] for key in own if key in prompt}
+        defaults = {"passage": "[{number}] {text}", "identifier": IDENTIFIER, "ranking": None}
+        defaults |= {key: prompt[key] for key in defaults if key in prompt}
         self._template = Template(
-            {key: value for key, value in prompt.items() if key not in own},
+            {key: value for key, value in prompt.items() if key not in defaults},
             ["query", "passages"],
             "the prompt of the listwise teacher",
             ["count"],
         )
         self._passage = Template(
-            {"user": own["passage"] or ""}, ["number", "text"], "the listwise prompt's passage"
+            {"user": defaults["passage"] or ""}, ["number", "text"], "the listwise prompt's passage"
         )
-        self._reader = RankingReader(own["identifier"] or IDENTIFIER, own["ranking"])
-        self._digest = digest([self._template.digest, own])
+        self._reader = RankingReader(defaults["identifier"] or IDENTIFIER, defaults["ranking"])
+        self._digest = digest([self._template.digest, defaults])
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -135,12 +138,12 @@ class ListwiseLLMTeacher:
         }
 
     def rank(self, lists: Sequence[Sequence[TextPair]]) -> list[PartialOrder]:
-        """Order the documents of each query; see the module for what stays null.
+        """Order the documents of each query; see the module for which of them stay null.
 
         ``usage`` counts, besides the model's: ``windows``; ``windows_ok`` that name each passage
-        once and nothing else; ``windows_failed`` without an answer, ``windows_cut`` whose answer
-        the limit of tokens cut; how often passages were ``omitted``, ``repeated`` or ``garbled`` in
-        a window; and ``unknown`` identifiers.
+        once and nothing else; ``windows_failed`` without an answer; ``windows_cut`` whose answer
+        was cut; how often passages were ``omitted``, ``repeated`` or ``garbled`` in a window; and
+        ``unknown`` identifiers.
         """
         return run_jobs(self._model, (self._job(pairs) for pairs in lists))
 
@@ -148,44 +151,44 @@ class ListwiseLLMTeacher:
         order = list(range(len(pairs)))
         if self._shuffle:
             random.Random(digest([self._seed, pairs[0].query.id])).shuffle(order)
-        held = _List([self._shown(pair.text) for pair in pairs])
+        documents = _List([self._shown(pair.text) for pair in pairs])
         if self._method == "sliding":
-            order = yield from self._slide(held, pairs[0].query.text, order)
+            order = yield from self._slide(documents, pairs[0].query.text, order)
         else:
-            order = yield from self._partition(held, pairs[0].query.text, order)
-        ranked = [place for place in order if held.flags[place] is None]
+            order = yield from self._partition(documents, pairs[0].query.text, order)
+        ranked = [place for place in order if documents.flags[place] is None]
         flags = [
-            flag or ("unsorted" if place in held.unsorted else None)
-            for place, flag in enumerate(held.flags)
+            flag or ("unsorted" if place in documents.unsorted else None)
+            for place, flag in enumerate(documents.flags)
         ]
         return PartialOrder(
             ranked,
             flags,
-            usage=total_usage(held.answers)
-            | held.counts
+            usage=total_usage(documents.answers)
+            | documents.counts
             | cut_usage((pair.text for pair in pairs), self._words),
         )
 
-    def _slide(self, held: _List, query: str, order: list[int]) -> RequestJob[list[int]]:
+    def _slide(self, documents: _List, query: str, order: list[int]) -> RequestJob[list[int]]:
         for _ in range(self._passes):
             before = list(order)
             for start in window_starts(len(order), self._window, self._step):
                 shown = order[start : start + self._window]
-                [answer] = yield from self._ask(held, query, [shown])
-                ranked, rest = self._read(held, shown, answer)
+                [answer] = yield from self._ask(documents, query, [shown])
+                ranked, rest = self._read(documents, shown, answer)
                 order[start : start + self._window] = ranked + rest
             if order == before:
                 break
         return order
 
-    def _partition(self, held: _List, query: str, order: list[int]) -> RequestJob[list[int]]:
-        """The top sorted; below it, passages known to be below a pivot, and marked as unsorted."""
+    def _partition(self, documents: _List, query: str, order: list[int]) -> RequestJob[list[int]]:
+        """The sorted top, followed by passages that are below a pivot, marked as unsorted."""
         below: list[int] = []
         while True:
             shown, others = order[: self._window], order[self._window :]
-            [answer] = yield from self._ask(held, query, [shown])
-            ranked, rest = self._read(held, shown, answer)
-            placed = [place for place in ranked if held.flags[place] is None]
+            [answer] = yield from self._ask(documents, query, [shown])
+            ranked, rest = self._read(documents, shown, answer)
+            placed = [place for place in ranked if documents.flags[place] is None]
             if not others:
                 return ranked + rest + below
             if not placed:  # no pivot can be had here, and these are null: the next window begins
@@ -196,18 +199,18 @@ class ListwiseLLMTeacher:
             cut = ranked.index(pivot)
             first, beaten = ranked[:cut], ranked[cut + 1 :] + rest
             windows = pivot_windows(others, pivot, self._window)
-            answers = yield from self._ask(held, query, windows)
+            answers = yield from self._ask(documents, query, windows)
             better = []
             for shown, answer in zip(windows, answers, strict=True):
-                above, under = self._split(held, shown, answer, pivot)
+                above, under = self._split(documents, shown, answer, pivot)
                 better.append(above)
                 beaten += under
             if len(beaten) > 1:
-                held.unsorted.update(beaten)
+                documents.unsorted.update(beaten)
             below = [pivot, *beaten, *below]
             if not any(better):
                 return first + below
-            # The best of every window come first, so that the next pivot is a strong one and few
+            # The best of each window come first, so that the next pivot is strong and few
             # are left above it.
             order = [
                 place
@@ -217,50 +220,52 @@ class ListwiseLLMTeacher:
             ]
 
     def _split(
-        self, held: _List, shown: list[int], answer: Answer, pivot: int
+        self, documents: _List, shown: list[int], answer: Answer, pivot: int
     ) -> tuple[list[int], list[int]]:
-        """The passages above the pivot, and the others; where the pivot is not named, nothing is
-        known about any.
+        """The passages above the pivot, and the others; nothing is known about them if the answer
+        omits the pivot.
         """
-        keep = held.flags[pivot]
-        ranked, rest = self._read(held, shown, answer)
-        held.flags[pivot] = keep
+        keep = documents.flags[pivot]
+        ranked, rest = self._read(documents, shown, answer)
+        documents.flags[pivot] = keep
         if pivot not in ranked:
             for place in ranked:
-                held.flags[place] = "pivot omitted"
+                documents.flags[place] = "pivot omitted"
             return [], [place for place in ranked + rest if place != pivot]
         cut = ranked.index(pivot)
         return ranked[:cut], ranked[cut + 1 :] + rest
 
-    def _read(self, held: _List, shown: list[int], answer: Answer) -> tuple[list[int], list[int]]:
-        """Passages as the answer ranks them, best first, and those it does not name; notes their
-        flags and counts.
+    def _read(
+        self, documents: _List, shown: list[int], answer: Answer
+    ) -> tuple[list[int], list[int]]:
+        """Passages as the answer ranks them, best first, and those it omits; records their flags
+        and counts.
         """
-        held.count("windows", 1)
-        flag, found = self._understand(answer, len(shown))
-        if found is None:
+        documents.count("windows", 1)
+        flag, numbers = self._understand(answer, len(shown))
+        if numbers is None:
             count, number = {CUT: ("windows_cut", 1), GARBLED: ("garbled", len(shown))}.get(
                 flag or "", ("windows_failed", 1)
             )
-            held.count(count, number)
-            held.flag(shown, flag)
+            documents.count(count, number)
+            documents.flag(shown, flag)
             return [], list(shown)
-        held.count("unknown", found.unknown)
-        held.count("windows_ok", int(found.complete))
-        held.count("omitted", len(found.omitted))
-        held.count("repeated", len(found.repeated))
+        documents.count("unknown", numbers.unknown)
+        documents.count("windows_ok", int(numbers.complete))
+        documents.count("omitted", len(numbers.omitted))
+        documents.count("repeated", len(numbers.repeated))
         ranked, rest = (
-            [shown[place] for place in found.order],
-            [shown[place] for place in found.omitted],
+            [shown[place] for place in numbers.order],
+            [shown[place] for place in numbers.omitted],
         )
-        held.flag(ranked, None)
-        held.flag([shown[place] for place in found.repeated], "repeated")
-        held.flag(rest, "omitted")
+        documents.flag(ranked, None)
+        documents.flag([shown[place] for place in numbers.repeated], "repeated")
+        documents.flag(rest, "omitted")
         return ranked, rest
 
     def _understand(self, answer: Answer, count: int) -> tuple[str | None, Reading | None]:
-        """What an answer says about a window, or why it says nothing. A cut answer counts where the
-        whole ranking came first.
+        """The ranking of an answer, or why it has none. A cut answer counts if the whole ranking
+        comes first.
         """
         if answer.error is not None:
             return answer.error, None
@@ -274,20 +279,20 @@ class ListwiseLLMTeacher:
         return (GARBLED, None) if reading.garbled else (None, reading)
 
     def _ask(
-        self, held: _List, query: str, windows: Sequence[Sequence[int]]
+        self, documents: _List, query: str, windows: Sequence[Sequence[int]]
     ) -> RequestJob[list[Answer]]:
         answers = yield from with_retry(
-            [self._request(held, query, shown) for shown in windows],
+            [self._request(documents, query, shown) for shown in windows],
             self._retry_tokens,
             lambda place, answer: self._understand(answer, len(windows[place]))[0] == CUT,
         )
-        held.answers += answers.all
-        held.count("asked_again", len(answers.all) - len(answers.last))
+        documents.answers += answers.all
+        documents.count("asked_again", len(answers.all) - len(answers.last))
         return answers.last
 
-    def _request(self, held: _List, query: str, shown: Sequence[int]) -> Request:
+    def _request(self, documents: _List, query: str, shown: Sequence[int]) -> Request:
         passages = "\n".join(
-            self._passage.messages(number=str(number), text=held.texts[place])[0].content
+            self._passage.messages(number=str(number), text=documents.texts[place])[0].content
             for number, place in enumerate(shown, 1)
         )
         tokens = self._answer_tokens or _TOKENS_EACH * len(shown) + _TOKENS_MORE
@@ -297,14 +302,14 @@ class ListwiseLLMTeacher:
         )
 
     def _shown(self, text: str) -> str:
-        """On one line, cut, and with its own ``[3]`` as ``(3)``, so that it is not taken for an
+        """A passage on one line, cut, with ``[3]`` written as ``(3)``, so that it is not read as an
         identifier.
         """
         return _OWN_IDENTIFIER.sub(r"(\1)", " ".join(cut_passage(text, self._words)[0].split()))
 
 
 class _List:
-    """One query's passages while they are being ordered."""
+    """The passages of one query while they are being ordered."""
 
     def __init__(self, texts: list[str]) -> None:
         self.texts = texts
@@ -323,9 +328,12 @@ class _List:
 
 
 def window_starts(count: int, window: int, step: int) -> Iterator[int]:
-    """Where sliding windows begin, the lowest of the list first; the last is at its top.
+    """Starts of sliding windows, the lowest of the list first; the last is at its top.
 
-    There are ``1 + ceil((count - window) / step)`` of them, or one where all fits in a window.
+    There are ``1 + ceil((count - window) / step)`` windows, or one if all passages fit.
+
+    >>> list(window_starts(10, 4, 2))
+    [6, 4, 2, 0]
     """
     start = count - window
     while start > 0:
@@ -335,32 +343,31 @@ def window_starts(count: int, window: int, step: int) -> Iterator[int]:
 
 
 def pivot_windows(places: Sequence[int], pivot: int, window: int) -> list[list[int]]:
-    """Windows of nearly equal size over places, as few as can be, each with the pivot in its
-    middle.
+    """As few windows of nearly equal size as possible, each with the pivot in its middle.
 
-    In the middle a model that favours what comes first, or last, puts about half of a window above
-    the pivot, not all of it.
+    A model that prefers what comes first, or last, then puts about half of a window above the
+    pivot, not all of it.
     """
     count = -(-len(places) // (window - 1))
     bounds = [len(places) * number // count for number in range(count + 1)]
-    made = []
+    windows = []
     for start, end in pairwise(bounds):
         middle = (start + end) // 2
-        made.append([*places[start:middle], pivot, *places[middle:end]])
-    return made
+        windows.append([*places[start:middle], pivot, *places[middle:end]])
+    return windows
 
 
 def _check(method: str, window: int, step: int, passes: int, top: int) -> None:
     if method not in METHODS:
-        raise IrdistillError(f"the listwise method {method!r} is none of {', '.join(METHODS)}.")
+        raise OptionError(
+            f"the listwise method {method!r} is unknown; expected one of {', '.join(METHODS)}."
+        )
     if window < 2 or passes < 1 or (method == "sliding" and not 1 <= step < window):
-        raise IrdistillError(
-            f"windows of {window} passages by steps of {step} in {passes} passes cannot order a"
-            " list; a window of at least 2, a step from 1 to one less than the window, and at"
-            " least one pass were expected."
+        raise OptionError(
+            f"window is {window}, step is {step} and passes is {passes}; expected a window of at"
+            " least 2, a step from 1 to window - 1, and at least one pass."
         )
     if method == "top-down" and not 1 <= top < window:
-        raise IrdistillError(
-            f"top={top} with windows of {window} passages; a top from 1 to one less than the window"
-            " was expected."
+        raise OptionError(
+            f"top is {top} and window is {window}; expected a top from 1 to window - 1."
         )

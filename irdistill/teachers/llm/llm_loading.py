@@ -1,5 +1,5 @@
-"""Making a language-model teacher from a card: the model behind its back end, and the way of asking
-it.
+"""Creating a language-model teacher from a card: the model of its back end, and the teacher of its
+kind.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import OptionError
 from irdistill.storage.plain_data import check_values
 from irdistill.teachers.llm.language_model import LanguageModel
 from irdistill.teachers.protocol import ListwiseTeacher, Teacher
 from irdistill.teachers.teacher_card import TeacherCard
 
-#: Back ends and kinds: the module of this package, and the class in it. A class takes settings as
-#: keyword-only arguments.
+#: Module and class of each back end and kind; a class takes settings as keyword-only arguments.
 _MODELS = {
     "transformers": ("local", "TransformersModel"),
     "vllm": ("vllm", "VllmModel"),
@@ -33,10 +32,12 @@ def load_language_model(card: TeacherCard, settings: Mapping[str, Any]) -> Langu
     """The model of a card.
 
     Args:
+        card: the card.
         settings: keyword arguments of the back end's class.
 
     Raises:
-        IrdistillError: the model cannot be loaded, or a setting is unknown.
+        ModelError: the model cannot be loaded.
+        OptionError: a setting is unknown.
     """
     kind = _find(_MODELS[card.backend])
     _check(card, kind, settings)
@@ -47,25 +48,25 @@ def load_language_model(card: TeacherCard, settings: Mapping[str, Any]) -> Langu
 
 
 def load_llm_teacher(card: TeacherCard, settings: Mapping[str, Any]) -> Teacher | ListwiseTeacher:
-    """The teacher of a card; settings go to the back end's class or to the kind's, whichever takes
-    them.
+    """The teacher of a card; each setting goes to the class of the kind or of the back end,
+    whichever takes it.
 
     Raises:
-        IrdistillError: the model cannot be loaded, a setting is unknown, or the card's prompt does
-            not fit the kind.
+        ModelError: the model cannot be loaded.
+        OptionError: a setting is unknown, or the card's prompt does not fit the kind.
     """
     kind, backend = _find(_TEACHERS[card.kind]), _find(_MODELS[card.backend])
-    own = {key: value for key, value in settings.items() if key in _options(kind)}
-    rest = {key: value for key, value in settings.items() if key not in own}
-    unknown = sorted(rest.keys() - _options(backend))
+    teacher_settings = {key: value for key, value in settings.items() if key in _options(kind)}
+    model_settings = {key: value for key, value in settings.items() if key not in teacher_settings}
+    unknown = sorted(model_settings.keys() - _options(backend))
     if unknown:
         known = sorted(_options(kind) | _options(backend))
-        raise IrdistillError(
-            f"the teacher {card.name!r} ({card.kind} on {card.backend}) takes {', '.join(known)},"
-            f" and was given {', '.join(unknown)}."
+        raise OptionError(
+            f"the teacher {card.name!r} ({card.kind} on {card.backend}) has no setting"
+            f" {', '.join(unknown)}. Its settings are {', '.join(known)}."
         )
-    check_values(own, kind, f"the settings of the teacher {card.name!r}", free=True)
-    return kind(load_language_model(card, rest), card.prompt, **own)
+    check_values(teacher_settings, kind, f"the settings of the teacher {card.name!r}", free=True)
+    return kind(load_language_model(card, model_settings), card.prompt, **teacher_settings)
 
 
 def _find(place: tuple[str, str]) -> Callable[..., Any]:
@@ -76,16 +77,16 @@ def _find(place: tuple[str, str]) -> Callable[..., Any]:
 def _options(kind: Callable[..., Any]) -> set[str]:
     parameters = inspect.signature(kind).parameters.values()
     return {
-        one.name
-        for one in parameters
-        if one.kind is inspect.Parameter.KEYWORD_ONLY and one.name != "revision"
+        parameter.name
+        for parameter in parameters
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.name != "revision"
     }
 
 
 def _check(card: TeacherCard, kind: Callable[..., Any], settings: Mapping[str, Any]) -> None:
     unknown = sorted(settings.keys() - _options(kind))
     if unknown:
-        raise IrdistillError(
-            f"the model of {card.name!r} on {card.backend} takes"
-            f" {', '.join(sorted(_options(kind)))}, and was given {', '.join(unknown)}."
+        raise OptionError(
+            f"the model of {card.name!r} on {card.backend} has no setting {', '.join(unknown)}. Its"
+            f" settings are {', '.join(sorted(_options(kind)))}."
         )

@@ -1,4 +1,4 @@
-"""Language models by transformers, on this machine's device: hub ids, folders and GGUF files."""
+"""Language models run by transformers on this machine: hub ids, folders and GGUF files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.cache_utils import DynamicCache
 
-from irdistill.errors import IrdistillError, MissingExtraError
+from irdistill.errors import IrdistillError, MissingExtraError, ModelError, OptionError
 from irdistill.modeling.batching import TokenBudget, run_batches
 from irdistill.modeling.hardware import Precision, best_device, choose_dtype
 from irdistill.modeling.model_files import resolve_model, split_gguf
@@ -32,8 +32,7 @@ logger = logging.getLogger(__name__)
 
 _TOKENS_CPU, _TOKENS_GPU = 4096, 65_536
 _TEXTS_CPU, _TEXTS_GPU = 8, 64
-#: Tokens that end a turn in the usual chat templates; a file may name only one of several as its
-#: end.
+#: Tokens that end a turn in common chat templates; a model's files may name only one of several.
 _TURN_ENDS = (
     "<|im_end|>",
     "<|return|>",
@@ -50,18 +49,18 @@ _TURN_ENDS = (
 class TransformersModel:
     """A causal language model.
 
-    Labels are scored with one pass over each prompt. What the prompts of a group begin with
-    (instructions, query) is computed once, and its keys and values are read by all of them; logits
-    are computed for the last position alone, in float32 whatever the precision of the rest, since
-    in bfloat16 a logit has 8 bits and many documents would be tied.
+    Labels are scored with one pass over each prompt. The common beginning of a group of prompts
+    (instructions, query) is computed once, and all of them read its keys and values. Logits are
+    computed for the last position only, in float32 whatever the precision of the rest: in bfloat16
+    a logit has 8 bits and many documents would be tied.
 
     A model whose vocabulary has a marker of thinking, and whose template has no switch for it, is
-    asked one question when it is loaded; if it begins with the marker, an empty block of thinking
-    is put before the labels.
+    asked one question when it is loaded. If its answer begins with the marker, an empty block of
+    thinking is put before the labels.
 
     Attributes:
-        max_length: tokens of prompt and answer together; a longer request is answered with the
-            error ``too long``.
+        max_length: tokens of prompt and answer together; a longer request gets the error ``too
+            long``.
         share_prefixes: False reads every prompt from its beginning.
     """
 
@@ -85,15 +84,18 @@ class TransformersModel:
             model: hub id, folder, ``package:`` path, or a GGUF file (``file.gguf``,
                 ``package:NAME/file.gguf``, ``hub/id::file.gguf``), whose weights are unpacked to
                 ``precision``.
-            precision: ``auto`` is bfloat16 where the device has instructions for it, else float32.
-            max_length: the model's own where None.
-            batch_tokens: padded tokens of one forward pass.
-            batch_size: texts that are generated at a time.
-            template_options: for the chat template, as ``enable_thinking: false``.
+            revision: commit, tag or branch of a hub model.
+            precision: ``auto`` is bfloat16 if the device has instructions for it, else float32.
+            max_length: tokens of prompt and answer together (default: the model's).
+            batch_tokens: padded tokens per forward pass.
+            batch_size: number of texts that are generated at a time.
+            template_options: options of the chat template, such as ``enable_thinking: false``.
+            trust_remote_code: run code that comes with the model.
+            device: torch device (default: the best one).
 
         Raises:
             MissingExtraError: a GGUF file needs the library gguf.
-            IrdistillError: the model cannot be loaded, or is no causal language model.
+            ModelError: the model cannot be loaded, or is not a causal language model.
         """
         self.device = torch.device(device) if device else best_device()
         self.dtype = choose_dtype(precision, self.device)
@@ -108,18 +110,22 @@ class TransformersModel:
         self._budget = TokenBudget(batch_tokens or (_TOKENS_CPU if on_cpu else _TOKENS_GPU))
         layer = self.network.get_output_embeddings()
         if layer is None:
-            raise IrdistillError(
+            raise ModelError(
                 f"the model {model!r} ({type(self.network).__name__}) has no output layer over its"
-                " vocabulary."
+                " vocabulary. Use a causal language model."
             )
         self._head = _LastLogits(layer)
         self.network.set_output_embeddings(self._head)
-        own = self.network.generation_config
-        ends = [own.eos_token_id, tokenizer.eos_token_id] if own else [tokenizer.eos_token_id]
+        generation = self.network.generation_config
+        ends = (
+            [generation.eos_token_id, tokenizer.eos_token_id]
+            if generation
+            else [tokenizer.eos_token_id]
+        )
         flat = [
             end
-            for given in ends
-            for end in (given if isinstance(given, list) else [given])
+            for stated in ends
+            for end in (stated if isinstance(stated, list) else [stated])
             if end is not None
         ]
         vocabulary = tokenizer.get_vocab()
@@ -129,7 +135,7 @@ class TransformersModel:
         self._pad = (
             tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (self._ends or [0])[0]
         )
-        # A model's own settings may hold a repetition penalty, which changes what is greedily
+        # A model's settings may contain a repetition penalty, which changes what is greedily
         # chosen.
         self.network.generation_config = GenerationConfig(
             do_sample=False, eos_token_id=self._ends or None, pad_token_id=self._pad
@@ -144,8 +150,8 @@ class TransformersModel:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the answers; the library's version is here since kernels and GGUF reading
-        change with it.
+        """What determines the answers, with the version of transformers, because kernels and GGUF
+        reading change with it.
         """
         thinking = {"thinking": self.chat.thinking} if self.chat.thinking else {}
         return thinking | {
@@ -157,7 +163,7 @@ class TransformersModel:
         }
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
-        """Log-probabilities of labels, or greedily written text, in the requests' order."""
+        """Log-probabilities of labels, or greedily generated text, in the requests' order."""
         prompts = self.chat.prompts(requests)
         answers = [Answer(error=TOO_LONG)] * len(prompts)
         fit = [
@@ -185,15 +191,15 @@ class TransformersModel:
             group_by_prefix([prompts[place].ids for place in places]) if self.share_prefixes else []
         )
         for length, members in groups or [Group(0, list(range(len(places))))]:
-            own = [places[member] for member in members]
-            prefix = self._prefix(prompts[own[0]].ids[:length]) if length else None
+            batch = [places[member] for member in members]
+            prefix = self._prefix(prompts[batch[0]].ids[:length]) if length else None
             if prefix is None:
                 length = 0
-            suffixes = [torch.tensor(prompts[place].ids[length:]) for place in own]
+            suffixes = [torch.tensor(prompts[place].ids[length:]) for place in batch]
 
             def forward(
                 rows: np.ndarray,
-                own: list[int] = own,
+                batch: list[int] = batch,
                 suffixes: list[Tensor] = suffixes,
                 prefix: SharedPrefix | None = prefix,
                 length: int = length,
@@ -201,8 +207,8 @@ class TransformersModel:
                 logits = self._last_logits([suffixes[row] for row in rows], prefix)
                 logs = (logits - logits.logsumexp(dim=-1, keepdim=True)).cpu()
                 for row, line in zip(rows.tolist(), logs, strict=True):
-                    prompt = prompts[own[row]]
-                    answers[own[row]] = Answer(
+                    prompt = prompts[batch[row]]
+                    answers[batch[row]] = Answer(
                         labels=line[list(prompt.labels)].numpy().copy(),
                         input_tokens=len(prompt.ids),
                         cached_tokens=length if row else 0,
@@ -211,13 +217,11 @@ class TransformersModel:
             run_batches([len(suffix) for suffix in suffixes], self._budget, forward)
 
     def _prefix(self, ids: Sequence[int]) -> SharedPrefix | None:
-        """The cache of a beginning; None, and no more tries, for a model whose cache cannot be
-        shared.
-        """
+        """The cache of a common beginning; None for a model whose cache cannot be shared."""
         self._head.last = None
-        given = torch.tensor([ids], device=self.device)
+        inputs = torch.tensor([ids], device=self.device)
         output = self.network(
-            input_ids=given,
+            input_ids=inputs,
             past_key_values=DynamicCache(config=self.network.config),
             use_cache=True,
         )
@@ -234,16 +238,16 @@ class TransformersModel:
     def _last_logits(self, suffixes: Sequence[Tensor], prefix: SharedPrefix | None) -> Tensor:
         """(n, vocabulary) float32 logits after the last token of each row.
 
-        Rows are padded on the right, where nothing that counts sees the padding: positions and the
-        causal mask are those of one row alone, and no other mask is needed.
+        Rows are padded on the right, where no token that counts sees the padding. Positions and the
+        causal mask are those of the row alone, so no other mask is needed.
         """
-        given = pad_sequence(list(suffixes), batch_first=True, padding_value=self._pad).to(
+        inputs = pad_sequence(list(suffixes), batch_first=True, padding_value=self._pad).to(
             self.device
         )
         self._head.last = torch.tensor([len(suffix) - 1 for suffix in suffixes], device=self.device)
         try:
             return self.network(
-                input_ids=given, past_key_values=prefix, use_cache=prefix is not None
+                input_ids=inputs, past_key_values=prefix, use_cache=prefix is not None
             ).logits[:, 0]
         finally:
             self._head.last = None
@@ -254,20 +258,20 @@ class TransformersModel:
         lengths = [len(prompts[place].ids) + most for place in places]
 
         def forward(rows: np.ndarray) -> None:
-            own = [places[row] for row in rows.tolist()]
-            longest = max(len(prompts[place].ids) for place in own)
-            given = torch.full((len(own), longest), self._pad)
-            mask = torch.zeros_like(given)
-            for row, place in enumerate(own):
+            batch = [places[row] for row in rows.tolist()]
+            longest = max(len(prompts[place].ids) for place in batch)
+            inputs = torch.full((len(batch), longest), self._pad)
+            mask = torch.zeros_like(inputs)
+            for row, place in enumerate(batch):
                 ids = prompts[place].ids
-                given[row, longest - len(ids) :] = torch.tensor(ids)
+                inputs[row, longest - len(ids) :] = torch.tensor(ids)
                 mask[row, longest - len(ids) :] = 1
-            found = self.network.generate(
-                input_ids=given.to(self.device),
+            generated = self.network.generate(
+                input_ids=inputs.to(self.device),
                 attention_mask=mask.to(self.device),
                 max_new_tokens=most,
             )
-            for place, line in zip(own, found[:, longest:].tolist(), strict=True):
+            for place, line in zip(batch, generated[:, longest:].tolist(), strict=True):
                 count = next(
                     (number for number, token in enumerate(line, 1) if token in self._ends), 0
                 )
@@ -285,12 +289,12 @@ class TransformersModel:
 class _LastLogits(nn.Module):
     """A model's output layer, for one position of each row.
 
-    It stands in the layer's place, so that whatever a model does to its logits afterwards (scaling,
-    soft caps) is done.
+    It replaces the layer, so that the model still does to its logits what it does afterwards
+    (scaling, soft caps).
 
     Attributes:
-        last: (n,) the position of each row, computed in float32; None for the last of all, as the
-            model would.
+        last: (n,) the position of each row, computed in float32; None for the last position, as in
+            the model.
     """
 
     def __init__(self, layer: nn.Module) -> None:
@@ -300,7 +304,7 @@ class _LastLogits(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The layer's weight; some models look at its dtype."""
+        """The layer's weight; some models read its dtype."""
         return cast(Tensor, self.layer.weight)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -315,11 +319,12 @@ class _LastLogits(nn.Module):
 
 
 def empty_block(chat: ChatTokenizer, first_tokens: Callable[[Request], str]) -> str:
-    """An empty block of thinking for a model that begins an answer with its marker; nothing for
-    others.
+    """An empty block of thinking for a model that begins its answers with thinking; else an empty
+    text.
 
     Args:
-        first_tokens: gives the beginning of the answer to a request.
+        chat: the model's tokenizer.
+        first_tokens: returns the beginning of the answer to a request.
     """
     opening = chat.may_think()
     if not opening or not chat.template:
@@ -330,9 +335,9 @@ def empty_block(chat: ChatTokenizer, first_tokens: Callable[[Request], str]) -> 
     if not begins_thinking(first):
         return ""
     logger.warning(
-        "the model begins its answers with thinking (%r), so an empty block of it is put before the"
-        " labels; if the model's template has a switch for thinking, set it in the card"
-        " (template_options)",
+        "the model begins its answers with thinking (%r), so an empty block of thinking is put"
+        " before the labels. If the model's template has a switch for thinking, set it in the card"
+        " (template_options).",
         first[:40],
     )
     return f"{opening}\n\n{closing_marker(opening)}\n\n"
@@ -359,7 +364,7 @@ def _load(
     except IrdistillError:
         raise
     except Exception as error:
-        raise IrdistillError(
+        raise ModelError(
             f"the language model {model!r} cannot be loaded: {' '.join(str(error).split())[:400]}"
         ) from error
     return network, tokenizer
@@ -371,18 +376,19 @@ def _check_architecture(model: str, network: Any) -> None:
         part in name for name in names for part in ("CausalLM", "LMHead", "ConditionalGeneration")
     ):
         raise IrdistillError(
-            f"the model {model!r} was saved as {', '.join(names)}, which is no causal language"
-            " model; its output layer would be random. Give one that writes text, or use this one"
-            " as a retriever."
+            f"the model {model!r} was saved as {', '.join(names)}, which is not a causal language"
+            " model, so its output layer would be random. Use a model that generates text, or use"
+            " this one as a retriever."
         )
 
 
-def _length(model: str, asked: int | None, config: Any) -> int:
-    own = int(getattr(config.get_text_config(), "max_position_embeddings", 0) or 0) or 1_000_000
-    if asked is None:
-        return own
-    if not 8 <= asked <= own:
-        raise IrdistillError(
-            f"max_length={asked} was asked of {model!r}; from 8 to {own} was expected."
+def _length(model: str, max_length: int | None, config: Any) -> int:
+    longest = int(getattr(config.get_text_config(), "max_position_embeddings", 0) or 0) or 1_000_000
+    if max_length is None:
+        return longest
+    if not 8 <= max_length <= longest:
+        raise OptionError(
+            f"max_length={max_length} does not fit {model!r}; expected a number from 8 to"
+            f" {longest}."
         )
-    return asked
+    return max_length

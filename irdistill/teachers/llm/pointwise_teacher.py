@@ -1,6 +1,4 @@
-"""A language model that judges one passage at a time, read from its probabilities and not from its
-words.
-"""
+"""A language model that judges one passage at a time by the probabilities of its labels."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import OptionError
 from irdistill.teachers.llm.label_probability import MassWarning, label_mass
 from irdistill.teachers.llm.language_model import Answer, LanguageModel, Request, total_usage
 from irdistill.teachers.llm.prompt_templates import Template, cut_passage
@@ -19,10 +17,9 @@ from irdistill.teachers.protocol import TeacherScores, TextPair
 
 logger = logging.getLogger(__name__)
 
-#: The flag of a score that is null since the model's interface did not give the probability of
-#: every label.
+#: Flag of a null score: the model's interface did not report the probability of every label.
 NOT_REPORTED = "label not reported"
-#: What is asked where a card has no prompt of its own.
+#: The prompt of cards without one.
 PROMPT = {
     "system": "You judge whether a passage answers a search query. Answer yes or no.",
     "user": (
@@ -37,14 +34,14 @@ class PointwiseTeacher:
     """Asks whether, or how well, a passage answers a query.
 
     With two labels the score is the log-odds log p(first) - log p(second) of the answer's first
-    token, as the yes/no rerankers since monoT5 (Nogueira et al. 2020, arXiv:2003.06713) are read;
-    it is not squeezed through a sigmoid. With ``gains`` it is the expected gain: the labels'
-    probabilities, made to sum to 1 among themselves, times their gains (fine-grained relevance
-    labels, Zhuang et al. 2023, arXiv:2310.14122).
+    token, as for the yes/no rerankers since monoT5 (Nogueira et al. 2020, arXiv:2003.06713); no
+    sigmoid is applied. With ``gains`` it is the expected gain: the labels' probabilities,
+    normalized to sum to 1, times their gains (fine-grained relevance labels, Zhuang et al. 2023,
+    arXiv:2310.14122).
 
-    A score is null, with a flag, where the model gave no answer (the flag is its error) or where
-    its interface reported not all labels (`NOT_REPORTED`; servers report only the 5 to 20 most
-    probable tokens): a bound in place of the missing probability would look like a score.
+    A score is null, with a flag, if the model gave no answer (the flag is its error) or if its
+    interface did not report all labels (`NOT_REPORTED`; servers report only the 5 to 20 most likely
+    tokens). A bound in place of the missing probability would look like a score.
     """
 
     def __init__(
@@ -57,27 +54,30 @@ class PointwiseTeacher:
         passage_words: int | None = None,
         passage_characters: int | None = None,
     ) -> None:
-        """Check the prompt and labels.
+        """Check the prompt and the labels.
 
         Args:
-            prompt: ``user``, and where wanted ``system`` and ``assistant``, with the places
-                ``{query}`` and ``{passage}``; `PROMPT` where it is empty, which asks for yes or no
-                and so does not go with other labels. What all passages of a query share
-                (instructions, examples, the query) should come before the passage: it is computed
-                once.
-            labels: answers by their first token; of two without gains, the first means relevant.
-            gains: one for each label.
-            passage_words, passage_characters: a longer passage is cut; usage counts how many were.
+            model: the language model.
+            prompt: ``user``, and optionally ``system`` and ``assistant``, with the placeholders
+                ``{query}`` and ``{passage}``. If empty, `PROMPT`, which asks for yes or no and
+                cannot be used with other labels. What all passages of a query share (instructions,
+                examples, the query) should come before the passage: it is computed once.
+            labels: possible answers, which differ in their first token; of two without gains, the
+                first means relevant.
+            gains: one per label.
+            passage_words: passages with more words are cut; the usage counts them.
+            passage_characters: passages with more characters are cut.
 
         Raises:
-            IrdistillError: the prompt lacks a place, or labels and gains do not fit together.
+            InputError: the prompt lacks a placeholder.
+            OptionError: labels and gains do not fit together.
         """
         self.model = model
         self.labels, self.gains = _labels(labels, gains)
         if not prompt and self.labels != ("yes", "no"):
-            raise IrdistillError(
-                f"the labels {', '.join(self.labels)} need a prompt that asks for them; none was"
-                " given."
+            raise OptionError(
+                f"the labels {', '.join(self.labels)} need a prompt that asks for them. Add one to"
+                " the card."
             )
         self._warning = MassWarning()
         self.template = Template(
@@ -89,16 +89,17 @@ class PointwiseTeacher:
             ("passage_characters", passage_characters),
         ):
             if most is not None and most < 1:
-                raise IrdistillError(f"{name}={most} was asked for; at least 1 was expected.")
+                raise OptionError(f"{name} is {most}; expected at least 1.")
         if not self.template.order("query", "passage"):
             logger.warning(
-                "the prompt puts the passage before the query, so the passages of a query cannot"
-                " share its computation; put {query} before {passage} to score several times faster"
+                "the prompt has the passage before the query, so the passages of a query cannot"
+                " share its computation. Put {query} before {passage} to score several times"
+                " faster."
             )
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The model's identity, the prompt word for word, and how answers become scores."""
+        """The model's identity, the prompt, and how answers become scores."""
         return {
             "kind": "llm-pointwise",
             **self.model.identity,
@@ -113,8 +114,8 @@ class PointwiseTeacher:
     def score(self, pairs: Sequence[TextPair]) -> TeacherScores:
         """Log-odds, or expected gains, of pairs.
 
-        The model is given the pairs query by query, so that one which keeps what it read (a
-        server's prefix cache, too) reads each query once.
+        The model gets the pairs query by query, so that a model with a cache (a server's prefix
+        cache, too) reads each query once.
         """
         order = sorted(range(len(pairs)), key=lambda place: pairs[place].query.id)
         texts = [
@@ -159,26 +160,26 @@ class PointwiseTeacher:
 def _labels(
     labels: Sequence[str], gains: Sequence[float] | None
 ) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
-    """Checked. YAML reads a bare yes and no as true and false, and a bare 1 as a number."""
+    """The checked labels. YAML reads unquoted yes and no as true and false, and 1 as a number."""
     if isinstance(labels, str) or not all(isinstance(label, str) and label for label in labels):
-        raise IrdistillError(
-            f"labels {labels!r} were given; a list of texts was expected. In YAML put quotes around"
-            " them: ['yes', 'no']."
+        raise OptionError(
+            f"the labels are {labels!r}; expected a list of texts. Put quotes around them in YAML:"
+            " ['yes', 'no']."
         )
     if len(set(labels)) < len(labels) or len(labels) < 2:
-        raise IrdistillError(
-            f"the labels {', '.join(labels)} were given; at least two different ones were expected."
+        raise OptionError(
+            f"the labels are {', '.join(labels)}; expected at least two different ones."
         )
     if gains is None and len(labels) != 2:
-        raise IrdistillError(
-            f"{len(labels)} labels were given without gains; give each its gain, as gains: [0, 1,"
-            " 2, 3]."
+        raise OptionError(
+            f"there are {len(labels)} labels without gains. Set one gain per label, such as gains:"
+            " [0, 1, 2, 3]."
         )
     if gains is not None and (
         len(gains) != len(labels) or not all(math.isfinite(gain) for gain in gains)
     ):
-        raise IrdistillError(
-            f"the gains {list(gains)} do not fit the labels {', '.join(labels)}; one number a label"
-            " was expected."
+        raise OptionError(
+            f"the gains {list(gains)} do not fit the labels {', '.join(labels)}; expected one"
+            " number per label."
         )
     return tuple(labels), None if gains is None else tuple(float(gain) for gain in gains)

@@ -1,5 +1,5 @@
-"""Prompts that begin alike: which to put together, and a key-value cache of the beginning that all
-of them read.
+"""Prompts with common beginnings: groups of them, and a key-value cache of the beginning that all
+of a group read.
 """
 
 from __future__ import annotations
@@ -16,27 +16,29 @@ from irdistill.teachers.llm.chat import common_prefix
 
 
 class Group(NamedTuple):
-    """Sequences whose first ``length`` ids are the same; ``members`` are their places."""
+    """Sequences whose first ``length`` ids are equal; ``members`` are their positions."""
 
     length: int
     members: list[int]
 
 
 def group_by_prefix(sequences: Sequence[Sequence[int]], least: int = 16) -> list[Group]:
-    """Put sequences together so that much need be computed only once.
+    """Group sequences so that as much as possible is computed only once.
 
-    Sequences are sorted, which brings those that begin alike next to each other, and a group takes
-    the next one while what it saves, (members - 1) x length, grows by that. So the candidates of a
-    query stay together, and queries are joined where their candidates are few beside what all
-    prompts share.
+    Sequences are sorted, so that common beginnings are adjacent, and a group takes the next
+    sequence while its savings, (members - 1) x length, grow. So the candidates of a query stay
+    together, and queries are joined if their candidates are few compared to what all prompts share.
 
     Args:
         sequences: token ids, of any length from 1.
-        least: a shorter prefix is not worth a call of its own; sequences without a longer one come
-            as one group of length 0.
+        least: shorter common beginnings are ignored; sequences without a longer one form one group
+            of length 0.
 
     Returns:
-        Each sequence in one group; at least its last id is outside the prefix.
+        Each sequence in one group; at least its last id is outside the common beginning.
+
+    >>> group_by_prefix([[1, 2, 3], [1, 2, 4], [9]], least=2)
+    [Group(length=2, members=[0, 1]), Group(length=0, members=[2])]
     """
     if not sequences:
         return []
@@ -44,14 +46,14 @@ def group_by_prefix(sequences: Sequence[Sequence[int]], least: int = 16) -> list
     groups: list[Group] = []
     length, members = len(sequences[order[0]]) - 1, order[:1]
     for before, place in pairwise(order):
-        own = len(sequences[place]) - 1
-        shared = min(common_prefix(sequences[before], sequences[place]), length, own)
+        prefix_length = len(sequences[place]) - 1
+        shared = min(common_prefix(sequences[before], sequences[place]), length, prefix_length)
         if shared >= least and shared * len(members) >= length * (len(members) - 1):
             length = shared
             members.append(place)
         else:
             groups.append(Group(length, members))
-            length, members = own, [place]
+            length, members = prefix_length, [place]
     groups.append(Group(length, members))
     alone = sorted(place for group in groups if len(group.members) == 1 for place in group.members)
     return [
@@ -61,11 +63,11 @@ def group_by_prefix(sequences: Sequence[Sequence[int]], least: int = 16) -> list
 
 
 class SharedPrefix(Cache):
-    """Keys and values of one beginning, read by any number of rows.
+    """Keys and values of one common beginning, read by any number of rows.
 
-    Rows see the beginning through a view of batch size n without a copy of their own; a layer's
-    keys of beginning and suffix stand together only while that layer is computed, and are not kept.
-    So one cache serves all batches of a group.
+    Rows read the beginning through a view of batch size n without a copy. The keys of beginning and
+    suffix are joined only while a layer is computed, and are not kept. So one cache serves all
+    batches of a group.
     """
 
     def __init__(self, prefix: DynamicCache) -> None:
@@ -74,7 +76,7 @@ class SharedPrefix(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Keys and values, (n, heads, prefix + suffix, width), of the beginning and these
+        """Keys and values, (n, heads, prefix + suffix, width), of the beginning and of these
         suffixes.
         """
         layer, rows = self.layers[layer_idx], key_states.shape[0]
@@ -85,8 +87,8 @@ class SharedPrefix(Cache):
 
 
 def can_share(cache: object) -> bool:
-    """Whether a model's cache holds keys and values alone; a recurrent state cannot be read by many
-    rows like this.
+    """Whether a model's cache holds keys and values only; a recurrent state cannot be shared by
+    rows.
     """
     layers = getattr(cache, "layers", None) or [None]
     return isinstance(cache, DynamicCache) and all(

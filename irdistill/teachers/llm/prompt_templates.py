@@ -1,29 +1,32 @@
-"""Prompts: templates filled with a query and its passages, and passages cut so that they fit."""
+"""Prompt templates with placeholders for a query and its passages, and passages cut to fit."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError
 from irdistill.storage.files import digest
 from irdistill.teachers.llm.language_model import Message
 
-#: The parts a prompt may have, in the order of the chat.
+#: The parts of a prompt, in the order of the chat.
 PARTS = ("system", "user", "assistant")
 _PLACE = re.compile(r"\{\{([a-z_]+)\}\}|\{([a-z_]+)\}")
 
 
 class Template:
-    """A prompt with places to fill, as ``{query}``; a literal ``{word}`` is written ``{{word}}``.
+    """A prompt with placeholders such as ``{query}``; a literal ``{word}`` is written ``{{word}}``.
 
-    All places are filled in one pass, so a passage that contains ``{query}`` stays as it is. Other
-    braces (JSON in an example) are plain text.
+    All placeholders are replaced in one pass, so a passage that contains ``{query}`` stays as it
+    is. Other braces (JSON in an example) are plain text.
 
     Attributes:
-        parts: the templates by role; ``assistant``, where there is one, is the beginning of the
-            model's answer.
+        parts: the templates by role; ``assistant`` is the beginning of the model's answer.
         digest: fingerprint of the parts, for a teacher's identity.
+
+    >>> template = Template({"user": "Rate {passage} for {query}."}, ["query", "passage"], "p")
+    >>> template.messages(query="cats", passage="Cats purr.")
+    (Message(role='user', content='Rate Cats purr. for cats.'),)
     """
 
     def __init__(
@@ -36,14 +39,14 @@ class Template:
         """Check a card's prompt.
 
         Args:
-            parts: ``user``, and where wanted ``system`` and ``assistant``.
-            required: names of the places that must be somewhere in it.
-            where: whose prompt it is, for errors (``"the prompt of the teacher 'x'"``).
-            optional: names of places that may be in it.
+            parts: ``user``, and optionally ``system`` and ``assistant``.
+            required: placeholders that must be in it.
+            where: name of the prompt in errors (``"the prompt of the teacher 'x'"``).
+            optional: placeholders that may be in it.
 
         Raises:
-            IrdistillError: there is no ``user`` part, a part is unknown or no text, a required
-                place is missing, or a place is none of those named.
+            InputError: there is no ``user`` part, a part is unknown or not a text, a required
+                placeholder is missing, or a placeholder is unknown.
         """
         wrong = sorted(
             str(key)
@@ -51,32 +54,29 @@ class Template:
             if key not in PARTS or not isinstance(value, str)
         )
         if wrong or not str(parts.get("user", "")).strip():
-            raise IrdistillError(
-                f"{where} {'has ' + ', '.join(wrong) if wrong else 'has no user part'}; expected"
-                " were texts by the names user and, where wanted, system and assistant (the"
-                " beginning of the model's answer)."
+            raise InputError(
+                f"{where} has {', '.join(wrong) if wrong else 'no user part'}; expected texts with"
+                " the names user and optionally system and assistant (the beginning of the model's"
+                " answer)."
             )
         self.parts = {role: parts[role] for role in PARTS if parts.get(role)}
-        found = {
+        places = {
             match[2] for text in self.parts.values() for match in _PLACE.finditer(text) if match[2]
         }
-        missing = [name for name in required if name not in found]
+        missing = [name for name in required if name not in places]
         if missing:
-            raise IrdistillError(
-                f"{where} lacks {_names(missing)}; write each where its text shall stand."
-            )
-        unknown = sorted(found - set(required) - set(optional))
+            raise InputError(f"{where} lacks {_names(missing)}. Add each where its text belongs.")
+        unknown = sorted(places - set(required) - set(optional))
         if unknown:
-            raise IrdistillError(
-                f"{where} has the unknown places {_names(unknown)}; known are"
-                f" {_names([*required, *optional])}. Text that shall stay as it is gets double"
-                " braces: {{word}}."
+            raise InputError(
+                f"{where} has the unknown placeholders {_names(unknown)}; known are"
+                f" {_names([*required, *optional])}. Write literal braces as {{{{word}}}}."
             )
         self.digest = digest(self.parts)
 
     def messages(self, **values: str) -> tuple[Message, ...]:
-        """The chat with its places filled: the system's message first, the beginning of the answer
-        last.
+        """The chat with its placeholders replaced: the system message first, the beginning of the
+        answer last.
         """
 
         def fill(match: re.Match[str]) -> str:
@@ -85,13 +85,16 @@ class Template:
         return tuple(Message(role, _PLACE.sub(fill, text)) for role, text in self.parts.items())  # type: ignore[arg-type]
 
     def order(self, first: str, second: str) -> bool:
-        """Whether a place comes before another wherever both are, reading the chat from its
-        beginning.
+        """Whether a placeholder comes before another one in the chat (also true if one is missing).
 
-        What comes before the first difference between two prompts is all that they can share.
+        Two prompts can share what comes before their first difference.
         """
-        found = [match[2] for text in self.parts.values() for match in _PLACE.finditer(text)]
-        return second not in found or first not in found or found.index(first) < found.index(second)
+        places = [match[2] for text in self.parts.values() for match in _PLACE.finditer(text)]
+        return (
+            second not in places
+            or first not in places
+            or places.index(first) < places.index(second)
+        )
 
 
 def cut_passage(
@@ -100,9 +103,12 @@ def cut_passage(
     """The beginning of a passage, and whether anything was cut off.
 
     Args:
-        words: at most so many, separated by white space; the white space between those kept stays
-            as it is.
-        characters: at most so many, after the words were counted.
+        text: the passage.
+        words: the most words, separated by white space; the white space between them is kept.
+        characters: the most characters, applied after ``words``.
+
+    >>> cut_passage("one two  three", words=2)
+    ('one two', True)
     """
     kept = text.strip()
     whole = len(kept)
@@ -121,7 +127,7 @@ def _names(names: Sequence[str]) -> str:
 
 
 def cut_usage(texts: Iterable[str], words: int | None) -> dict[str, float]:
-    """How many passages `cut_passage` shortens, as ``passages_cut`` of a run's usage; empty where
+    """How many passages `cut_passage` shortens, as ``passages_cut`` of a run's usage; empty if
     none.
     """
     cut = sum(cut_passage(text, words)[1] for text in texts)

@@ -1,5 +1,5 @@
-"""Reading answers, for all uses: what is thinking, a refusal or cut, which passages an answer
-ranks, which label it chooses.
+"""Reading answers: what is thinking, a refusal or cut, which passages an answer ranks, which label
+it chooses.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError
 from irdistill.teachers.llm.language_model import CUT, Answer
 from irdistill.teachers.llm.thinking import split_thinking
 
 IDENTIFIER = r"\[(\d+)\]"
 REFUSED, NO_ANSWER, GARBLED = "refused", "no answer", "garbled"
 
-#: So many characters before a ranking are looked at.
+#: Number of characters before a ranking that are read.
 _LINE = 300
-#: Longer numbers are no passage's.
+#: Longer numbers name no passage.
 _DIGITS = 6
 
 _ABLE = (
@@ -73,7 +73,7 @@ _REFUSAL = re.compile(
     r"mi dispiace|desculpe|извините|к сожалению)",
     re.IGNORECASE,
 )
-#: What ends a turn, where a server leaves it in the text; what follows is made up by the model.
+#: Ends of a turn that a server leaves in the text; what follows is invented by the model.
 _TURN_END = re.compile(
     r"<\|(?:im_end|im_start|eot_id|eom_id|end_of_text|endoftext|end_of_turn|end|user|assistant)\|>"
     r"|<(?:end|start)_of_turn>|</s>\s*\Z|<[|｜]end[▁_]of[▁_]sentence[|｜]>"
@@ -82,13 +82,13 @@ _NOT_BEFORE = re.compile(r"^[\s\"'“”‘’`>#(\[-]+")
 
 
 class Reply(NamedTuple):
-    """An answer as it may be used.
+    """An answer after reading.
 
     Attributes:
-        text: without thinking; code fences taken off. Empty where there is a flag other than `CUT`.
+        text: without thinking and code fences. Empty if there is a flag other than `CUT`.
         flag: why the answer must not be used as it is: the model's error, ``refused``, ``no
-            answer``; or ``cut``, where the limit of tokens ended it, so that only what is certainly
-            whole in ``text`` may be used. None for a whole answer.
+            answer``; or ``cut`` if the token limit ended it, so that only the parts of ``text``
+            that are certainly complete may be used. None for a complete answer.
     """
 
     text: str
@@ -96,7 +96,7 @@ class Reply(NamedTuple):
 
 
 def read_answer(answer: Answer) -> Reply:
-    """The one way in which answers are read, whatever is then looked for in them."""
+    """Read an answer; all teachers read answers in this way."""
     if answer.error is not None:
         return Reply("", answer.error)
     said = split_thinking(answer.text)
@@ -112,14 +112,14 @@ def read_answer(answer: Answer) -> Reply:
 
 
 def is_refusal(text: str) -> bool:
-    """Whether a text begins as refusals do: *I'm sorry, but …*, *I cannot assist …*, *As an AI
+    """Whether a text begins like a refusal: *I'm sorry, but …*, *I cannot assist …*, *As an AI
     language model …*.
     """
     return bool(_REFUSAL.match(_NOT_BEFORE.sub("", re.sub(r"[*_]", "", text[:400]))))
 
 
 def without_fences(text: str) -> str:
-    """A text without the fences of its blocks of code; what is in the blocks stays."""
+    """A text without the fences of its code blocks; the content of the blocks stays."""
     lines = []
     for line in text.strip().splitlines():
         bare = line.strip()
@@ -133,17 +133,16 @@ def without_fences(text: str) -> str:
 
 
 class Reading(NamedTuple):
-    """An answer about ``count`` passages, numbered from 0 here.
+    """What an answer says about ``count`` passages, numbered from 0.
 
     Attributes:
-        order: passages as the answer names them, best first, each once, at the first place it is
-            named.
+        order: passages in the order of the answer, best first, each once, at its first position.
         repeated: those of ``order`` that it names more than once.
         omitted: those it does not name, in their old order.
-        unknown: how many of its identifiers are no passage's.
-        certain: whether the ranking is one even if the answer was cut: nothing but a label stands
-            before it, no words after it on its line, its identifiers are set apart by ``>`` or
-            lines, and it names every passage or other lines follow.
+        unknown: number of identifiers that name no passage.
+        certain: whether the ranking is valid even if the answer was cut: only a label stands before
+            it, no words follow on its line, its identifiers are separated by ``>`` or lines, and it
+            names all passages or other lines follow.
     """
 
     order: list[int]
@@ -154,16 +153,16 @@ class Reading(NamedTuple):
 
     @property
     def garbled(self) -> bool:
-        """The answer holds no ranking of passages."""
+        """Whether the answer has no ranking of passages."""
         return not self.order
 
     @property
     def complete(self) -> bool:
-        """Every passage is named once, and nothing else."""
+        """Whether every passage is named once, and nothing else."""
         return not (self.repeated or self.omitted or self.unknown)
 
 
-#: What may stand between two identifiers of one ranking.
+#: Separators of two identifiers of one ranking.
 _BETWEEN = re.compile(
     r"(?:[\s>,;:|=≥≻→\"'`*_()\[\]{}<-]|\.(?=[\"'*_]*(?:\n|\.))|(?<![a-z])(?:and|then|passage|document|doc"
     r"|finally|(?:rank )?\d{1,3}[.):])(?![a-z]))*",
@@ -174,7 +173,7 @@ _ITEM = re.compile(
     r"\s*(?:(?P<number>\d{1,3})[.):]|[-*•])?\s*[\"'`*_(]*(?:passage|document|doc)?\s*",
     re.IGNORECASE,
 )
-#: Before identifiers that are no ranking, best first: *the order is not*, *none of … are
+#: Text before identifiers that are not a ranking, best first: *the order is not*, *none of … are
 #: relevant:*, *from least to most:*.
 _DENIED = re.compile(
     r"(?:\b(?:not|isn['’]t|aren['’]t|never)\s+(?:the case that\s+|that\s+|simply\s+|be\s+|as"
@@ -188,11 +187,11 @@ _BEFORE = re.compile(r"(?:[^\n]{0,200}[:：]|[\W_]*)\s*(?:1[.):]\s*)?\Z")
 
 
 class RankingReader:
-    """Finds passages' identifiers in an answer such as ``[2] > [3] > [1]``.
+    """Finds the identifiers of passages in an answer such as ``[2] > [3] > [1]``.
 
-    Identifiers count where they follow one another as a ranking, or each begins a line of a list.
-    Where several such chains are in an answer, the one with ``>``, else the longest, else the last
-    is read. Identifiers strewn in sentences are no ranking: in which order a model *mentions*
+    Identifiers count if they follow one another as a ranking, or if each begins a line of a list.
+    Of several such chains in an answer, the one with ``>``, else the longest, else the last is
+    read. Identifiers spread over sentences are not a ranking: the order in which a model *mentions*
     passages says nothing.
     """
 
@@ -200,24 +199,24 @@ class RankingReader:
         """Compile the patterns of a card.
 
         Args:
-            identifier: a regular expression for one identifier; its group, or the whole, is the
-                passage's number from 1.
-            ranking: where given, the last match of it in the answer (its group, or the whole) is
-                what is read, every identifier in it, in its order. It may name the marker that ends
-                the thinking.
+            identifier: regular expression of one identifier; its group, or the whole match, is the
+                passage's number, from 1.
+            ranking: if not None, only the last match in the answer (its group, or the whole match)
+                is read, with all its identifiers in their order. It may contain the marker that
+                ends the thinking.
 
         Raises:
-            IrdistillError: one is no regular expression, or has more than one group.
+            InputError: a pattern is not a regular expression, or has more than one group.
         """
         self._identifier = compile_pattern(identifier, "identifier")
         self._ranking = None if ranking is None else compile_pattern(ranking, "ranking")
 
     def read(self, text: str, count: int) -> Reading:
-        """Read an answer about passages 1 to ``count``; what it thinks is not read."""
+        """Read an answer about passages 1 to ``count``; its thinking is not read."""
         said = split_thinking(text)
         certain = True
         if self._ranking is not None:
-            matches = found(self._ranking, said.text) or found(self._ranking, said.raw)
+            matches = find_groups(self._ranking, said.text) or find_groups(self._ranking, said.raw)
             numbers = [
                 self._number(match, count)
                 for match in self._identifier.finditer(next(reversed(matches), ""))
@@ -233,7 +232,7 @@ class RankingReader:
         return Reading(list(order), repeated, omitted, numbers.count(0), certain)
 
     def _number(self, match: re.Match[str], count: int) -> int:
-        """The passage that an identifier names, from 1; 0 for none."""
+        """The number of the passage that an identifier names, from 1; 0 if there is none."""
         name = (match[self._identifier.groups] or "").strip()
         number = int(name) if name.isdecimal() and len(name) <= _DIGITS else 0
         return number if 1 <= number <= count else 0
@@ -284,7 +283,8 @@ class RankingReader:
         if not signed and self._is_mention(before, inside, numbers):
             return [], True
         apart = all(
-            re.search(r"[>≻\n]", text[one.end() : other.start()]) for one, other in pairwise(chain)
+            re.search(r"[>≻\n]", text[link.end() : following.start()])
+            for link, following in pairwise(chain)
         )
         ended = bool(re.match(r"[^\w\n]*\n\s*\S", after)) or {*range(1, count + 1)} <= {*numbers}
         return numbers, closed and apart and ended and bool(_BEFORE.match(text[: chain[0].start()]))
@@ -305,9 +305,7 @@ class RankingReader:
     def _weight(
         self, text: str, place: int, chain: list[re.Match[str]], count: int
     ) -> tuple[bool, int, int]:
-        """Which of several chains is the ranking: the one with signs of order in it, the longest,
-        the last.
-        """
+        """Sort key of a chain: signs of order, then length, then position."""
         inside = text[chain[0].end() : chain[-1].start()]
         return (
             ">" in inside or "≻" in inside,
@@ -316,11 +314,10 @@ class RankingReader:
         )
 
     def _list(self, text: str, matches: list[re.Match[str]], count: int) -> tuple[list[int], bool]:
-        """The numbers of a list with an identifier at the beginning of each item and words after
-        it.
+        """The numbers of a list whose items begin with an identifier followed by words.
 
-        A list in the order in which the passages were shown may as well go through them one by one,
-        and is no ranking.
+        A list in the order in which the passages were shown may just describe them one by one, and
+        is not a ranking.
         """
         numbers: list[int] = []
         markers: list[int] = []
@@ -342,11 +339,11 @@ class RankingReader:
 
 
 def _ends(text: str, match: re.Match[str]) -> bool:
-    """Whether nothing follows an identifier but, perhaps, the beginning of another."""
+    """Whether nothing but the beginning of another identifier follows an identifier."""
     return bool(re.fullmatch(r"[\W_]*(?:\d{1,6})?[\W_]*", text[match.end() :]))
 
 
-#: Around a label that is named for what it is not: *not A*, *better than A*, *A is not relevant*,
+#: Text around a negated label: *not A*, *better than A*, *A is not relevant*,
 #: *A does not answer*.
 _NOT_CHOSEN_BEFORE = re.compile(
     r"\b(?:not|nor|neither|than|unlike|instead of|rather"
@@ -360,7 +357,7 @@ _NOT_CHOSEN_AFTER = re.compile(
     r"|cannot\b|lacks\b|fails\b)",
     re.IGNORECASE,
 )
-#: *A* before a word that it may be the article of: *A cat …*, and not *A is …*, *A answers …*, *A
+#: *A* as a possible article: *A cat …*, and not *A is …*, *A answers …*, *A
 #: because …*.
 _ARTICLE_AFTER = re.compile(
     r"\s+(?!because\b|since\b|and\b|or\b|but\b|would\b|over\b|than\b|for\b|with\b|contain|directly\b)"
@@ -380,11 +377,12 @@ class ChoiceReader:
         """Compile the pattern of a card.
 
         Args:
-            choice: a regular expression whose group, or the whole, is a label; where None, each
-                label as a word of its own.
+            labels: the two labels.
+            choice: regular expression whose group, or whole match, is a label; if None, each label
+                as a word.
 
         Raises:
-            IrdistillError: it is no regular expression, or has more than one group.
+            InputError: it is not a regular expression, or has more than one group.
         """
         words = "|".join(re.escape(label) for label in labels)
         self._labels, self._free = list(labels), choice is None
@@ -393,12 +391,13 @@ class ChoiceReader:
         )
 
     def read(self, text: str, cut: bool = False) -> int | None:
-        """The place of the label; None where the answer names none, or both, or says that it is not
-        the one.
+        """The index of the label; None if the answer names none, or both, or negates it.
 
         Args:
-            cut: the answer was cut, so that the other label may have followed: only a first line
-                that says nothing but the label is a choice, or what the card's own pattern finds.
+            text: the answer.
+            cut: whether the answer was cut, so that the other label may have followed. Then only a
+                first line that consists of the label, or a match of the card's pattern, is a
+                choice.
         """
         text = split_thinking(text).text
         if cut and self._free:
@@ -412,7 +411,7 @@ class ChoiceReader:
                 return None
             chosen = {match[0] for match in matches}
         else:
-            chosen = {name.strip() for name in found(self._pattern, text)} & set(self._labels)
+            chosen = {name.strip() for name in find_groups(self._pattern, text)} & set(self._labels)
         return self._labels.index(chosen.pop()) if len(chosen) == 1 else None
 
 
@@ -434,24 +433,24 @@ def compile_pattern(pattern: str, name: str) -> re.Pattern[str]:
     """Compile a card's regular expression.
 
     Raises:
-        IrdistillError: it is none, or has more than one group.
+        InputError: it is invalid, or has more than one group.
     """
     try:
         compiled = re.compile(pattern)
     except (re.error, TypeError) as error:
-        raise IrdistillError(
-            f"the prompt's {name} {pattern!r} is no regular expression: {error}."
+        raise InputError(
+            f"the prompt's {name} {pattern!r} is not a regular expression: {error}."
         ) from error
     if compiled.groups > 1:
-        raise IrdistillError(
-            f"the prompt's {name} {pattern!r} has {compiled.groups} groups, and at most one was"
-            " expected; write (?:…) for those that only hold things together."
+        raise InputError(
+            f"the prompt's {name} {pattern!r} has {compiled.groups} groups; expected at most one."
+            " Write (?:…) for groups that only hold parts together."
         )
     return compiled
 
 
-def found(pattern: re.Pattern[str], text: str) -> list[str]:
-    """The group of every match, or the whole match where there is no group; "" for a group that
-    took no part.
+def find_groups(pattern: re.Pattern[str], text: str) -> list[str]:
+    """The group of each match (the whole match if there is no group); "" for a group that took no
+    part.
     """
     return [match[pattern.groups] or "" for match in pattern.finditer(text)]

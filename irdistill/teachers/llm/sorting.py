@@ -1,6 +1,4 @@
-"""Sorting by a comparison that takes its time: generators, so that a comparison can wait for a
-language model.
-"""
+"""Sorting algorithms as generators, so that a comparison can wait for a language model."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ Before = Callable[[int, int], Generator[Any, Any, bool]]
 
 
 def heap_top(places: Sequence[int], before: Before, top: int) -> Sort:
-    """The best ``top`` of the places, sorted, by a heap; then the others as they were.
+    """The best ``top`` places, sorted by a heap; then the others in their old order.
 
     At most ``2n + 2 * top * floor(log2(n))`` comparisons for n places.
     """
@@ -43,11 +41,11 @@ def _sift(heap: list[int], root: int, before: Before) -> Generator[Any, Any, Non
 
 
 def slide_up(places: Sequence[int], before: Before, passes: int) -> Sort:
-    """Passes from the bottom to the top that exchange neighbours; each brings one more to its place
-    at the top.
+    """Passes from the bottom to the top that exchange neighbors; each pass moves one more place to
+    the top.
 
-    ``k (n - 1) - k (k - 1) / 2`` comparisons for k passes over n places, since what is in its place
-    is left there.
+    ``k (n - 1) - k (k - 1) / 2`` comparisons for k passes over n places, because sorted places are
+    skipped.
     """
     order = list(places)
     for settled in range(min(passes, len(order) - 1)):

@@ -1,4 +1,4 @@
-"""Thinking in an answer: what a model writes for itself before what it says, in the markers of many
+"""Thinking in an answer: what a model writes for itself before its answer, with the markers of many
 model families.
 """
 
@@ -34,8 +34,8 @@ _EMPTY = re.compile(rf"<{_NAMES}\s*/>", re.IGNORECASE)
 _ESCAPED = re.compile(rf"&lt;(/?{_NAMES})&gt;", re.IGNORECASE)
 _OPEN_AT_END = re.compile(f"(?:{'|'.join(_OPENING)})\\s*$", re.IGNORECASE)
 
-#: The channels of gpt-oss: a header, then what is said in it; and the same where the server took
-#: out the control tokens.
+#: The channels of gpt-oss: a header, then its text; and the same if the server removed the control
+#: tokens.
 _CHANNEL = re.compile(
     r"(?:<\|channel\|>)?\s*(\w+)[^<>]{0,100}(?:<\|constrain\|>[^<>]{0,50})?<\|message\|>"
     r"(.*?)(?=<\|(?:end|start|return|call|channel)\|>|\Z)",
@@ -44,7 +44,7 @@ _CHANNEL = re.compile(
 _BARE_CHANNEL = re.compile(r"^(?:analysis|commentary)(?=[A-Z\"'(\[*-])")
 _BARE_FINAL = re.compile(r"assistant\s*final(?=\S)")
 
-#: What an answer is put into after the thinking.
+#: Wrappers of an answer after the thinking.
 _WRAPPER = re.compile(
     r"<(answer|final_answer|final|output|response|solution|result)>|<\|begin_of_(solution)\|>"
     r"|<\|START_(RESPONSE)\|>",
@@ -57,13 +57,13 @@ _WRAPPER_END = re.compile(
 )
 
 
-class Said(NamedTuple):
+class ReplyText(NamedTuple):
     """An answer without its thinking.
 
     Attributes:
-        text: what was said after the thinking; empty where the thinking never ended.
-        whole: whether the thinking, if there was any, came to its end.
-        raw: as ``text``, with the marker that ended the thinking and all that follows it, as the
+        text: the text after the thinking; empty if the thinking does not end.
+        whole: whether the thinking, if any, ends.
+        raw: as ``text``, with the marker that ends the thinking and everything after it, as the
             model wrote them.
     """
 
@@ -72,24 +72,27 @@ class Said(NamedTuple):
     raw: str
 
 
-def split_thinking(text: str) -> Said:
-    """Take the thinking out of an answer.
+def split_thinking(text: str) -> ReplyText:
+    """Remove the thinking from an answer.
 
-    Closed blocks are left out. What comes before a closing marker without an opening one is
-    thinking too (a chat template may have written the opening). A block that is never closed leaves
+    Closed blocks are removed. Text before a closing marker without an opening one is thinking too,
+    because a chat template may have written the opening. A block that is never closed leaves
     nothing: the answer was cut.
+
+    >>> split_thinking("<think>Let me see.</think>yes").text
+    'yes'
     """
     text = _EMPTY.sub("", _ESCAPED.sub(r"<\1>", text))
     if "<|message|>" in text:
         channels = [(match[1], match[2]) for match in _CHANNEL.finditer(text)]
         final = next((said for name, said in reversed(channels) if name.lower() == "final"), None)
-        return Said("", False, "") if final is None else _unwrapped(final, final)
+        return ReplyText("", False, "") if final is None else _unwrapped(final, final)
     if _BARE_CHANNEL.match(text.lstrip()):
         finals = list(_BARE_FINAL.finditer(text))
         return (
             _unwrapped(text[finals[-1].end() :], text[finals[-1].end() :])
             if finals
-            else Said("", False, "")
+            else ReplyText("", False, "")
         )
     said: list[str] = []
     start = raw = 0
@@ -104,21 +107,25 @@ def split_thinking(text: str) -> Said:
                 said.clear()
             thinking, start, raw = False, marker.end(), marker.start()
     if thinking:
-        return Said("", False, "")
+        return ReplyText("", False, "")
     said.append(text[start:])
     return _unwrapped("".join(said), text[raw:])
 
 
 def opened_thinking(prompt: str) -> str:
-    """The opening marker that a prompt ends with, so that the answer begins inside the thinking;
-    empty where there is none.
+    """The opening marker with which a prompt ends, so that the answer begins inside the thinking;
+    else empty.
     """
     match = _OPEN_AT_END.search(prompt[-200:])
     return match[0].strip() if match else ""
 
 
 def closing_marker(opening: str) -> str:
-    """What ends the thinking that a marker begins."""
+    """The marker that ends the thinking that ``opening`` begins.
+
+    >>> closing_marker("<think>")
+    '</think>'
+    """
     if opening.startswith("["):
         return "[/" + opening[1:]
     if opening.startswith("◁"):
@@ -135,14 +142,14 @@ def closing_marker(opening: str) -> str:
 
 
 def begins_thinking(text: str) -> bool:
-    """Whether a text begins with a marker of thinking, or with the first characters of one."""
+    """Whether a text begins with a marker of thinking, or with its first characters."""
     text = text.lstrip()
     match = _MARKER.match(text)
     return bool(match and match["open"]) or text.startswith(("<|channel|>analysis", "<|channel>"))
 
 
 def is_thinking_marker(token: str) -> bool:
-    """Whether a token of a vocabulary is such a marker."""
+    """Whether a token of a vocabulary is a marker of thinking."""
     token = token.strip()
     return bool(_MARKER.fullmatch(token)) or token in (
         "<|channel|>",
@@ -159,8 +166,8 @@ def is_opening(token: str) -> bool:
     return bool(match and match["open"])
 
 
-def _unwrapped(text: str, raw: str) -> Said:
-    """What is between ``<answer>`` and ``</answer>``, the last of several, where there is such a
+def _unwrapped(text: str, raw: str) -> ReplyText:
+    """The text between ``<answer>`` and ``</answer>`` (the last of several), if there is such a
     wrapper.
     """
     ends = _WRAPPER_END.search(text)
@@ -173,4 +180,4 @@ def _unwrapped(text: str, raw: str) -> Said:
         text = text[begins[-1].end() :]
     if end := _WRAPPER_END.search(text):
         text = text[: end.start()]
-    return Said(text.strip(), True, raw)
+    return ReplyText(text.strip(), True, raw)

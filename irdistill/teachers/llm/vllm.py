@@ -1,4 +1,4 @@
-"""Language models by vLLM's offline engine, for GPUs (written for vLLM 0.11 and later, engine
+"""Language models run by vLLM's offline engine on GPUs (written for vLLM 0.11 and later, engine
 V1).
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from irdistill.errors import IrdistillError, MissingExtraError
+from irdistill.errors import MissingExtraError, ModelError
 from irdistill.modeling.hardware import Precision
 from irdistill.modeling.model_files import resolve_model, split_gguf
 from irdistill.modeling.model_revisions import model_identity
@@ -21,17 +21,17 @@ from irdistill.teachers.protocol import TOO_LONG
 
 
 class VllmModel:
-    """A causal language model in vLLM, which batches by itself and keeps the keys and values of
-    prompts that begin alike.
+    """A causal language model in vLLM, which forms batches itself and caches the keys and values of
+    common beginnings.
 
-    Sampling is restricted to the labels' tokens and their processed log-probabilities are asked
-    for, so that every label is reported; they are relative to the labels alone, which changes
+    Sampling is restricted to the labels' tokens, and their processed log-probabilities are
+    requested, so that every label is reported. They are relative to the labels, which changes
     neither log-odds nor expected gains. vLLM computes logits in the model's precision: in bfloat16
     they have 8 bits, and documents may be tied.
 
     Attributes:
-        relative_labels: their probabilities sum to 1 whatever the model would rather say, so there
-            is no label mass to measure.
+        relative_labels: the labels' probabilities always sum to 1, so that there is no label mass
+            to measure.
     """
 
     relative_labels = True
@@ -53,15 +53,18 @@ class VllmModel:
 
         Args:
             model: hub id, folder or GGUF file.
-            precision: ``auto`` is the model's own.
-            max_length: tokens of prompt and answer together; the model's own where None.
-            memory: share of each GPU's memory that it takes.
-            gpus: over which the model is spread (tensor parallel).
-            parallel: requests that a teacher gives at a time; vLLM cuts them up.
+            revision: commit, tag or branch of a hub model.
+            precision: ``auto`` is the model's.
+            max_length: tokens of prompt and answer together (default: the model's).
+            memory: share of each GPU's memory that the engine uses.
+            gpus: number of GPUs over which the model is distributed (tensor parallel).
+            parallel: number of requests that a teacher sends at a time; vLLM divides them.
+            template_options: options of the chat template.
+            trust_remote_code: run code that comes with the model.
 
         Raises:
             MissingExtraError: vllm is not installed.
-            IrdistillError: the model cannot be loaded.
+            ModelError: the model cannot be loaded.
         """
         try:
             import vllm
@@ -91,7 +94,7 @@ class VllmModel:
                 seed=0,
             )
         except Exception as error:
-            raise IrdistillError(
+            raise ModelError(
                 f"vLLM cannot load the model {model!r}: {' '.join(str(error).split())[:400]}"
             ) from error
         self._vllm, self.parallel = vllm, parallel
@@ -108,7 +111,7 @@ class VllmModel:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the answers; figures of one model differ between versions of vLLM."""
+        """What determines the answers; those of one model differ between versions of vLLM."""
         thinking = {"thinking": self.chat.thinking} if self.chat.thinking else {}
         return thinking | {
             **self.pinned,
@@ -119,10 +122,10 @@ class VllmModel:
         }
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
-        """Log-probabilities of labels among themselves, or greedily written text."""
+        """Log-probabilities of labels relative to each other, or greedily generated text."""
         prompts = self.chat.prompts(requests)
         answers = [Answer(error=TOO_LONG)] * len(prompts)
-        # vLLM counts the one token that is sampled for labels, too.
+        # vLLM also counts the one token that is sampled for labels.
         fit = [
             place
             for place, (prompt, request) in enumerate(zip(prompts, requests, strict=True))
@@ -149,19 +152,22 @@ class VllmModel:
             [{"prompt_token_ids": prompts[place].ids} for place in fit], settings, use_tqdm=False
         )
         for place, output in zip(fit, outputs, strict=True):
-            found, prompt = output.outputs[0], prompts[place]
+            completion, prompt = output.outputs[0], prompts[place]
             answer = Answer(
                 input_tokens=len(prompt.ids),
-                output_tokens=len(found.token_ids),
+                output_tokens=len(completion.token_ids),
                 cached_tokens=output.num_cached_tokens or 0,
             )
             if prompt.labels:
-                seen = found.logprobs[0] if found.logprobs else {}
-                logs = [seen[token].logprob if token in seen else np.nan for token in prompt.labels]
+                first_logprobs = completion.logprobs[0] if completion.logprobs else {}
+                logs = [
+                    first_logprobs[token].logprob if token in first_logprobs else np.nan
+                    for token in prompt.labels
+                ]
                 answers[place] = answer._replace(labels=np.array(logs, dtype=np.float32))
             else:
-                cut = getattr(found, "finish_reason", None) == "length"
+                cut = getattr(completion, "finish_reason", None) == "length"
                 answers[place] = answer._replace(
-                    text=prompt.opened + self.chat.decode(found.token_ids), cut=cut
+                    text=prompt.opened + self.chat.decode(completion.token_ids), cut=cut
                 )
         return answers

@@ -1,4 +1,4 @@
-"""Reading the one line of text that a model was asked for: a query, a question, a title."""
+"""Reading one requested line of text: a query, a question, a title."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _WILLING = re.compile(
 )
 _ROLE = re.compile(r"\s*(?:(?:assistant|json|text|markdown|plaintext)\s*[:：]?)\s*", re.IGNORECASE)
 _ROLE_LABEL = re.compile(r"\s*assistant\s*[:：]\s*(?=\S)", re.IGNORECASE)
-#: How thinking begins that no marker announces.
+#: Beginnings of thinking without a marker.
 _THINKS = re.compile(
     r"\s*(?:[*_#]*(?:thinking(?:"
     r" process)?|thoughts?|reasoning|analysis|explanation|rationale|scratchpad|step"
@@ -105,16 +105,16 @@ _PAIRS = {
     "_": "_",
 }
 _NAMED = re.compile(f"{_WHICH}{_KINDS_LONG}", re.IGNORECASE)
-#: JSON in an answer is only looked into as deep as this.
+#: JSON in an answer is read to this depth.
 _DEPTH = 8
 
 
 def read_written(answer: Answer) -> Reply:
-    """The line that was asked for: of several the first, without what models put around it.
+    """The requested line: the first of several, without what models put around it.
 
-    Left out are thinking, code fences, *Sure!*, *Here is the question:*, labels, list markers, tags
-    and quotation marks. Nothing is made of a refusal, of thinking that no line ends, or of a line
-    that the limit of tokens may have cut; the flag says which.
+    Removed are thinking, code fences, *Sure!*, *Here is the question:*, labels, list markers, tags
+    and quotation marks. A refusal, thinking without a line after it, and a line that may have been
+    cut give no text but a flag.
     """
     reply = read_answer(answer)
     if reply.flag not in (None, CUT):
@@ -128,9 +128,7 @@ def read_written(answer: Answer) -> Reply:
 
 
 def read_line(text: str) -> tuple[str, bool]:
-    """The first line that says something, and whether another line follows it, so that it is
-    whole.
-    """
+    """The first line with content, and whether another line follows, so that it is complete."""
     text = _of_json(text)
     if match := _TAGGED.fullmatch(text):
         text = match[2]
@@ -149,9 +147,7 @@ def read_line(text: str) -> tuple[str, bool]:
 
 
 def _bare(line: str, last: bool) -> str:
-    """A line without label, marker and quotation marks; empty where it only announces what the next
-    one says.
-    """
+    """A line without label, marker and quotation marks; empty if it announces the next line."""
     before = None
     line = _ROLE_LABEL.sub("", line.strip(), count=1)
     while line != before:
@@ -187,7 +183,7 @@ def _bare(line: str, last: bool) -> str:
 
 
 def _unquoted(line: str) -> str:
-    """Without quotation marks around the whole of it; a pair around a word of it stays."""
+    """Without quotation marks around the whole line; a pair around a word stays."""
     line = line.strip()
     while len(line) > 1 and line[0] in _PAIRS:
         closing, inside = _PAIRS[line[0]], line[1:-1]
@@ -221,9 +217,11 @@ def _of_json(text: str) -> str:
         if isinstance(value, str):
             return value
         if isinstance(value, dict):
-            texts = [one for one in value.values() if isinstance(one, str)]
+            texts = [entry for entry in value.values() if isinstance(entry, str)]
             named = [
-                one for key, one in value.items() if _NAMED.fullmatch(str(key).replace("_", " "))
+                entry
+                for key, entry in value.items()
+                if _NAMED.fullmatch(str(key).replace("_", " "))
             ]
             value = (
                 named[0]

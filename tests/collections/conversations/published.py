@@ -249,7 +249,7 @@ def cast(folder: Path, year: int) -> None:
         )
         (folder / "2020/2020qrels.txt").write_text(qrels)
     elif year == 2021:
-        given = [
+        turns = [
             {
                 **turn,
                 **more,
@@ -260,7 +260,7 @@ def cast(folder: Path, year: int) -> None:
             for place, (turn, more) in enumerate(zip(raw, rewritten, strict=True))
         ]
         dump(
-            folder / "2021/2021_manual_evaluation_topics_v1.0.json", [{"number": 31, "turn": given}]
+            folder / "2021/2021_manual_evaluation_topics_v1.0.json", [{"number": 31, "turn": turns}]
         )
         (folder / "2021/trec-cast-qrels-docs.2021.qrel").write_text(qrels)
     else:

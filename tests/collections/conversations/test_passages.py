@@ -33,11 +33,11 @@ def packed(folder: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["", ".gz", ".bz2", ".zip"])
-def test_lines_are_read_however_they_are_packed(kind: str, tmp_path: Path) -> None:
+def test_compressed_passages_are_read(kind: str, tmp_path: Path) -> None:
     assert list(read_passages(passage_files(packed(tmp_path, kind)))) == DOCUMENTS
 
 
-def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
+def test_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "2.tsv").write_text('x\ta "quoted text\ny\tno more\n')
     packed(tmp_path, ".gz").rename(tmp_path / "a.jsonl.gz")
@@ -49,7 +49,7 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
     ]
 
 
-def test_a_table_with_a_header_is_quoted(tmp_path: Path) -> None:
+def test_table_with_a_header_is_quoted(tmp_path: Path) -> None:
     (tmp_path / "w.tsv").write_text(
         'id\ttext\ttitle\n1\t"say ""it"""\tPage [SEP] Part\n2\t"two\n\nlines"\tPage [SEP] Other\n'
     )
@@ -87,13 +87,15 @@ def test_a_table_with_a_header_is_quoted(tmp_path: Path) -> None:
         ("p.trecweb", b"<DOC>", "is no passages in a format that is read"),
     ],
 )
-def test_what_is_broken_is_named(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+def test_message_names_the_broken_line(
+    name: str, content: bytes, said: str, tmp_path: Path
+) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(IrdistillError, match=said):
         list(read_passages(passage_files(tmp_path / name)))
 
 
-def test_a_folder_without_passages_says_where_they_are_published(tmp_path: Path) -> None:
+def test_message_for_missing_passages_names_the_publisher(tmp_path: Path) -> None:
     published.topiocqa(tmp_path / "t")
     (tmp_path / "t" / "full_wiki_segments.tsv").unlink()
     with pytest.raises(
@@ -133,7 +135,7 @@ def test_corpus_txt_names_a_path_or_a_collection(tmp_path: Path) -> None:
         load_collection(tmp_path / "cast", cache=tmp_path / "c")
 
 
-def test_changed_passages_are_compiled_anew(tmp_path: Path) -> None:
+def test_changed_passages_are_compiled_again(tmp_path: Path) -> None:
     published.cast(tmp_path / "cast", 2021)
     first = load_collection(tmp_path / "cast", cache=tmp_path / "c").corpus.fingerprint
     again = load_collection(tmp_path / "cast", cache=tmp_path / "c")
@@ -154,7 +156,7 @@ def test_changed_passages_are_compiled_anew(tmp_path: Path) -> None:
         ('1\tsaid "x\tT"1\n2\ty\t\n', [("1", 'T"1', 'said "x'), ("2", "", "y")]),
     ],
 )
-def test_a_quote_swallows_no_row(
+def test_quote_does_not_consume_other_rows(
     tmp_path: Path, rows: str, expected: list[tuple[str, str, str]]
 ) -> None:
     for mark in ("", "\ufeff"):

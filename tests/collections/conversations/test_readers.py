@@ -101,7 +101,7 @@ def load(name: str, tmp_path: Path, split: bool = True) -> Collection:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_layout_tells_the_talk(name: str, tmp_path: Path) -> None:
+def test_each_layout_gives_the_same_questions(name: str, tmp_path: Path) -> None:
     collection = load(name, tmp_path)
     _, _, queries, judgments = LAYOUTS[name]
     other_branch = {key: query for key, query in collection.queries.items() if key == "31_1-3"}
@@ -116,9 +116,7 @@ def test_a_layout_tells_the_talk(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_no_question_sees_its_rewrite_its_answer_or_what_comes_later(
-    name: str, tmp_path: Path
-) -> None:
+def test_no_question_contains_its_rewrite_answer_or_later_turns(name: str, tmp_path: Path) -> None:
     collection = load(name, tmp_path)
     answers = list(PASSAGES.values()) if name == "cast20" else ANSWERS
     seen_before = 0
@@ -137,11 +135,11 @@ def test_no_question_sees_its_rewrite_its_answer_or_what_comes_later(
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_the_first_split_is_taken_where_none_is_named(name: str, tmp_path: Path) -> None:
+def test_default_split_is_the_first(name: str, tmp_path: Path) -> None:
     assert load(name, tmp_path, split=False).queries.keys() >= LAYOUTS[name][2].keys()
 
 
-def test_manual_answers_of_cast_2020_serve_where_the_automatic_ones_are_not_there(
+def test_cast_2020_falls_back_to_manual_answers(
     tmp_path: Path,
 ) -> None:
     published.cast(tmp_path / "cast", 2020)
@@ -155,7 +153,7 @@ def test_manual_answers_of_cast_2020_serve_where_the_automatic_ones_are_not_ther
     assert collection.report.count("responses without document") == 3
 
 
-def test_the_splits_of_one_folder_are_kept_apart(tmp_path: Path) -> None:
+def test_splits_of_one_folder_are_separate(tmp_path: Path) -> None:
     folder = tmp_path / "cast"
     for year in (2021, 2022):
         published.cast(folder, year)
@@ -172,7 +170,7 @@ def test_the_splits_of_one_folder_are_kept_apart(tmp_path: Path) -> None:
         load_collection(f"{folder}#2020", cache=tmp_path / "c")
 
 
-def test_a_domain_of_mtrag_must_be_named(tmp_path: Path) -> None:
+def test_domain_of_mtrag_must_be_named(tmp_path: Path) -> None:
     published.mtrag(tmp_path / "m")
     tasks = tmp_path / "m/mtrag-human/retrieval_tasks"
     shutil.copytree(tasks / "sky", tasks / "sea")
@@ -196,7 +194,7 @@ def test_files_of_two_releases_are_refused(tmp_path: Path) -> None:
         load_collection(tmp_path / "m", cache=tmp_path / "c")
 
 
-def test_qrecc_takes_judgments_from_a_file_where_the_turns_have_none(tmp_path: Path) -> None:
+def test_qrecc_falls_back_to_a_judgment_file(tmp_path: Path) -> None:
     published.qrecc(tmp_path / "q")
     turns = json.loads((tmp_path / "q/scai-qrecc21-test-turns.json").read_text())
     (tmp_path / "q/scai-qrecc21-test-turns.json").unlink()
@@ -230,7 +228,7 @@ def test_qrecc_takes_judgments_from_a_file_where_the_turns_have_none(tmp_path: P
     }
 
 
-def test_topiocqa_takes_gold_passages_from_the_file_for_dpr(tmp_path: Path) -> None:
+def test_topiocqa_reads_gold_passages_from_the_dpr_file(tmp_path: Path) -> None:
     published.topiocqa(tmp_path / "t")
     old = tmp_path / "t/data/topiocqa_valid.jsonl"
     turns = [json.loads(line) for line in old.read_text().splitlines()]
@@ -255,7 +253,7 @@ def test_topiocqa_takes_gold_passages_from_the_file_for_dpr(tmp_path: Path) -> N
     assert collection.queries["1_3"] == talk("1_1", "1_2", "1_3")["1_3"]
 
 
-def test_a_judged_passage_that_is_missing_is_an_error_or_declared(tmp_path: Path) -> None:
+def test_missing_judged_passage_must_be_declared(tmp_path: Path) -> None:
     published.qrecc(tmp_path / "q")
     turns = json.loads((tmp_path / "q/scai-qrecc21-test-turns.json").read_text())
     turns[1]["Truth_passages"] = ["gone"]
@@ -292,7 +290,7 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
         load_collection(tmp_path / "q", cache=tmp_path / "c")
 
 
-def test_questions_made_out_of_them_find_the_passages_from_anywhere(
+def test_derived_questions_load_from_any_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published.cast(tmp_path / "cast", 2021)

@@ -29,7 +29,7 @@ from irdistill.modeling.hardware import has_fast_bfloat16
 from tests.evaluation.audit.audit_data import listed, small_collection
 from tests.students.tiny import tiny_backbone
 from tests.teachers.families import tiny_classifier
-from tests.teachers.test_retrievers import tiny_colbert, tiny_splade
+from tests.teachers.tiny import tiny_colbert, tiny_splade
 
 
 def lists_of(

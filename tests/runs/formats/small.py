@@ -27,10 +27,10 @@ def plain(run: Run) -> dict[str, dict[str, float | None]]:
     out.
     """
     return {
-        found.query_id: {
+        ranked.query_id: {
             doc: None if score != score else score
-            for doc, score in zip(found.doc_ids, found.scores.tolist(), strict=True)
+            for doc, score in zip(ranked.doc_ids, ranked.scores.tolist(), strict=True)
         }
-        for found in run
-        if found.doc_ids
+        for ranked in run
+        if ranked.doc_ids
     }

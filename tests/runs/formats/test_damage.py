@@ -23,8 +23,8 @@ from irdistill.errors import IrdistillError
 from irdistill.runs import FORMATS, Run, import_run
 from irdistill.runs.formats.pickles import read_items
 from irdistill.verbs.run_verbs import Format
+from tests.runs.formats.samples import BY_HAND, TWO
 from tests.runs.formats.small import plain, small
-from tests.runs.formats.test_layouts import BY_HAND, TWO
 
 
 class Call:
@@ -51,8 +51,8 @@ class Build:
 
 def persistent(value: Any) -> bytes:
     class Pickler(pickle.Pickler):
-        def persistent_id(self, found: Any) -> Any:
-            return "id" if found == "here" else None
+        def persistent_id(self, value: Any) -> Any:
+            return "id" if value == "here" else None
 
     buffer = io.BytesIO()
     Pickler(buffer, 4).dump(value)

@@ -26,11 +26,11 @@ def gathered(
         for start in range(0, len(rows), size):
             gather.add(rows[start : start + size])
         gather.settle()
-        found = {
-            one.query: list(zip(one.docs.tolist(), one.scores.tolist(), strict=True))
-            for one in gather
+        lists = {
+            entry.query: list(zip(entry.docs.tolist(), entry.scores.tolist(), strict=True))
+            for entry in gather
         }
-    return found, gather
+    return lists, gather
 
 
 def random_rows(seed: int, count: int = 20_000) -> np.ndarray:
@@ -55,14 +55,14 @@ def by_hand(rows: np.ndarray, duplicates: str) -> tuple[dict[int, dict[int, floa
     for query, docs in sorted(scores.items()):
         result[query] = {}
         for doc, values in docs.items():
-            given = [value for value in values if not math.isnan(value)]
+            numbers = [value for value in values if not math.isnan(value)]
             result[query][doc] = (
                 math.nan
-                if not given
+                if not numbers
                 else (
-                    given[0]
+                    numbers[0]
                     if duplicates == "first"
-                    else float(np.float32(sum(given) / len(given)))
+                    else float(np.float32(sum(numbers) / len(numbers)))
                 )
             )
     return result, len(rows) - sum(map(len, result.values()))
@@ -72,13 +72,13 @@ def by_hand(rows: np.ndarray, duplicates: str) -> tuple[dict[int, dict[int, floa
 @pytest.mark.parametrize("limit", [10**6, 3000, 150])
 def test_as_by_hand_whatever_the_memory(tmp_path: Path, duplicates: str, limit: int) -> None:
     rows = random_rows(1)
-    found, gather = gathered(tmp_path, rows, limit * ROW_COST, duplicates)
+    lists, gather = gathered(tmp_path, rows, limit * ROW_COST, duplicates)
     expected, repeated = by_hand(rows, duplicates)
-    assert list(found) == list(expected)
-    assert str({query: dict(pairs) for query, pairs in found.items()}) == str(
+    assert list(lists) == list(expected)
+    assert str({query: dict(pairs) for query, pairs in lists.items()}) == str(
         expected
     )  # NaN equals NaN as text
-    assert [doc for doc, _ in found[18]] == list(expected[18])  # the order of the file
+    assert [doc for doc, _ in lists[18]] == list(expected[18])  # the order of the file
     assert gather.repeated == repeated and gather.counts.sum() == sum(map(len, expected.values()))
     assert (gather.spilled > 0) == (limit < 10**6) and list(tmp_path.iterdir()) == []
 
@@ -99,18 +99,18 @@ def test_two_scores_of_a_pair_are_an_error_that_names_both(tmp_path: Path, memor
         IrdistillError, match=r"pair 3, 5 has two scores: 1.5 \(line 1\) and 2.0 \(line 99\)"
     ):
         gathered(tmp_path, rows, memory, "error")
-    found, gather = gathered(tmp_path, rows[:-1], memory, "error")
-    assert found[3] == [(5, 1.5)] and gather.repeated == 1
+    lists, gather = gathered(tmp_path, rows[:-1], memory, "error")
+    assert lists[3] == [(5, 1.5)] and gather.repeated == 1
 
 
 @pytest.mark.parametrize("memory", [1 << 29, 1])
 def test_scores_from_elsewhere_fill_named_pairs_only(tmp_path: Path, memory: int) -> None:
     named = [(1, doc, math.nan, 0, doc) for doc in range(20)]
-    given = [(1, doc, doc / 2, -1, doc) for doc in range(10, 40)] + [(7, 1, 1, -1, 1)]
-    found, gather = gathered(tmp_path, np.array(named + given, ROW), memory, "error")
-    assert list(found) == [1] and gather.repeated == 0
-    assert found[1][10:] == [(doc, doc / 2) for doc in range(10, 20)] and all(
-        math.isnan(score) for _, score in found[1][:10]
+    numbers = [(1, doc, doc / 2, -1, doc) for doc in range(10, 40)] + [(7, 1, 1, -1, 1)]
+    lists, gather = gathered(tmp_path, np.array(named + numbers, ROW), memory, "error")
+    assert list(lists) == [1] and gather.repeated == 0
+    assert lists[1][10:] == [(doc, doc / 2) for doc in range(10, 20)] and all(
+        math.isnan(score) for _, score in lists[1][:10]
     )
 
 
@@ -136,11 +136,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, run.num_rows,
 def test_a_large_file_takes_little_memory_and_gives_the_same_run(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     count = 500_000
-    query, one, two = (random.integers(0, high, count) for high in (2000, 5000, 5000))
+    query, entry, two = (random.integers(0, high, count) for high in (2000, 5000, 5000))
     # the score is a function of the pair: pairs that come again agree
     lines = (
         f"{(q * 31 + a) % 97 / 8}\t{(q * 31 + b) % 97 / 8}\t{q}\t{a}\t{b}\n"
-        for q, a, b in zip(query.tolist(), one.tolist(), two.tolist(), strict=True)
+        for q, a, b in zip(query.tolist(), entry.tolist(), two.tolist(), strict=True)
     )
     (tmp_path / "t.tsv").write_text("".join(lines))
     answers = []

@@ -74,12 +74,14 @@ def cases(draw: st.DrawFn, form: str) -> tuple[Collection, MemoryRun]:
     )
     lists = []
     for query in queries:
-        own = draw(st.lists(st.sampled_from(docs), unique=True))
+        entries = draw(st.lists(st.sampled_from(docs), unique=True))
         lists.append(
             RankedList(
                 query,
-                own,
-                np.array([np.nan if (s := draw(SCORE)) is None else s for _ in own], np.float32),
+                entries,
+                np.array(
+                    [np.nan if (s := draw(SCORE)) is None else s for _ in entries], np.float32
+                ),
             )
         )
     return collection, MemoryRun(RunIdentity("teacher", {}, collection.describe()), lists)
@@ -92,20 +94,20 @@ def expected(
     form: str, collection: Collection, run: MemoryRun, keep_empty: bool = False
 ) -> dict[str, dict[str, float | None]]:
     rows = {
-        query: {doc: s for doc, s in own.items() if s is not None or form in KEEPS_NULL}
-        for query, own in plain(run).items()
+        query: {doc: s for doc, s in entries.items() if s is not None or form in KEEPS_NULL}
+        for query, entries in plain(run).items()
     }
     if form == "triples" or (form in TWO_SIDED and not keep_empty):
         good = {
-            query: {doc for doc, grade in found.items() if grade > 0}
-            for query, found in collection.qrels.items()
+            query: {doc for doc, grade in row.items() if grade > 0}
+            for query, row in collection.qrels.items()
         }
         rows = {
-            query: own
-            for query, own in rows.items()
-            if 0 < len(own.keys() & good[query]) < len(own)
+            query: entries
+            for query, entries in rows.items()
+            if 0 < len(entries.keys() & good[query]) < len(entries)
         }
-    return {query: own for query, own in rows.items() if own}
+    return {query: entries for query, entries in rows.items() if entries}
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -119,20 +121,22 @@ def test_there_and_back(tmp_path_factory: pytest.TempPathFactory, form: str) -> 
     def check(case: tuple[Collection, MemoryRun], memory: int, keep_empty: bool) -> None:
         collection, run = case
         folder = tmp_path_factory.mktemp("trip")
-        wanted = expected(form, collection, run, keep_empty)
+        expected_lists = expected(form, collection, run, keep_empty)
         done = export_run(run, folder / NAMES[form], form, collection, keep_empty=keep_empty)
         assert (
-            done.rows == sum(map(len, wanted.values()))
+            done.rows == sum(map(len, expected_lists.values()))
             and done.left_out == run.num_rows - done.rows
         )
-        if wanted:
+        if expected_lists:
             back = import_run(
                 folder / NAMES[form], collection, folder / "back", form, memory=memory
             )
-            assert plain(back) == wanted
-            assert [query for query in collection.queries if query in wanted] == back.query_ids
+            assert plain(back) == expected_lists
+            assert [
+                query for query in collection.queries if query in expected_lists
+            ] == back.query_ids
             if form == "rank-distillm":
-                assert {found.query_id: found.doc_ids for found in back} == {
+                assert {row.query_id: row.doc_ids for row in back} == {
                     q.query_id: q.doc_ids for q in run if q.doc_ids
                 }
         else:
@@ -261,8 +265,11 @@ def test_the_bytes_that_are_written(tmp_path: Path, form: str) -> None:
 
 def test_python_itself_reads_the_pickle(tmp_path: Path) -> None:
     export_run(run_of(small()), tmp_path / "s.pkl")
-    wanted: dict[Any, Any] = {7: {10: 9.5, 20: float(np.float32(0.1)), 40: -2.0}, 8: {"d/ü": 3.0}}
-    assert pickle.loads((tmp_path / "s.pkl").read_bytes()) == wanted
+    expected_lists: dict[Any, Any] = {
+        7: {10: 9.5, 20: float(np.float32(0.1)), 40: -2.0},
+        8: {"d/ü": 3.0},
+    }
+    assert pickle.loads((tmp_path / "s.pkl").read_bytes()) == expected_lists
 
 
 def test_tevatron_lines_hold_titles_texts_and_scores(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A chat-completions server on loopback that misbehaves as it is told."""
+"""A chat-completions server on loopback with scripted faults."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def completion(
             {"token": token, "logprob": value, "bytes": None} for token, value in top.items()
         ]
         choice["logprobs"] = {"content": [{**entries[0], "top_logprobs": entries}]}
-    found: dict[str, Any] = {
+    response: dict[str, Any] = {
         "id": "1",
         "object": "chat.completion",
         "created": 1,
@@ -61,14 +61,14 @@ def completion(
         "choices": [choice],
     }
     if usage is not None:
-        found["usage"] = {
+        response["usage"] = {
             "prompt_tokens": usage[0],
             "completion_tokens": usage[1],
             "total_tokens": usage[0] + usage[1],
         }
         if len(usage) > 2:
-            found["usage"]["prompt_tokens_details"] = {"cached_tokens": usage[2]}
-    return found
+            response["usage"]["prompt_tokens_details"] = {"cached_tokens": usage[2]}
+    return response
 
 
 def error(message: str, code: str | None = None) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class ChatStub:
         self.plan = plan
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
-        self.seen: Counter[str] = Counter()
+        self.request_counts: Counter[str] = Counter()
         self.served: Counter[str] = Counter()
         self.flying = self.most = self.sent = 0
         self.lock = threading.Lock()
@@ -125,8 +125,8 @@ class ChatStub:
         with self.lock:
             self.bodies.append(body)
             self.keys.append(handler.headers.get("Authorization"))
-            self.seen[prompt] += 1
-            nth = self.seen[prompt]
+            self.request_counts[prompt] += 1
+            nth = self.request_counts[prompt]
             self.flying += 1
             self.most = max(self.most, self.flying)
         try:
@@ -187,7 +187,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\
 
 
 def endless(*start: bytes, piece: bytes = b"x" * 65_536, pause: float = 0.0) -> Reply:
-    """A response that begins like this and goes on for ever."""
+    """An endless response that begins with ``start``."""
 
     def stream() -> Iterator[bytes]:
         yield from start

@@ -1,4 +1,4 @@
-"""The budget: what is let through, what waits, what stops, over several starts of a job."""
+"""The budget: which requests pass, wait or stop, over several starts of a job."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_requests_in_flight_are_counted_at_their_worst() -> None:
     ],
 )
 @pytest.mark.parametrize("parallel", [1, 4])
-def test_the_budget_stops_and_a_larger_one_goes_on(
+def test_a_larger_budget_resumes(
     stub: Any, tmp_path: Path, settings: dict[str, Any], served: int, parallel: int
 ) -> None:
     server = stub()
@@ -124,7 +124,7 @@ def test_the_budget_stops_and_a_larger_one_goes_on(
         asks(20)
     )
     assert [answer.text for answer in answers] == ["ok"] * 20
-    assert len(server.served) == 20 and set(server.seen.values()) == {1}
+    assert len(server.served) == 20 and set(server.request_counts.values()) == {1}
     assert sum(answer.cost for answer in answers) == pytest.approx(2.0)
 
 
@@ -134,17 +134,17 @@ def test_the_cost_never_exceeds_the_budget_when_responses_are_lost(
     server = stub(always(Reply(cut=10)))
     with pytest.raises(IrdistillError, match="is spent"):
         model(server, tmp_path, max_requests=5, max_retries=50, parallel=2).answer(asks(3))
-    assert sum(server.seen.values()) == 5
+    assert sum(server.request_counts.values()) == 5
 
 
 def test_refused_requests_are_not_counted(stub: Any, tmp_path: Path) -> None:
     server = stub(first(Reply(500, b"x"), Reply(429, b"x")))
-    found = model(server, tmp_path, max_requests=4, parallel=2)
-    assert len(found.answer(asks(4))) == 4
-    assert sum(server.seen.values()) == 12 and found.log.spent.requests == 4
+    server_model = model(server, tmp_path, max_requests=4, parallel=2)
+    assert len(server_model.answer(asks(4))) == 4
+    assert sum(server.request_counts.values()) == 12 and server_model.log.spent.requests == 4
 
 
-def test_long_prompts_are_reserved_by_what_was_seen(stub: Any, tmp_path: Path) -> None:
+def test_long_prompts_are_reserved_by_earlier_token_counts(stub: Any, tmp_path: Path) -> None:
     """A language whose tokens are shorter than thought must not overrun the budget."""
     server = stub(lambda prompt, nth: Reply(body=completion("ok", usage=(len(prompt), 1))))
     long = [

@@ -1,4 +1,4 @@
-"""Listwise teachers: exact with a model that knows, null where a model does not say."""
+"""Listwise teachers: exact orders with a perfect model, nulls for missing answers."""
 
 from __future__ import annotations
 
@@ -48,21 +48,21 @@ def mixed(count: int, seed: int = 0) -> list[int]:
 def test_sliding_passes_sort_exactly(count: int, window: int, step: int, passes: int) -> None:
     worths = mixed(count)
     model = FakeModel()
-    [found] = teacher(model, window=window, step=step, passes=passes).rank([query_pairs(worths)])
-    assert found.order == best_first(worths)
-    assert found.flags == [None] * count
+    [ranking] = teacher(model, window=window, step=step, passes=passes).rank([query_pairs(worths)])
+    assert ranking.order == best_first(worths)
+    assert ranking.flags == [None] * count
     most = passes * (1 if count <= window else 1 + math.ceil((count - window) / step))
-    assert found.usage["windows"] == found.usage["windows_ok"] == len(model.requests) <= most
+    assert ranking.usage["windows"] == ranking.usage["windows_ok"] == len(model.requests) <= most
     assert isinstance(teacher(model), ListwiseTeacher)
 
 
 def test_one_pass_brings_the_best_up() -> None:
     worths = list(range(100, 140))  # the worst order there is
     model = FakeModel()
-    [found] = teacher(model, window=10, step=5).rank([query_pairs(worths)])
-    assert found.order[:5] == best_first(worths)[:5]
+    [ranking] = teacher(model, window=10, step=5).rank([query_pairs(worths)])
+    assert ranking.order[:5] == best_first(worths)[:5]
     assert len(model.requests) == 1 + 30 // 5
-    assert sorted(found.order) == list(range(40))
+    assert sorted(ranking.order) == list(range(40))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_one_pass_brings_the_best_up() -> None:
         (47, 20, 10, [27, 17, 7, 0]),
     ],
 )
-def test_where_windows_begin(count: int, window: int, step: int, starts: list[int]) -> None:
+def test_window_starts(count: int, window: int, step: int, starts: list[int]) -> None:
     assert list(window_starts(count, window, step)) == starts
     assert len(starts) == (1 if count <= window else 1 + math.ceil((count - window) / step))
 
@@ -92,13 +92,13 @@ def test_a_pass_that_changes_nothing_is_the_last() -> None:
 )
 @pytest.mark.parametrize(("window", "top"), [(20, 10), (10, 5), (20, 19), (5, 1)])
 def test_top_down_sorts_the_top_exactly(worths: list[int], window: int, top: int) -> None:
-    [found] = teacher(FakeModel(), method="top-down", window=window, top=top).rank(
+    [ranking] = teacher(FakeModel(), method="top-down", window=window, top=top).rank(
         [query_pairs(worths)]
     )
-    assert found.order[:top] == best_first(worths)[:top]
-    assert sorted(found.order) == list(range(len(worths)))
-    assert [found.flags[place] for place in found.order[:top]] == [None] * min(top, len(worths))
-    assert set(found.flags) <= {None, "unsorted"}
+    assert ranking.order[:top] == best_first(worths)[:top]
+    assert sorted(ranking.order) == list(range(len(worths)))
+    assert [ranking.flags[place] for place in ranking.order[:top]] == [None] * min(top, len(worths))
+    assert set(ranking.flags) <= {None, "unsorted"}
 
 
 def test_top_down_takes_few_windows_and_most_at_the_same_time() -> None:
@@ -110,8 +110,8 @@ def test_top_down_takes_few_windows_and_most_at_the_same_time() -> None:
     ):  # a good first stage, with some good ones deep down
         worths[high], worths[low] = worths[low], worths[high]
     model = FakeModel(parallel=16)
-    [found] = teacher(model, method="top-down").rank([query_pairs(worths)])
-    assert found.order[:10] == best_first(worths)[:10]
+    [ranking] = teacher(model, method="top-down").rank([query_pairs(worths)])
+    assert ranking.order[:10] == best_first(worths)[:10]
     assert model.batches == [1, 5, 1]
     sliding = FakeModel(parallel=16)
     teacher(sliding).rank([query_pairs(worths)])
@@ -135,30 +135,34 @@ def test_a_model_that_only_reverses_ends() -> None:
     model = FakeModel(
         lambda worths: " > ".join(f"[{number}]" for number in range(len(worths), 0, -1))
     )
-    [found] = teacher(model, method="top-down").rank([query_pairs(mixed(100))])
-    assert sorted(found.order) == list(range(100))
+    [ranking] = teacher(model, method="top-down").rank([query_pairs(mixed(100))])
+    assert sorted(ranking.order) == list(range(100))
     assert len(model.requests) < 30
 
 
 def test_omitted_repeated_and_garbled_stay_null() -> None:
     answers = {6: "[2] > [1] > [2] > [4] > [9]"}
     model = FakeModel(lambda worths: answers[len(worths)])
-    [found] = teacher(model).rank([query_pairs([1, 2, 3, 4, 5, 6])])
-    assert found.order == [0, 3]
-    assert found.flags == [None, "repeated", "omitted", None, "omitted", "omitted"]
-    assert {key: found.usage[key] for key in ("windows", "omitted", "repeated", "unknown")} == {
+    [ranking] = teacher(model).rank([query_pairs([1, 2, 3, 4, 5, 6])])
+    assert ranking.order == [0, 3]
+    assert ranking.flags == [None, "repeated", "omitted", None, "omitted", "omitted"]
+    assert {key: ranking.usage[key] for key in ("windows", "omitted", "repeated", "unknown")} == {
         "windows": 1,
         "omitted": 3,
         "repeated": 1,
         "unknown": 1,
     }
-    assert "windows_ok" not in found.usage and "garbled" not in found.usage
-    [found] = teacher(FakeModel(lambda worths: "I cannot say.")).rank([query_pairs([1, 2, 3])])
-    assert (found.order, found.flags, found.usage["garbled"]) == ([], ["garbled"] * 3, 3)
-    [found] = teacher(FakeModel(lambda worths: Answer(error="refused"))).rank(
+    assert "windows_ok" not in ranking.usage and "garbled" not in ranking.usage
+    [ranking] = teacher(FakeModel(lambda worths: "I cannot say.")).rank([query_pairs([1, 2, 3])])
+    assert (ranking.order, ranking.flags, ranking.usage["garbled"]) == ([], ["garbled"] * 3, 3)
+    [ranking] = teacher(FakeModel(lambda worths: Answer(error="refused"))).rank(
         [query_pairs([1, 2, 3])]
     )
-    assert (found.order, found.flags, found.usage["windows_failed"]) == ([], ["refused"] * 3, 1)
+    assert (ranking.order, ranking.flags, ranking.usage["windows_failed"]) == (
+        [],
+        ["refused"] * 3,
+        1,
+    )
 
 
 def test_the_last_window_decides() -> None:
@@ -171,46 +175,46 @@ def test_the_last_window_decides() -> None:
             return "[4] > [2]"  # 60, 40; 30 and 50 omitted and put behind them
         return list_answer(worths)
 
-    [found] = teacher(FakeModel(reply), window=4, step=2).rank(
+    [ranking] = teacher(FakeModel(reply), window=4, step=2).rank(
         [query_pairs([10, 20, 30, 40, 50, 60])]
     )
-    assert found.order == [5, 3, 1, 0]
-    assert found.flags == [None, None, "omitted", None, "omitted", None]
+    assert ranking.order == [5, 3, 1, 0]
+    assert ranking.flags == [None, None, "omitted", None, "omitted", None]
 
     def forgetful(worths: list[int]) -> str:
         return list_answer(worths) if 10 in worths else "[1] > [1]"
 
-    [found] = teacher(FakeModel(forgetful), window=4, step=2).rank(
+    [ranking] = teacher(FakeModel(forgetful), window=4, step=2).rank(
         [query_pairs([10, 20, 30, 40, 50, 60])]
     )
-    assert found.flags == [None, None, None, None, "omitted", "omitted"]
-    assert found.order == [3, 2, 1, 0]
+    assert ranking.flags == [None, None, None, None, "omitted", "omitted"]
+    assert ranking.order == [3, 2, 1, 0]
 
 
 def test_top_down_without_its_pivot_knows_nothing_of_that_window() -> None:
     worths = list(range(200, 160, -1))
     pivot = worths[2]
 
-    def reply(found: list[int]) -> str:
-        if pivot in found and worths[0] not in found and worths[4] in found:
-            rest = [place + 1 for place, worth in enumerate(found) if worth != pivot]
+    def reply(ranking: list[int]) -> str:
+        if pivot in ranking and worths[0] not in ranking and worths[4] in ranking:
+            rest = [place + 1 for place, worth in enumerate(ranking) if worth != pivot]
             return " > ".join(f"[{number}]" for number in rest)
-        return list_answer(found)
+        return list_answer(ranking)
 
-    [found] = teacher(FakeModel(reply), method="top-down", window=4, top=3).rank(
+    [ranking] = teacher(FakeModel(reply), method="top-down", window=4, top=3).rank(
         [query_pairs(worths)]
     )
-    assert found.flags.count("pivot omitted") == 3
-    assert found.flags[4] == "pivot omitted" and 4 not in found.order
-    assert found.order[:3] == [0, 1, 2]
+    assert ranking.flags.count("pivot omitted") == 3
+    assert ranking.flags[4] == "pivot omitted" and 4 not in ranking.order
+    assert ranking.order[:3] == [0, 1, 2]
 
 
-def test_top_down_goes_on_after_a_first_window_that_failed() -> None:
+def test_top_down_continues_after_a_failed_first_window() -> None:
     worths = list(range(200, 188, -1))
-    model = FakeModel(lambda found: "?" if 200 in found else list_answer(found))
-    [found] = teacher(model, method="top-down", window=4, top=2).rank([query_pairs(worths)])
-    assert found.flags[:4] == ["garbled"] * 4
-    assert found.order[:2] == [4, 5] and sorted(found.order) == list(range(4, 12))
+    model = FakeModel(lambda ranking: "?" if 200 in ranking else list_answer(ranking))
+    [ranking] = teacher(model, method="top-down", window=4, top=2).rank([query_pairs(worths)])
+    assert ranking.flags[:4] == ["garbled"] * 4
+    assert ranking.order[:2] == [4, 5] and sorted(ranking.order) == list(range(4, 12))
 
 
 MISBEHAVED = st.integers(0, 2**32 - 1)
@@ -238,24 +242,24 @@ def test_every_document_is_ranked_or_flagged(
     settings = (
         {"step": window - 1, "passes": 2} if method == "sliding" else {"top": max(1, window // 2)}
     )
-    [found] = teacher(FakeModel(reply), method=method, window=window, **settings).rank(
+    [ranking] = teacher(FakeModel(reply), method=method, window=window, **settings).rank(
         [query_pairs(mixed(count, seed))]
     )
-    assert len(set(found.order)) == len(found.order) and set(found.order) <= set(range(count))
+    assert len(set(ranking.order)) == len(ranking.order) and set(ranking.order) <= set(range(count))
     for place in range(count):
-        assert (place in found.order) == (found.flags[place] in (None, "unsorted"))
-    assert not found.usage.get("windows_ok", 0) > found.usage["windows"]
+        assert (place in ranking.order) == (ranking.flags[place] in (None, "unsorted"))
+    assert not ranking.usage.get("windows_ok", 0) > ranking.usage["windows"]
 
 
 @pytest.mark.parametrize("method", ["sliding", "top-down"])
-def test_timing_changes_nothing(method: str) -> None:
+def test_results_do_not_depend_on_timing(method: str) -> None:
     lists = [query_pairs(mixed(10 + 3 * number, number), f"q{number}") for number in range(8)]
 
     def reply(worths: list[int]) -> str:
         return list_answer(worths) if sum(worths) % 5 else "[1] > [2] > [2]"
 
     expected = teacher(FakeModel(reply, 1), method=method, window=6, step=3, top=3).rank(lists)
-    assert any("repeated" in found.flags for found in expected)
+    assert any("repeated" in ranking.flags for ranking in expected)
     for model in (
         FakeModel(reply, 5, True, 0.003),
         FakeModel(reply, 8, True, 0.003),
@@ -264,7 +268,7 @@ def test_timing_changes_nothing(method: str) -> None:
         assert teacher(model, method=method, window=6, step=3, top=3).rank(lists) == expected
 
 
-def test_a_shuffled_beginning_depends_on_seed_and_query() -> None:
+def test_a_shuffled_start_depends_on_seed_and_query() -> None:
     def first_shown(query: str, **settings: Any) -> list[int]:
         model = FakeModel()
         teacher(model, **settings).rank([query_pairs(range(100, 112), query)])
@@ -293,16 +297,16 @@ def test_what_a_request_looks_like() -> None:
             query_pairs([1, 2]), ["as [3] says,\n  {query} is  one two", "short"], strict=True
         )
     ]
-    [found] = ListwiseLLMTeacher(model, prompt, passage_words=5).rank([pairs])
+    [ranking] = ListwiseLLMTeacher(model, prompt, passage_words=5).rank([pairs])
     system, user, begun = model.requests[0].messages
     assert (system.content, begun.role, begun.content) == ("Judge.", "assistant", "[")
     assert user.content == "about q (2):\n<1> as (3) says, {query} is\n<2> short"
     assert model.requests[0].max_tokens == 2 * 6 + 16
-    assert found.order == [1, 0]
-    assert found.usage["tokens"] == len(begun.content.split())
+    assert ranking.order == [1, 0]
+    assert ranking.usage["tokens"] == len(begun.content.split())
 
 
-def test_identity_tells_what_decides_the_order() -> None:
+def test_the_identity_contains_what_determines_the_order() -> None:
     base = teacher(FakeModel()).identity
     assert base["model"] == {"model": "fake"} and base["method"] == "sliding" and "top" not in base
     changed = [
@@ -331,12 +335,12 @@ def test_identity_tells_what_decides_the_order() -> None:
         ({"step": 20}, "step"),
         ({"step": 0}, "step"),
         ({"passes": 0}, "pass"),
-        ({"method": "top-down", "top": 20}, "top=20"),
+        ({"method": "top-down", "top": 20}, "top is 20"),
         ({"retry_tokens": 0}, "retry_tokens is 0"),
-        ({"answer_tokens": 50, "retry_tokens": 50}, "above the 50"),
+        ({"answer_tokens": 50, "retry_tokens": 50}, "above 50"),
     ],
 )
-def test_settings_that_cannot_be_used(settings: dict[str, Any], words: str) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(IrdistillError, match=words):
         teacher(FakeModel(), **settings)
 
@@ -345,7 +349,7 @@ def test_settings_that_cannot_be_used(settings: dict[str, Any], words: str) -> N
     "prompt",
     [{}, {"user": "{query}"}, LISTWISE | {"passage": "{text}"}, LISTWISE | {"identifier": "("}],
 )
-def test_prompts_that_cannot_be_used(prompt: dict[str, str]) -> None:
+def test_invalid_prompts_are_refused(prompt: dict[str, str]) -> None:
     with pytest.raises(IrdistillError):
         ListwiseLLMTeacher(FakeModel(), prompt)
 
@@ -365,9 +369,9 @@ CUT_ANSWERS = {
 
 
 @pytest.mark.parametrize("name", CUT_ANSWERS)
-def test_the_thinking_of_a_cut_answer_is_no_ranking(name: str) -> None:
-    [found] = teacher(FakeModel(lambda worths: CUT_ANSWERS[name])).rank([query_pairs([1, 3, 2])])
-    assert (found.order, found.flags, found.usage["windows_cut"]) == ([], ["cut"] * 3, 1)
+def test_the_thinking_of_a_cut_answer_is_not_a_ranking(name: str) -> None:
+    [ranking] = teacher(FakeModel(lambda worths: CUT_ANSWERS[name])).rank([query_pairs([1, 3, 2])])
+    assert (ranking.order, ranking.flags, ranking.usage["windows_cut"]) == ([], ["cut"] * 3, 1)
 
 
 @pytest.mark.parametrize(
@@ -380,12 +384,14 @@ def test_the_thinking_of_a_cut_answer_is_no_ranking(name: str) -> None:
     ],
 )
 def test_a_whole_ranking_counts(answer: Answer) -> None:
-    [found] = teacher(FakeModel(lambda worths: answer)).rank([query_pairs([1, 3, 2])])
-    assert (found.order, found.flags) == ([1, 2, 0], [None] * 3) and found.usage["windows_ok"] == 1
+    [ranking] = teacher(FakeModel(lambda worths: answer)).rank([query_pairs([1, 3, 2])])
+    assert (ranking.order, ranking.flags) == ([1, 2, 0], [None] * 3) and ranking.usage[
+        "windows_ok"
+    ] == 1
 
 
 @pytest.mark.parametrize("method", ["sliding", "top-down"])
-def test_what_was_cut_is_asked_once_more_where_the_card_allows(method: str) -> None:
+def test_a_cut_answer_is_retried_if_the_card_allows(method: str) -> None:
     class Thinking(FakeModel):
         def answer(self, requests: Any) -> list[Answer]:
             return [
@@ -395,17 +401,20 @@ def test_what_was_cut_is_asked_once_more_where_the_card_allows(method: str) -> N
 
     worths = mixed(9)
     model = Thinking()
-    [found] = teacher(
+    [ranking] = teacher(
         model, method=method, window=4, step=2, top=2, passes=3, retry_tokens=900
     ).rank([query_pairs(worths)])
-    assert found.order[:2] == best_first(worths)[:2] and found.usage["windows"] * 2 == len(
+    assert ranking.order[:2] == best_first(worths)[:2] and ranking.usage["windows"] * 2 == len(
         model.requests
     )
-    assert found.usage["asked_again"] == found.usage["windows"] and "windows_cut" not in found.usage
-    [found] = teacher(Thinking(), window=4, step=2, retry_tokens=800).rank([query_pairs(worths)])
     assert (
-        found.order == []
-        and found.usage["asked_again"] == found.usage["windows_cut"] == found.usage["windows"]
+        ranking.usage["asked_again"] == ranking.usage["windows"]
+        and "windows_cut" not in ranking.usage
+    )
+    [ranking] = teacher(Thinking(), window=4, step=2, retry_tokens=800).rank([query_pairs(worths)])
+    assert (
+        ranking.order == []
+        and ranking.usage["asked_again"] == ranking.usage["windows_cut"] == ranking.usage["windows"]
     )
     assert (
         teacher(model, retry_tokens=9).identity["retry_tokens"] == 9
@@ -413,19 +422,19 @@ def test_what_was_cut_is_asked_once_more_where_the_card_allows(method: str) -> N
     )
 
 
-def test_no_room_for_a_second_try_leaves_the_first() -> None:
+def test_without_room_for_a_retry_the_first_answer_stays() -> None:
     answers = iter([Answer("[2] > [3", cut=True), Answer(error="too long")])
-    [found] = teacher(FakeModel(lambda worths: next(answers)), retry_tokens=900).rank(
+    [ranking] = teacher(FakeModel(lambda worths: next(answers)), retry_tokens=900).rank(
         [query_pairs([1, 3, 2])]
     )
-    assert found.flags == ["cut"] * 3
+    assert ranking.flags == ["cut"] * 3
 
 
-def test_a_refusal_is_called_one() -> None:
-    [found] = teacher(FakeModel(lambda worths: "I'm sorry, but I cannot rank [1] and [2].")).rank(
+def test_a_refusal_is_flagged() -> None:
+    [ranking] = teacher(FakeModel(lambda worths: "I'm sorry, but I cannot rank [1] and [2].")).rank(
         [query_pairs([1, 2])]
     )
-    assert (found.flags, found.usage["windows_failed"]) == (["refused"] * 2, 1)
+    assert (ranking.flags, ranking.usage["windows_failed"]) == (["refused"] * 2, 1)
 
 
 def test_a_pattern_may_name_the_end_of_the_thinking() -> None:
@@ -436,9 +445,9 @@ def test_a_pattern_may_name_the_end_of_the_thinking() -> None:
 
 def test_a_ranking_that_ended_before_the_limit_counts_with_what_it_omits() -> None:
     answer = Answer("[3] > [1]\n\nPassage [3] is the best as", cut=True)
-    [found] = teacher(FakeModel(lambda worths: answer)).rank([query_pairs([1, 3, 2])])
-    assert (found.order, found.flags) == ([2, 0], [None, "omitted", None])
-    [found] = teacher(FakeModel(lambda worths: Answer("[3]\n[1]\n[2]\n[3", cut=True))).rank(
+    [ranking] = teacher(FakeModel(lambda worths: answer)).rank([query_pairs([1, 3, 2])])
+    assert (ranking.order, ranking.flags) == ([2, 0], [None, "omitted", None])
+    [ranking] = teacher(FakeModel(lambda worths: Answer("[3]\n[1]\n[2]\n[3", cut=True))).rank(
         [query_pairs([1, 3, 2])]
     )
-    assert found.order == [2, 0, 1]
+    assert ranking.order == [2, 0, 1]

@@ -1,4 +1,4 @@
-"""Local language models against the plainest use of transformers."""
+"""Local language models, compared with plain transformers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def requests(labels: tuple[str, ...] = ("yes", "no")) -> list[Request]:
     ]
 
 
-def plain(folder: Path, asked: list[Request]) -> np.ndarray:
+def plain(folder: Path, requested: list[Request]) -> np.ndarray:
     """One forward pass a prompt with transformers alone: (n, labels) log-probabilities of the
     labels' first bytes.
     """
@@ -51,16 +51,16 @@ def plain(folder: Path, asked: list[Request]) -> np.ndarray:
         AutoTokenizer.from_pretrained(folder),
         AutoModelForCausalLM.from_pretrained(folder).eval(),
     )
-    found = []
-    for request in asked:
+    results = []
+    for request in requested:
         chat = [{"role": role, "content": content} for role, content in request.messages]
         ids = tokenizer.apply_chat_template(
             chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
         )["input_ids"]
         with torch.no_grad():
             logs = network(ids).logits[0, -1].log_softmax(-1)
-        found.append([float(logs[tokenizer(label)["input_ids"][0]]) for label in request.labels])
-    return np.array(found, np.float32)
+        results.append([float(logs[tokenizer(label)["input_ids"][0]]) for label in request.labels])
+    return np.array(results, np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -87,18 +87,18 @@ def test_shared_prefixes_give_the_same_as_one_prompt_at_a_time(
     tmp_path: Path, family: str, settings: dict[str, Any]
 ) -> None:
     folder = tiny_lm(tmp_path, family, **settings)
-    asked = requests()
-    expected = plain(folder, asked)
+    requested = requests()
+    expected = plain(folder, requested)
     assert np.ptp(expected[:, 0] - expected[:, 1]) > 0.2
     model = TransformersModel(str(folder), precision="float32", device="cpu", batch_tokens=300)
-    answers = model.answer(asked)
+    answers = model.answer(requested)
     assert np.array([answer.labels for answer in answers]) == pytest.approx(expected, abs=1e-4)
     assert sum(answer.cached_tokens for answer in answers) > 0.3 * sum(
         answer.input_tokens for answer in answers
     )
     assert answers[0].labels is not None and answers[0].labels.dtype == np.float32
     model.share_prefixes = False
-    apart = model.answer(asked)
+    apart = model.answer(requested)
     assert np.array([answer.labels for answer in apart]) == pytest.approx(expected, abs=1e-4)
     assert sum(answer.cached_tokens for answer in apart) == 0
 
@@ -107,12 +107,12 @@ def test_a_recurrent_model_is_read_from_the_beginning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tiny_lm(tmp_path, "mamba", state_size=4)
-    asked = requests()
+    requested = requests()
     model = TransformersModel(str(folder), precision="float32", device="cpu")
-    answers = model.answer(asked)
+    answers = model.answer(requested)
     assert "cannot be shared" in caplog.text
     assert np.array([answer.labels for answer in answers]) == pytest.approx(
-        plain(folder, asked), abs=1e-4
+        plain(folder, requested), abs=1e-4
     )
 
 
@@ -147,16 +147,16 @@ def test_memory_that_runs_out_halves_the_batch(
     assert max(sizes) > 2 >= sizes[-1]
 
 
-def test_labels_part_at_the_first_token_that_differs(
+def test_labels_are_compared_at_the_first_token_that_differs(
     model: TransformersModel, folder: Path
 ) -> None:
     tokenizer = model.chat.tokenizer
-    asked = Request((Message("user", "Relevant?"),), ("yes", "yep"))
-    prompt = model.chat.prompts([asked])[0]
+    requested = Request((Message("user", "Relevant?"),), ("yes", "yep"))
+    prompt = model.chat.prompts([requested])[0]
     assert tokenizer.decode(prompt.ids).endswith("assistant\nye")
     assert tokenizer.decode(list(prompt.labels)) == "sp"
     for labels in (("yes", "yes, much"), ("no", "no"), ("10", "1", "2")):
-        with pytest.raises(IrdistillError, match="told apart"):
+        with pytest.raises(IrdistillError, match="do not differ in one token"):
             model.answer([Request((Message("user", "x"),), labels)])
 
 
@@ -228,7 +228,7 @@ def test_no_thinking_comes_before_labels() -> None:
     assert plain_chat.render(begun, True).endswith("I say")
 
 
-def test_a_model_that_thinks_first_is_found_out_when_it_is_loaded(
+def test_a_model_that_thinks_first_is_detected_on_loading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tiny_lm(tmp_path)
@@ -239,20 +239,20 @@ def test_a_model_that_thinks_first_is_found_out_when_it_is_loaded(
     network = AutoModelForCausalLM.from_pretrained(folder)
     network.resize_token_embeddings(len(tokenizer))
     network.save_pretrained(folder)
-    asked: list[Request] = []
+    requested: list[Request] = []
     monkeypatch.setattr(
         TransformersModel,
         "_first_tokens",
-        lambda self, request: asked.append(request) or "<think>\nOkay",
+        lambda self, request: requested.append(request) or "<think>\nOkay",
     )
-    found = TransformersModel(str(folder), device="cpu")
-    assert found.identity["thinking"].startswith("empty block '<think>")
-    assert len(asked) == 1 and "begins its answers with" in caplog.text
-    prompt = found.chat.prompts([Request(ASK, ("yes", "no"))])[0]
+    results = TransformersModel(str(folder), device="cpu")
+    assert results.identity["thinking"].startswith("empty block '<think>")
+    assert len(requested) == 1 and "begins its answers with" in caplog.text
+    prompt = results.chat.prompts([Request(ASK, ("yes", "no"))])[0]
     assert tokenizer.decode(prompt.ids).endswith("<think>\n\n</think>\n\n")
 
 
-def test_markers_of_thinking_stay_in_what_is_written() -> None:
+def test_thinking_markers_stay_in_generated_text() -> None:
     """Some models make control tokens of them; without the markers thinking would be read as the
     answer.
     """
@@ -306,8 +306,8 @@ def test_without_a_template_messages_are_joined(tmp_path: Path) -> None:
         Message("assistant", "Answer:"),
     )
     assert model.chat.render(chat) == "Judge.\n\nQuery: x\n\nAnswer:"
-    found = model.answer([Request(chat, ("yes", "no"))])[0]
-    assert found.labels is not None and np.isfinite(found.labels).all()
+    results = model.answer([Request(chat, ("yes", "no"))])[0]
+    assert results.labels is not None and np.isfinite(results.labels).all()
 
 
 def test_a_template_that_refuses_is_explained(tmp_path: Path) -> None:
@@ -322,11 +322,11 @@ def test_a_template_that_refuses_is_explained(tmp_path: Path) -> None:
         model.answer(requests()[:1])
 
 
-def test_what_is_too_long_is_an_error_and_never_cut(folder: Path) -> None:
+def test_a_prompt_that_is_too_long_is_an_error_and_not_truncated(folder: Path) -> None:
     model = TransformersModel(str(folder), precision="float32", device="cpu", max_length=120)
-    asked = requests()
-    answers = model.answer([*asked, Request((Message("user", "x"),), max_tokens=200)])
-    whole = TransformersModel(str(folder), precision="float32", device="cpu").answer(asked)
+    requested = requests()
+    answers = model.answer([*requested, Request((Message("user", "x"),), max_tokens=200)])
+    whole = TransformersModel(str(folder), precision="float32", device="cpu").answer(requested)
     for answer, other in zip(answers[:-1], whole, strict=True):
         assert (answer.error, answer.labels is None) == (
             ("too long", True) if other.input_tokens > 120 else (None, False)
@@ -340,21 +340,21 @@ def test_greedy_text_is_that_of_generate(folder: Path, model: TransformersModel)
         AutoTokenizer.from_pretrained(folder),
         AutoModelForCausalLM.from_pretrained(folder).eval(),
     )
-    asked = [
+    requested = [
         Request(request.messages, max_tokens=8 if number % 2 else 5)
         for number, request in enumerate(requests())
     ]
-    answers = model.answer(asked)
+    answers = model.answer(requested)
     assert len({answer.text for answer in answers}) > 2
-    for request, answer in zip(asked, answers, strict=True):
+    for request, answer in zip(requested, answers, strict=True):
         ids = model.chat.prompts([request])[0].ids
         with quiet_libraries():
             whole = network.generate(
                 torch.tensor([ids]), max_new_tokens=request.max_tokens, do_sample=False
             )
-        found = whole[0, len(ids) :].tolist()
-        assert answer.text == tokenizer.decode(found, skip_special_tokens=True).strip()
-        assert (answer.input_tokens, answer.output_tokens) == (len(ids), len(found))
+        results = whole[0, len(ids) :].tolist()
+        assert answer.text == tokenizer.decode(results, skip_special_tokens=True).strip()
+        assert (answer.input_tokens, answer.output_tokens) == (len(ids), len(results))
 
 
 def test_identity_and_refusals(folder: Path, tmp_path: Path, model: TransformersModel) -> None:
@@ -363,7 +363,7 @@ def test_identity_and_refusals(folder: Path, tmp_path: Path, model: Transformers
     assert model.identity["max_length"] == 512 and model.identity["backend"].startswith(
         "transformers "
     )
-    with pytest.raises(IrdistillError, match="no causal language model"):
+    with pytest.raises(IrdistillError, match="not a causal language model"):
         TransformersModel(str(tiny_backbone(tmp_path / "bert", layers=2)), device="cpu")
     with pytest.raises(IrdistillError, match="from 8 to 512"):
         TransformersModel(str(folder), device="cpu", max_length=1000)
@@ -402,11 +402,11 @@ def test_the_packaged_gguf_file_answers(tmp_path: Path) -> None:
     assert model.chat.render((Message("system", "Be brief."), *chat)).startswith(
         "<|im_start|>system\nBe brief.<|im_end|>"
     )
-    asked = [
+    requested = [
         Request(chat, max_tokens=8),
         *(Request(chat, ("Paris", other)) for other in ("London", "Berlin")),
     ]
-    text, *labels = model.answer(asked)
+    text, *labels = model.answer(requested)
     assert "Paris" in text.text and text.output_tokens <= 8
     assert all(
         answer.labels is not None and answer.labels[0] > answer.labels[1] + 1 for answer in labels

@@ -47,35 +47,35 @@ def labels(first: float, second: float) -> Answer:
 def test_a_model_that_knows_gives_the_exact_order(method: str, count: int) -> None:
     worths = mixed(count)
     one = teacher(FakeModel(choose_better), method=method, top=count)
-    [found] = one.rank([query_pairs(worths)])
-    assert found.order == best_first(worths)
-    assert found.flags == [None] * count
+    [ranking] = one.rank([query_pairs(worths)])
+    assert ranking.order == best_first(worths)
+    assert ranking.flags == [None] * count
     assert isinstance(one, ListwiseTeacher)
 
 
 @pytest.mark.parametrize("method", ["heapsort", "sliding"])
-def test_the_top_is_sorted_and_the_rest_says_it_is_not(method: str) -> None:
+def test_the_top_is_sorted_and_the_rest_is_flagged(method: str) -> None:
     worths = mixed(30)
-    [found] = teacher(FakeModel(choose_better), method=method, top=7).rank([query_pairs(worths)])
-    assert found.order[:7] == best_first(worths)[:7]
-    assert sorted(found.order) == list(range(30))
-    assert [found.flags[place] for place in found.order] == [None] * 7 + ["unsorted"] * 23
+    [ranking] = teacher(FakeModel(choose_better), method=method, top=7).rank([query_pairs(worths)])
+    assert ranking.order[:7] == best_first(worths)[:7]
+    assert sorted(ranking.order) == list(range(30))
+    assert [ranking.flags[place] for place in ranking.order] == [None] * 7 + ["unsorted"] * 23
     if method == "heapsort":
-        assert found.order[7:] == sorted(found.order[7:])
+        assert ranking.order[7:] == sorted(ranking.order[7:])
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 17, 40])
 def test_all_pairs_take_n_times_n_minus_1_requests(count: int) -> None:
     model = FakeModel(choose_better, parallel=32)
-    [found] = teacher(model, method="all").rank([query_pairs(mixed(count))])
+    [ranking] = teacher(model, method="all").rank([query_pairs(mixed(count))])
     assert (
         len(model.requests)
         == count * (count - 1)
         == len({request.messages for request in model.requests})
     )
-    assert found.usage.get("comparisons", 0) == count * (count - 1) // 2
-    assert found.values is not None
-    assert sorted(found.values.tolist()) == [float(wins) for wins in range(count)]
+    assert ranking.usage.get("comparisons", 0) == count * (count - 1) // 2
+    assert ranking.values is not None
+    assert sorted(ranking.values.tolist()) == [float(wins) for wins in range(count)]
 
 
 @pytest.mark.parametrize("count", [2, 5, 16, 64, 100])
@@ -95,7 +95,7 @@ def test_heapsort_takes_order_n_and_top_log_n_requests(count: int, top: int, sta
 
 @pytest.mark.parametrize("count", [2, 5, 16, 40])
 @pytest.mark.parametrize("top", [1, 3, 10])
-def test_sliding_takes_at_most_two_requests_a_neighbour_and_pass(count: int, top: int) -> None:
+def test_sliding_takes_at_most_two_requests_per_neighbor_and_pass(count: int, top: int) -> None:
     passes = min(top, count - 1)
     worst = FakeModel(choose_better)
     teacher(worst, method="sliding", top=top).rank([query_pairs(range(count))])
@@ -114,8 +114,8 @@ def test_sliding_takes_at_most_two_requests_a_neighbour_and_pass(count: int, top
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("by", ["labels", "text"])
 @pytest.mark.parametrize("favoured", [0, 1])
-def test_a_position_that_a_model_favours_is_cancelled(method: str, by: str, favoured: int) -> None:
-    """The model sees only great differences; else it takes the favoured place. Both orders make
+def test_position_bias_is_canceled(method: str, by: str, favoured: int) -> None:
+    """The model sees only great differences; else it takes the preferred position. Both orders make
     that a tie.
     """
 
@@ -126,25 +126,29 @@ def test_a_position_that_a_model_favours_is_cancelled(method: str, by: str, favo
             "AB"[choice] if by == "text" else labels(*((0.0, -1.0) if choice == 0 else (-1.0, 0.0)))
         )
 
-    [found] = teacher(FakeModel(reply), method=method, by=by, top=6).rank(
+    [ranking] = teacher(FakeModel(reply), method=method, by=by, top=6).rank(
         [query_pairs([10, 11, 12, 50, 51, 52])]
     )
-    assert found.order == [3, 4, 5, 0, 1, 2]
-    assert found.flags == [None] * 6
+    assert ranking.order == [3, 4, 5, 0, 1, 2]
+    assert ranking.flags == [None] * 6
     if method == "all":
-        assert found.values is not None and found.values.tolist() == [1.0] * 3 + [4.0] * 3
-        assert found.usage["ties"] == 6
+        assert ranking.values is not None and ranking.values.tolist() == [1.0] * 3 + [4.0] * 3
+        assert ranking.usage["ties"] == 6
 
 
 def test_wins_and_ties_make_the_score() -> None:
     def reply(worths: list[int]) -> Answer:
         return labels(0.0, 0.0) if sum(worths) == 30 else choose_better(worths)
 
-    [found] = teacher(FakeModel(reply)).rank([query_pairs([10, 20, 30])])
-    assert found.values is not None
-    assert found.values.tolist() == [0.5, 0.5, 2.0]
-    assert found.order == [2, 0, 1]
-    assert (found.usage["comparisons"], found.usage["ties"], found.usage["requests"]) == (3, 1, 6)
+    [ranking] = teacher(FakeModel(reply)).rank([query_pairs([10, 20, 30])])
+    assert ranking.values is not None
+    assert ranking.values.tolist() == [0.5, 0.5, 2.0]
+    assert ranking.order == [2, 0, 1]
+    assert (ranking.usage["comparisons"], ranking.usage["ties"], ranking.usage["requests"]) == (
+        3,
+        1,
+        6,
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,7 +164,7 @@ def test_wins_and_ties_make_the_score() -> None:
         (Answer(error="refused"), None),
     ],
 )
-def test_what_log_probabilities_say(answer: Answer, choice: float | None) -> None:
+def test_choices_by_log_probabilities(answer: Answer, choice: float | None) -> None:
     assert teacher(FakeModel()).choice(answer) == choice
 
 
@@ -168,7 +172,7 @@ def test_what_log_probabilities_say(answer: Answer, choice: float | None) -> Non
     ("text", "choice"),
     [("A", 1.0), ("Passage B is better.", 0.0), ("A or B", None), ("neither", None)],
 )
-def test_what_a_text_says(text: str, choice: float | None) -> None:
+def test_choices_by_text(text: str, choice: float | None) -> None:
     assert teacher(FakeModel(), by="text").choice(Answer(text)) == choice
 
 
@@ -184,11 +188,11 @@ def test_what_a_text_says(text: str, choice: float | None) -> None:
         (Answer(error="cut"), (None, "cut")),
     ],
 )
-def test_why_a_text_says_nothing(answer: Answer, judged: tuple[float | None, str | None]) -> None:
+def test_reasons_for_no_choice(answer: Answer, judged: tuple[float | None, str | None]) -> None:
     assert teacher(FakeModel(), by="text").judge(answer) == judged
 
 
-def test_what_was_cut_is_asked_once_more_where_the_card_allows() -> None:
+def test_a_cut_answer_is_retried_if_the_card_allows() -> None:
     class Thinking(FakeModel):
         def answer(self, requests: Any) -> list[Answer]:
             return [
@@ -199,22 +203,25 @@ def test_what_was_cut_is_asked_once_more_where_the_card_allows() -> None:
     def reply(worths: list[int]) -> str:
         return "<think>A? B?</think>" + ("A" if worths[0] > worths[1] else "B")
 
-    [found] = teacher(Thinking(reply), by="text", retry_tokens=900).rank([query_pairs([1, 3, 2])])
-    assert found.order == [1, 2, 0] and (found.usage["asked_again"], found.usage["requests"]) == (
+    [ranking] = teacher(Thinking(reply), by="text", retry_tokens=900).rank([query_pairs([1, 3, 2])])
+    assert ranking.order == [1, 2, 0] and (
+        ranking.usage["asked_again"],
+        ranking.usage["requests"],
+    ) == (
         6,
         12,
     )
-    [found] = teacher(Thinking(reply), by="text").rank([query_pairs([1, 3, 2])])
-    assert found.flags == ["cut"] * 3 and found.usage["failed_comparisons"] == 3
+    [ranking] = teacher(Thinking(reply), by="text").rank([query_pairs([1, 3, 2])])
+    assert ranking.flags == ["cut"] * 3 and ranking.usage["failed_comparisons"] == 3
 
 
 def test_the_label_mass_is_summed_up(caplog: pytest.LogCaptureFixture) -> None:
-    [found] = teacher(FakeModel(lambda worths: labels(-9.0 - worths[0], -9.0 - worths[1]))).rank(
+    [ranking] = teacher(FakeModel(lambda worths: labels(-9.0 - worths[0], -9.0 - worths[1]))).rank(
         [query_pairs([1, 2])]
     )
-    assert found.usage["label_mass_count"] == found.usage["label_mass_low_count"] == 2
-    assert found.usage["label_mass_sum"] == pytest.approx(2 * (math.exp(-10) + math.exp(-11)))
-    assert "something else than the labels 'A', 'B'" in caplog.text
+    assert ranking.usage["label_mass_count"] == ranking.usage["label_mass_low_count"] == 2
+    assert ranking.usage["label_mass_sum"] == pytest.approx(2 * (math.exp(-10) + math.exp(-11)))
+    assert "rarely begins its answers with the labels 'A', 'B'" in caplog.text
 
 
 def test_one_failed_order_fails_the_comparison() -> None:
@@ -225,11 +232,11 @@ def test_one_failed_order_fails_the_comparison() -> None:
     def reply(worths: list[int]) -> str:
         return "?" if worths == [10, 20] else "A" if worths[0] > worths[1] else "B"
 
-    [found] = teacher(FakeModel(reply), by="text").rank([query_pairs([10, 20, 5, 1])])
-    assert found.flags == ["doubtful", "doubtful", None, None]
-    assert found.values is not None and found.values.tolist() == [3.0, 3.0, 1.0, 0.0]
-    assert found.order == [0, 1, 2, 3]
-    assert (found.usage["comparisons"], found.usage["failed_comparisons"]) == (6, 1)
+    [ranking] = teacher(FakeModel(reply), by="text").rank([query_pairs([10, 20, 5, 1])])
+    assert ranking.flags == ["doubtful", "doubtful", None, None]
+    assert ranking.values is not None and ranking.values.tolist() == [3.0, 3.0, 1.0, 0.0]
+    assert ranking.order == [0, 1, 2, 3]
+    assert (ranking.usage["comparisons"], ranking.usage["failed_comparisons"]) == (6, 1)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -237,52 +244,56 @@ def test_a_document_that_is_never_compared_is_null(method: str) -> None:
     def reply(worths: list[int]) -> Answer:
         return Answer(error="too long") if 13 in worths else choose_better(worths)
 
-    [found] = teacher(FakeModel(reply), method=method, top=4).rank([query_pairs([11, 14, 13, 12])])
-    assert found.order == [1, 3, 0]
-    assert found.flags[2] == "too long"
-    assert [found.flags[place] for place in found.order] == [
+    [ranking] = teacher(FakeModel(reply), method=method, top=4).rank(
+        [query_pairs([11, 14, 13, 12])]
+    )
+    assert ranking.order == [1, 3, 0]
+    assert ranking.flags[2] == "too long"
+    assert [ranking.flags[place] for place in ranking.order] == [
         None
     ] * 3  # a failure with the one at fault is not theirs
     if method == "all":
-        assert found.values is not None
-        np.testing.assert_array_equal(found.values, np.array([0.0, 2.0, np.nan, 1.0], np.float32))
+        assert ranking.values is not None
+        np.testing.assert_array_equal(ranking.values, np.array([0.0, 2.0, np.nan, 1.0], np.float32))
 
 
 @pytest.mark.parametrize("method", ["heapsort", "sliding"])
 @pytest.mark.parametrize("lost", [{0}, {9}, {4, 5}, {0, 4, 9}, {1, 3, 5, 7}])
-def test_those_at_fault_do_not_stand_in_the_way(method: str, lost: set[int]) -> None:
+def test_documents_that_always_fail_do_not_block_others(method: str, lost: set[int]) -> None:
     worths = list(range(100, 110))
 
-    def reply(found: list[int]) -> Answer:
+    def reply(ranking: list[int]) -> Answer:
         return (
             Answer(error="refused")
-            if {worth - 100 for worth in found} & lost
-            else choose_better(found)
+            if {worth - 100 for worth in ranking} & lost
+            else choose_better(ranking)
         )
 
-    [found] = teacher(FakeModel(reply), method=method, top=10).rank([query_pairs(worths)])
-    assert found.order == [place for place in reversed(range(10)) if place not in lost]
-    assert {place for place, flag in enumerate(found.flags) if flag == "refused"} == lost
+    [ranking] = teacher(FakeModel(reply), method=method, top=10).rank([query_pairs(worths)])
+    assert ranking.order == [place for place in reversed(range(10)) if place not in lost]
+    assert {place for place, flag in enumerate(ranking.flags) if flag == "refused"} == lost
 
 
 @pytest.mark.parametrize("method", ["heapsort", "sliding"])
 def test_a_comparison_that_failed_is_a_tie_and_both_are_doubtful(method: str) -> None:
-    def reply(found: list[int]) -> Answer:
-        return Answer(error="refused") if set(found) == {12, 13} else choose_better(found)
+    def reply(ranking: list[int]) -> Answer:
+        return Answer(error="refused") if set(ranking) == {12, 13} else choose_better(ranking)
 
-    [found] = teacher(FakeModel(reply), method=method, top=10).rank([query_pairs([11, 12, 13, 14])])
-    assert found.order == [3, 1, 2, 0]
-    assert found.flags == [None, "doubtful", "doubtful", None]
+    [ranking] = teacher(FakeModel(reply), method=method, top=10).rank(
+        [query_pairs([11, 12, 13, 14])]
+    )
+    assert ranking.order == [3, 1, 2, 0]
+    assert ranking.flags == [None, "doubtful", "doubtful", None]
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("reply", [Answer(error="no answer"), "…"])
-def test_nothing_is_ranked_where_nothing_is_answered(method: str, reply: Answer | str) -> None:
-    [found] = teacher(FakeModel(lambda worths: reply), method=method, by="text").rank(
+def test_nothing_is_ranked_without_answers(method: str, reply: Answer | str) -> None:
+    [ranking] = teacher(FakeModel(lambda worths: reply), method=method, by="text").rank(
         [query_pairs([1, 2, 3])]
     )
-    assert found.order == []
-    assert found.flags == ["no answer" if isinstance(reply, Answer) else "garbled"] * 3
+    assert ranking.order == []
+    assert ranking.flags == ["no answer" if isinstance(reply, Answer) else "garbled"] * 3
 
 
 @given(
@@ -303,17 +314,19 @@ def test_every_document_is_ranked_or_flagged(seed: int, count: int, method: str,
             return chance.choice(["A", "B", "both A and B", ""])
         return labels(*(chance.choice([0.0, -1.0, np.nan]) for _ in range(2)))
 
-    [found] = teacher(FakeModel(reply), method=method, by=by, top=5).rank(
+    [ranking] = teacher(FakeModel(reply), method=method, by=by, top=5).rank(
         [query_pairs(mixed(count, seed))]
     )
-    assert len(set(found.order)) == len(found.order) and set(found.order) <= set(range(count))
+    assert len(set(ranking.order)) == len(ranking.order) and set(ranking.order) <= set(range(count))
     for place in range(count):
-        assert (place in found.order) == (found.flags[place] in (None, "doubtful", "unsorted"))
-        assert found.values is None or np.isnan(found.values[place]) == (place not in found.order)
+        assert (place in ranking.order) == (ranking.flags[place] in (None, "doubtful", "unsorted"))
+        assert ranking.values is None or np.isnan(ranking.values[place]) == (
+            place not in ranking.order
+        )
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_timing_changes_nothing(method: str) -> None:
+def test_results_do_not_depend_on_timing(method: str) -> None:
     lists = [query_pairs(mixed(5 + number, number), f"q{number}") for number in range(6)]
 
     def reply(worths: list[int]) -> Answer:
@@ -321,8 +334,8 @@ def test_timing_changes_nothing(method: str) -> None:
 
     def rank(model: FakeModel) -> list[Any]:
         return [
-            found._replace(values=None if found.values is None else found.values.tobytes())
-            for found in teacher(model, method=method, top=3).rank(lists)
+            ranking._replace(values=None if ranking.values is None else ranking.values.tobytes())
+            for ranking in teacher(model, method=method, top=3).rank(lists)
         ]
 
     expected = rank(FakeModel(reply, 1))
@@ -334,12 +347,12 @@ def test_timing_changes_nothing(method: str) -> None:
         assert rank(model) == expected
 
 
-def test_many_pairs_are_asked_about_in_shares() -> None:
+def test_many_pairs_are_compared_in_batches() -> None:
     model = FakeModel(choose_better, parallel=4096)
     worths = mixed(50)
-    [found] = teacher(model).rank([query_pairs(worths)])
+    [ranking] = teacher(model).rank([query_pairs(worths)])
     assert model.batches == [1024, 1024, 402]
-    assert found.order == best_first(worths)
+    assert ranking.order == best_first(worths)
 
 
 def test_what_a_request_looks_like() -> None:
@@ -355,12 +368,12 @@ def test_what_a_request_looks_like() -> None:
     ]
     assert {(request.labels, request.max_tokens) for request in model.requests} == {(("1", "2"), 1)}
     written = FakeModel(lambda worths: "2" if worths == [1, 2] else "1")
-    [found] = PairwiseTeacher(written, prompt, by="text").rank([pairs])
-    assert found.order == [1, 0]
+    [ranking] = PairwiseTeacher(written, prompt, by="text").rank([pairs])
+    assert ranking.order == [1, 0]
     assert {(request.labels, request.max_tokens) for request in written.requests} == {((), 16)}
 
 
-def test_identity_tells_what_decides_the_order() -> None:
+def test_the_identity_contains_what_determines_the_order() -> None:
     base = teacher(FakeModel()).identity
     assert base["model"] == {"model": "fake"} and base["method"] == "all" and "top" not in base
     identities = [
@@ -384,7 +397,7 @@ def test_identity_tells_what_decides_the_order() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"method": "bubble"}, {"by": "digit"}, {"top": 0}])
-def test_settings_that_cannot_be_used(settings: dict[str, Any]) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(IrdistillError, match="pairwise teacher"):
         teacher(FakeModel(), **settings)
 
@@ -399,6 +412,6 @@ def test_settings_that_cannot_be_used(settings: dict[str, Any]) -> None:
         PAIRWISE | {"choice": "("},
     ],
 )
-def test_prompts_that_cannot_be_used(prompt: dict[str, Any]) -> None:
+def test_invalid_prompts_are_refused(prompt: dict[str, Any]) -> None:
     with pytest.raises(IrdistillError):
         PairwiseTeacher(FakeModel(), prompt)

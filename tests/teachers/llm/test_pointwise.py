@@ -28,16 +28,16 @@ CAT, DOG = Query("q2", "cat"), Query("q1", "dog")
 
 
 class Scripted:
-    """Answers by the passage, and remembers what it was asked."""
+    """Answers by the passage, and records its requests."""
 
     identity: dict[str, Any] = {"model": "scripted", "revision": "1"}  # noqa: RUF012
     parallel = 4
 
     def __init__(self, **by_passage: Answer) -> None:
-        self.by_passage, self.asked = by_passage, list[Request]()
+        self.by_passage, self.received = by_passage, list[Request]()
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
-        self.asked += requests
+        self.received += requests
         return [
             self.by_passage[request.messages[-1].content.rsplit(maxsplit=1)[1]]
             for request in requests
@@ -62,24 +62,24 @@ def test_two_labels_give_log_odds() -> None:
         bad=Answer(labels=logs(0.1, 0.3)),
     )
     teacher = PointwiseTeacher(model, PROMPT)
-    found = teacher.score(
+    scored = teacher.score(
         [TextPair(CAT, 0, "good"), TextPair(DOG, 1, "bad"), TextPair(CAT, 1, "bad")]
     )
-    assert found.values.dtype == np.float32
-    assert found.values == pytest.approx([math.log(6), -math.log(3), -math.log(3)])
-    assert found.flags is None and found.usage == {
+    assert scored.values.dtype == np.float32
+    assert scored.values == pytest.approx([math.log(6), -math.log(3), -math.log(3)])
+    assert scored.flags is None and scored.usage == {
         "requests": 3,
         "tokens": 9,
         "cached_tokens": 5,
         **mass(1.5, 3),
     }
     assert isinstance(teacher, Teacher)
-    assert [request.messages[-1].content for request in model.asked] == [
+    assert [request.messages[-1].content for request in model.received] == [
         "Query: dog\nPassage: bad",
         "Query: cat\nPassage: good",
         "Query: cat\nPassage: bad",
     ]  # query by query
-    assert {request.labels for request in model.asked} == {("yes", "no")}
+    assert {request.labels for request in model.received} == {("yes", "no")}
 
 
 def test_gains_give_the_expected_gain_among_the_labels() -> None:
@@ -95,26 +95,26 @@ def test_gains_give_the_expected_gain_among_the_labels() -> None:
     assert teacher.identity["score"] == "expected gain"
 
 
-def test_what_has_no_answer_is_null_with_its_reason() -> None:
+def test_pairs_without_an_answer_are_null_with_the_reason() -> None:
     model = Scripted(
         half=Answer(labels=np.array([-0.1, np.nan], np.float32)),
         long=Answer(error="too long"),
         good=Answer(labels=logs(0.5, 0.5)),
     )
-    found = PointwiseTeacher(model, PROMPT).score(
+    scored = PointwiseTeacher(model, PROMPT).score(
         [TextPair(CAT, row, text) for row, text in enumerate(("half", "long", "good"))]
     )
-    assert np.isnan(found.values).tolist() == [True, True, False] and found.values[2] == 0
-    assert found.flags == [NOT_REPORTED, "too long", None]
+    assert np.isnan(scored.values).tolist() == [True, True, False] and scored.values[2] == 0
+    assert scored.flags == [NOT_REPORTED, "too long", None]
 
 
 def test_long_passages_are_cut_and_counted() -> None:
     model = Scripted(three=Answer(labels=logs(0.5, 0.5)))
-    found = PointwiseTeacher(model, PROMPT, passage_words=3).score(
+    scored = PointwiseTeacher(model, PROMPT, passage_words=3).score(
         [TextPair(CAT, 0, "one two three four"), TextPair(CAT, 1, "three")]
     )
-    assert model.asked[0].messages[-1].content.endswith("Passage: one two three")
-    assert found.usage == {"requests": 2, "passages_cut": 1, **mass(2.0, 2)}
+    assert model.received[0].messages[-1].content.endswith("Passage: one two three")
+    assert scored.usage == {"requests": 2, "passages_cut": 1, **mass(2.0, 2)}
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_long_passages_are_cut_and_counted() -> None:
         ({"labels": "yes"}, "quotes"),
         ({"labels": ("a", "b", "c")}, "without gains"),
         ({"labels": ("a", "a")}, "two different"),
-        ({"gains": (1,)}, "one number a label"),
+        ({"gains": (1,)}, "one number per label"),
         ({"passage_words": 0}, "at least 1"),
     ],
 )
@@ -133,7 +133,7 @@ def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], said: st
         PointwiseTeacher(Scripted(), PROMPT, **settings)
 
 
-def test_a_prompt_is_checked_when_the_teacher_is_made(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_prompt_is_checked_when_the_teacher_is_created(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(IrdistillError, match=r"\{passage\}"):
         PointwiseTeacher(Scripted(), {"user": "{query}"})
     with caplog.at_level(logging.WARNING):
@@ -158,7 +158,7 @@ CARDS = sorted(
 
 
 @pytest.mark.parametrize("path", CARDS, ids=[path.stem for path in CARDS])
-def test_the_cards_hold_together(
+def test_prompts_and_settings_of_cards_fit(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Prompt, labels and settings are accepted, without the model; the query comes first, so that
@@ -188,7 +188,7 @@ prompt:
     Query: {{query}}
     Passage: {{passage}}
 """)
-    held = Collection.from_dicts(
+    collection = Collection.from_dicts(
         "small",
         {"a": "the cat sat on the mat", "b": "rain", "c": " "},
         {"q1": "a cat", "q2": "wet"},
@@ -196,37 +196,41 @@ prompt:
     )
     lists = [
         RankedList(query, ["a", "b", "c"], np.array([3, 2, 1], np.float32))
-        for query in held.queries
+        for query in collection.queries
     ]
-    candidates = MemoryRun(RunIdentity("first-stage", {}, held.describe()), lists)
-    teacher = load_teacher(str(card), held.corpus)
+    candidates = MemoryRun(RunIdentity("first-stage", {}, collection.describe()), lists)
+    teacher = load_teacher(str(card), collection.corpus)
     assert isinstance(teacher, PointwiseTeacher)
-    run = score(held, candidates, teacher, tmp_path / "run")
-    found = run["q1"]
+    run = score(collection, candidates, teacher, tmp_path / "run")
+    scored = run["q1"]
     assert (
-        np.isfinite(found.scores[:2]).all()
-        and found.scores[0] != found.scores[1]
-        and np.isnan(found.scores[2])
+        np.isfinite(scored.scores[:2]).all()
+        and scored.scores[0] != scored.scores[1]
+        and np.isnan(scored.scores[2])
     )
     assert run.manifest.usage["passages_cut"] == 2 and run.manifest.usage["requests"] == 4
     assert run.manifest.identity.producer["labels"] == ["yes", "no"]
     assert TeacherCard("x", "llm-pointwise", "m", backend="transformers").prompt == {}
 
 
-def candidates_of(held: Collection) -> MemoryRun:
-    lists = [RankedList(query, ["a", "b"], np.array([2, 1], np.float32)) for query in held.queries]
-    return MemoryRun(RunIdentity("first-stage", {}, held.describe()), lists)
+def candidates_of(collection: Collection) -> MemoryRun:
+    lists = [
+        RankedList(query, ["a", "b"], np.array([2, 1], np.float32)) for query in collection.queries
+    ]
+    return MemoryRun(RunIdentity("first-stage", {}, collection.describe()), lists)
 
 
-def test_label_mass_is_measured_warned_of_and_kept(
+def test_label_mass_is_measured_and_low_mass_warned_about(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Of a model that begins to think, the labels' odds are noise, however large they are."""
-    held = Collection.from_dicts("two", {"a": "good", "b": "bad"}, {"q1": "cat", "q2": "dog"}, {})
+    collection = Collection.from_dicts(
+        "two", {"a": "good", "b": "bad"}, {"q1": "cat", "q2": "dog"}, {}
+    )
     thinking = Scripted(good=Answer(labels=logs(8e-6, 2e-6)), bad=Answer(labels=logs(2e-6, 8e-6)))
     run = score(
-        held,
-        candidates_of(held),
+        collection,
+        candidates_of(collection),
         PointwiseTeacher(thinking, PROMPT),
         tmp_path / "thinking",
         ScoreOptions(part_queries=1),
@@ -238,14 +242,14 @@ def test_label_mass_is_measured_warned_of_and_kept(
         and usage["label_mass_count"] == 4
     )
     assert (
-        caplog.text.count("something else than the labels 'yes', 'no'") == 1
+        caplog.text.count("rarely begins its answers with the labels 'yes', 'no'") == 1
         and "enable_thinking: false" in caplog.text
     )
     caplog.clear()
     sure = Scripted(good=Answer(labels=logs(0.8, 0.1)), bad=Answer(labels=logs(0.02, 0.04)))
     usage = score(
-        held,
-        candidates_of(held),
+        collection,
+        candidates_of(collection),
         PointwiseTeacher(sure, PROMPT),
         tmp_path / "sure",
         ScoreOptions(part_queries=1),
@@ -267,7 +271,9 @@ def test_label_mass_is_measured_warned_of_and_kept(
 def test_a_run_without_a_score_is_an_error_and_is_kept(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    held = Collection.from_dicts("two", {"a": "good", "b": "bad"}, {"q1": "cat", "q2": "dog"}, {})
+    collection = Collection.from_dicts(
+        "two", {"a": "good", "b": "bad"}, {"q1": "cat", "q2": "dog"}, {}
+    )
     failing = PointwiseTeacher(
         Scripted(good=Answer(error="thinks first"), bad=Answer(error="too long")), PROMPT
     )
@@ -277,7 +283,11 @@ def test_a_run_without_a_score_is_an_error_and_is_kept(
             match=r"none of 4 documents \(2 thinks first, 2 too long\).*saved in .*--overwrite",
         ):
             score(
-                held, candidates_of(held), failing, tmp_path / "none", ScoreOptions(part_queries=1)
+                collection,
+                candidates_of(collection),
+                failing,
+                tmp_path / "none",
+                ScoreOptions(part_queries=1),
             )
     assert caplog.text.count("scored none of the 2 documents of part 0") == 1
     run = open_run(tmp_path / "none")
@@ -287,7 +297,7 @@ def test_a_run_without_a_score_is_an_error_and_is_kept(
     half = PointwiseTeacher(
         Scripted(good=Answer(labels=logs(0.5, 0.5)), bad=Answer(error="cut")), PROMPT
     )
-    run = score(held, candidates_of(held), half, tmp_path / "half")
+    run = score(collection, candidates_of(collection), half, tmp_path / "half")
     assert (
         "WARNING: 2 of 4 scores (50%) are null: all cut; the token limit ended the answers"
         in caplog.text

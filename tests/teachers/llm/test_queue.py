@@ -1,4 +1,4 @@
-"""The work queue: what is in work when, in which order results come, and how it ends."""
+"""The request queue: what runs when, the order of results, and how it ends."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def ask(text: str) -> Request:
 
 def chain(name: str, steps: int, width: int = 1) -> Generator[list[Request], list[Answer], str]:
     """Asks ``width`` requests a step; each step's requests hold the answers before."""
-    told = name
+    state = name
     for step in range(steps):
-        answers = yield [ask(f"{told}/{step}.{number}") for number in range(width)]
-        told = name + "".join(answer.text[-1] for answer in answers)
-    return told
+        answers = yield [ask(f"{state}/{step}.{number}") for number in range(width)]
+        state = name + "".join(answer.text[-1] for answer in answers)
+    return state
 
 
 class Echo:
@@ -75,12 +75,12 @@ def test_batches_hold_what_is_ready_over_all_jobs() -> None:
 
 
 def test_a_finished_window_starts_the_next_while_another_query_is_busy() -> None:
-    gate, asked = threading.Event(), []
+    gate, requested = threading.Event(), []
 
     class Slow(Echo):
         def answer(self, requests: Sequence[Request]) -> list[Answer]:
             text = requests[0].messages[0].content
-            asked.append(text)
+            requested.append(text)
             if text.startswith("busy"):
                 assert gate.wait(20), "the other query's later windows never began"
             if text.startswith("quick") and text.endswith("/2.0"):
@@ -89,14 +89,14 @@ def test_a_finished_window_starts_the_next_while_another_query_is_busy() -> None
 
     done = run_jobs(Slow(parallel=2, concurrent=True), [chain("busy", 1), chain("quick", 3)])
     assert len(done) == 2 and gate.is_set()
-    assert sorted(text.split("/")[-1] for text in asked if text.startswith("quick")) == [
+    assert sorted(text.split("/")[-1] for text in requested if text.startswith("quick")) == [
         "0.0",
         "1.0",
         "2.0",
     ]
 
 
-def test_jobs_are_begun_only_as_there_is_room() -> None:
+def test_jobs_start_only_when_there_is_room() -> None:
     begun = []
 
     def counted() -> Iterator[Generator[list[Request], list[Answer], str]]:
@@ -112,7 +112,7 @@ def test_jobs_are_begun_only_as_there_is_room() -> None:
     assert len(run_jobs(Watching(parallel=4), counted())) == 50
 
 
-def test_a_job_may_ask_nothing() -> None:
+def test_a_job_may_send_no_requests() -> None:
     def silent() -> Generator[list[Request], list[Answer], str]:
         assert (yield []) == []
         return "nothing"
@@ -137,10 +137,10 @@ def test_an_error_of_the_model_stops_everything(
 
     class Failing(Echo):
         def answer(self, requests: Sequence[Request]) -> list[Answer]:
-            found = super().answer(requests)
+            answered = super().answer(requests)
             if len(self.calls) >= 4:
                 raise error("no server")
-            return found
+            return answered
 
     model = Failing(parallel=2, concurrent=concurrent)
     before = threading.active_count()
@@ -151,7 +151,7 @@ def test_an_error_of_the_model_stops_everything(
     assert threading.active_count() == before
 
 
-def test_an_interrupted_queue_asks_nothing_new() -> None:
+def test_an_interrupted_queue_sends_no_new_requests() -> None:
     class Interrupted(Echo):
         def answer(self, requests: Sequence[Request]) -> list[Answer]:
             if len(self.calls) == 3:

@@ -32,7 +32,9 @@ QUERIES = {f"q{number}": f"what is number {number}" for number in range(8)}
 
 
 def small() -> tuple[Collection, MemoryRun]:
-    held = Collection.from_dicts("small", DOCS, QUERIES, {query: {"d1": 1} for query in QUERIES})
+    collection = Collection.from_dicts(
+        "small", DOCS, QUERIES, {query: {"d1": 1} for query in QUERIES}
+    )
     lists = [
         RankedList(
             query,
@@ -41,7 +43,9 @@ def small() -> tuple[Collection, MemoryRun]:
         )
         for number, query in enumerate(QUERIES)
     ]
-    return held, MemoryRun(RunIdentity("first-stage", {"model": "made up"}, held.describe()), lists)
+    return collection, MemoryRun(
+        RunIdentity("first-stage", {"model": "made up"}, collection.describe()), lists
+    )
 
 
 def careless(worths: list[int]) -> str:
@@ -77,12 +81,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_what_is_not_ranked_is_null_with_a_flag(tmp_path: Path) -> None:
-    held, first = small()
-    run = score(held, first, TEACHERS["sliding"](), tmp_path / "run")
-    found = run["q0"]
-    scores = dict(zip(found.doc_ids, found.scores.tolist(), strict=True))
-    flags = dict(zip(found.doc_ids, found.flags or [], strict=True))
+def test_unranked_documents_are_null_with_a_flag(tmp_path: Path) -> None:
+    collection, first = small()
+    run = score(collection, first, TEACHERS["sliding"](), tmp_path / "run")
+    scored = run["q0"]
+    scores = dict(zip(scored.doc_ids, scored.scores.tolist(), strict=True))
+    flags = dict(zip(scored.doc_ids, scored.flags or [], strict=True))
     ranked = [
         doc for doc in sorted(scores, key=lambda doc: -scores[doc]) if not np.isnan(scores[doc])
     ]
@@ -101,13 +105,13 @@ def test_what_is_not_ranked_is_null_with_a_flag(tmp_path: Path) -> None:
 
 
 def test_wins_and_ties_are_the_scores_of_all_pairs(tmp_path: Path) -> None:
-    held, first = small()
-    run = score(held, first, TEACHERS["all"](), tmp_path / "run")
-    found = run["q0"]
-    scores = dict(zip(found.doc_ids, found.scores.tolist(), strict=True))
+    collection, first = small()
+    run = score(collection, first, TEACHERS["all"](), tmp_path / "run")
+    scored = run["q0"]
+    scores = dict(zip(scored.doc_ids, scored.scores.tolist(), strict=True))
     assert np.isnan(scores.pop("empty")) and np.isnan(scores.pop("d4"))
     assert scores == {"d1": 5.0, "d3": 4.0, "d5": 3.0, "d0": 2.0, "d2": 1.0, "d6": 0.0}
-    flags = dict(zip(found.doc_ids, found.flags or [], strict=True))
+    flags = dict(zip(scored.doc_ids, scored.flags or [], strict=True))
     assert {doc: flag for doc, flag in flags.items() if flag} == {
         "empty": "empty text",
         "d4": "refused",
@@ -118,11 +122,11 @@ def test_wins_and_ties_are_the_scores_of_all_pairs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", TEACHERS)
 @pytest.mark.parametrize("fail_after", [1, 15])
-def test_stopped_in_the_middle_it_ends_with_the_same_bytes(
+def test_an_interrupted_job_ends_with_the_same_bytes(
     tmp_path: Path, name: str, fail_after: int
 ) -> None:
-    held, first = small()
-    score(held, first, TEACHERS[name](), tmp_path / "whole", ScoreOptions(part_queries=2))
+    collection, first = small()
+    score(collection, first, TEACHERS[name](), tmp_path / "whole", ScoreOptions(part_queries=2))
 
     class Stopping(FakeModel):
         def answer(self, requests: Sequence[Request]) -> list[Answer]:
@@ -134,10 +138,10 @@ def test_stopped_in_the_middle_it_ends_with_the_same_bytes(
     reply = teacher._model.reply
     teacher._model = Stopping(reply, 3, True)
     with pytest.raises(KeyboardInterrupt):
-        score(held, first, teacher, tmp_path / "cut", ScoreOptions(part_queries=2))
+        score(collection, first, teacher, tmp_path / "cut", ScoreOptions(part_queries=2))
     assert not (tmp_path / "cut" / "part-00003.parquet").exists()
     score(
-        held,
+        collection,
         first,
         TEACHERS[name](parallel=5, concurrent=True, delay=0.001),
         tmp_path / "cut",
@@ -154,20 +158,20 @@ def test_stopped_in_the_middle_it_ends_with_the_same_bytes(
         ("smollm2-pairwise", PairwiseTeacher, choose_better),
     ],
 )
-def test_cards_hold_prompts_and_settings_that_fit(
+def test_prompts_and_settings_of_ranking_cards_fit(
     tmp_path: Path, name: str, kind: type, reply: Any
 ) -> None:
     card = read_card(name)
     assert card.kind == {ListwiseLLMTeacher: "llm-listwise", PairwiseTeacher: "llm-pairwise"}[kind]
     assert card.license and card.source and card.description
-    own = {
+    card_settings = {
         key: value
         for key, value in card.settings.items()
         if key in inspect.signature(kind).parameters
     }
     model = FakeModel(reply)
-    held, first = small()
-    run = score(held, first, kind(model, card.prompt, **own), tmp_path / "run")
+    collection, first = small()
+    run = score(collection, first, kind(model, card.prompt, **card_settings), tmp_path / "run")
     scored = [
         doc
         for doc, value in zip(run["q0"].doc_ids, run["q0"].scores.tolist(), strict=True)

@@ -80,9 +80,9 @@ def test_text_answers_come_in_order_with_usage_and_cost(stub: Any, tmp_path: Pat
         return Reply(body=completion(f"<{prompt}>", usage=(100, 7, 40)))
 
     server = stub(plan)
-    found = model(server, tmp_path, {"prices": PRICES}, parallel=4)
-    assert isinstance(found, LanguageModel) and found.parallel == 4
-    answers = found.answer([ask(f"p{n}") for n in range(12)])
+    server_model = model(server, tmp_path, {"prices": PRICES}, parallel=4)
+    assert isinstance(server_model, LanguageModel) and server_model.parallel == 4
+    answers = server_model.answer([ask(f"p{n}") for n in range(12)])
     assert [answer.text for answer in answers] == [f"<p{n}>" for n in range(12)]
     assert answers[3] == Answer(
         "<p3>", None, None, 100, 7, 40, (60 * 2.0 + 40 * 1.0 + 7 * 10.0) / 1000
@@ -119,7 +119,7 @@ def test_labels_sum_the_tokens_that_begin_them(stub: Any, tmp_path: Path) -> Non
     assert (
         again.labels is not None
         and again.labels.tobytes() == answer.labels.tobytes()
-        and sum(server.seen.values()) == 1
+        and sum(server.request_counts.values()) == 1
     )
 
 
@@ -133,7 +133,7 @@ def test_labels_sum_the_tokens_that_begin_them(stub: Any, tmp_path: Path) -> Non
         ({"yes": -1.0, "": -0.1, "\n": -0.2}, ("yes", "yesterday"), [-1.0, None]),
     ],
 )
-def test_a_token_counts_for_the_label_it_tells_apart(
+def test_a_token_counts_for_the_only_label_that_it_begins(
     stub: Any,
     tmp_path: Path,
     top: dict[str, float],
@@ -150,7 +150,7 @@ def test_a_token_counts_for_the_label_it_tells_apart(
     assert answer.error == (None if any(expected) else "labels not reported")
 
 
-def test_without_log_probabilities_no_number_is_made_up(stub: Any, tmp_path: Path) -> None:
+def test_without_log_probabilities_there_is_no_score(stub: Any, tmp_path: Path) -> None:
     server = stub(
         lambda prompt, nth: Reply(body=completion({"a": " yes, it is", "b": "yesterday"}[prompt]))
     )
@@ -188,7 +188,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_faults_of_the_moment_are_tried_again(
+def test_temporary_faults_are_retried(
     stub: Any, tmp_path: Path, waits: list[float], name: str
 ) -> None:
     server = stub(first(FAULTS[name], FAULTS[name]))
@@ -196,12 +196,12 @@ def test_faults_of_the_moment_are_tried_again(
     assert [(answer.text, answer.error) for answer in answers] == [
         (f"echo p{n}", None) for n in range(5)
     ]
-    assert set(server.seen.values()) == {3}
+    assert set(server.request_counts.values()) == {3}
     if name != "429":
         assert len(waits) == 10 and all(0.3 <= seconds <= 1 for seconds in waits)
 
 
-def test_a_slow_answer_is_given_up_and_asked_again(stub: Any, tmp_path: Path) -> None:
+def test_a_slow_answer_times_out_and_is_retried(stub: Any, tmp_path: Path) -> None:
     never = threading.Event()
 
     def plan(prompt: str, nth: int) -> Reply:
@@ -214,12 +214,16 @@ def test_a_slow_answer_is_given_up_and_asked_again(stub: Any, tmp_path: Path) ->
     answers = model(server, tmp_path, timeout=0.4, max_retries=50).answer([ask("p")])
     never.set()
     kept = lines(tmp_path)
-    assert answers[0].text == "echo p" and kept[-1]["text"] == "echo p" and server.seen["p"] >= 2
+    assert (
+        answers[0].text == "echo p"
+        and kept[-1]["text"] == "echo p"
+        and server.request_counts["p"] >= 2
+    )
     assert kept[0]["why"] == "nothing within the time limit" and kept[0]["spent"]["requests"] == 1
     assert kept[0]["spent"]["tokens"] > 20
 
 
-def test_retry_after_is_waited_for(stub: Any, tmp_path: Path, waits: list[float]) -> None:
+def test_retry_after_is_respected(stub: Any, tmp_path: Path, waits: list[float]) -> None:
     busy, down = (
         Reply(429, error("slow"), (("Retry-After", "7"),)),
         Reply(503, error("slow"), (("Retry-After-Ms", "2500"),)),
@@ -233,7 +237,7 @@ def test_retry_after_is_waited_for(stub: Any, tmp_path: Path, waits: list[float]
         )
         with pytest.raises(IrdistillError, match="asks to wait 86400 seconds"):
             model(server, tmp_path).answer([ask("bad")])
-        assert sum(server.seen.values()) == 1
+        assert sum(server.request_counts.values()) == 1
 
 
 @pytest.mark.parametrize("name", [name for name in FAULTS if name != "429"])
@@ -247,9 +251,9 @@ def test_one_request_that_always_fails_is_flagged(stub: Any, tmp_path: Path, nam
         and answers[2].labels is not None
         and np.isnan(answers[2].labels).all()
     )
-    assert server.seen["bad one"] == 3
+    assert server.request_counts["bad one"] == 3
     model(server, tmp_path).answer([ask("bad one")])
-    assert server.seen["bad one"] == 3
+    assert server.request_counts["bad one"] == 3
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -263,7 +267,9 @@ def test_a_server_that_fails_always_stops_the_job(stub: Any, tmp_path: Path, nam
     assert not [line for line in lines(tmp_path) if "key" in line]
 
 
-def test_nobody_listens(stub: Any, tmp_path: Path, waits: list[float]) -> None:
+def test_a_server_that_does_not_run_is_reported(
+    stub: Any, tmp_path: Path, waits: list[float]
+) -> None:
     with ChatStub(always(Reply())).running() as server:
         gone = server.url
     with pytest.raises(IrdistillError, match=r"gave no connection.*Check that it runs"):
@@ -286,13 +292,13 @@ def test_nobody_listens(stub: Any, tmp_path: Path, waits: list[float]) -> None:
         (Reply(429, error("quota", "insufficient_quota")), "answered 429.*no credit left"),
     ],
 )
-def test_what_every_request_would_meet_raises_at_once(
+def test_errors_of_every_request_raise(
     stub: Any, tmp_path: Path, reply: Reply, message: str
 ) -> None:
     server = stub(always(reply))
     with pytest.raises(IrdistillError, match=message):
         model(server, tmp_path, parallel=2).answer([ask(f"p{n}") for n in range(40)])
-    assert sum(server.seen.values()) < 10
+    assert sum(server.request_counts.values()) < 10
 
 
 @pytest.mark.parametrize(
@@ -316,7 +322,7 @@ def test_what_every_request_would_meet_raises_at_once(
         (Reply(body=completion("", finish="stop")), "no answer"),
     ],
 )
-def test_what_only_one_request_meets_is_a_flag(
+def test_errors_of_one_request_are_flags(
     stub: Any, tmp_path: Path, reply: Reply, flag: str
 ) -> None:
     server = stub(poison(reply))
@@ -325,10 +331,10 @@ def test_what_only_one_request_meets_is_a_flag(
     )
     assert good.error is None and (bad.error, bad.text) == (flag, "")
     assert labelled.labels is not None and np.isnan(labelled.labels).all() and labelled.error
-    assert server.seen["bad"] == 2
+    assert server.request_counts["bad"] == 2
 
 
-def test_the_name_of_the_limit_is_learned_once(stub: Any, tmp_path: Path) -> None:
+def test_the_name_of_the_token_limit_is_learned_once(stub: Any, tmp_path: Path) -> None:
     server = stub()
     refusal = error(
         "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.",
@@ -337,14 +343,16 @@ def test_the_name_of_the_limit_is_learned_once(stub: Any, tmp_path: Path) -> Non
     server.plan = lambda prompt, nth: (
         Reply(400, refusal) if "max_tokens" in server.bodies[-1] else Reply()
     )
-    found = model(server, tmp_path, parallel=1)
-    assert [answer.text for answer in found.answer([ask(f"p{n}") for n in range(5)])] == [
+    server_model = model(server, tmp_path, parallel=1)
+    assert [answer.text for answer in server_model.answer([ask(f"p{n}") for n in range(5)])] == [
         f"echo p{n}" for n in range(5)
     ]
     assert len(server.bodies) == 6 and server.bodies[-1]["max_completion_tokens"] == 20
 
 
-def test_parameters_and_a_begun_answer_reach_the_server(stub: Any, tmp_path: Path) -> None:
+def test_parameters_and_the_beginning_of_an_answer_reach_the_server(
+    stub: Any, tmp_path: Path
+) -> None:
     server = stub()
     request = Request((Message("user", "q"), Message("assistant", "The answer is")))
     model(
@@ -359,32 +367,32 @@ def test_missing_usage_counts_the_worst_case_for_the_budget_only(
     stub: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = stub(always(Reply(body=completion("fine", usage=None))))
-    found = model(server, tmp_path, {"prices": PRICES})
-    answer = found.answer([ask("p" * 300)])[0]
+    server_model = model(server, tmp_path, {"prices": PRICES})
+    answer = server_model.answer([ask("p" * 300)])[0]
     assert (answer.input_tokens, answer.cost, answer.text) == (0, 0.0, "fine")
     assert (
-        found.log.spent.requests == 1
-        and found.log.spent.tokens > 100
-        and found.log.spent.cost > 0.2
+        server_model.log.spent.requests == 1
+        and server_model.log.spent.tokens > 100
+        and server_model.log.spent.cost > 0.2
     )
     assert "does not report plausible token counts" in caplog.text
 
 
 def test_the_same_request_at_the_same_time_is_paid_once(stub: Any, tmp_path: Path) -> None:
     server = stub(always(Reply(delay=0.05)))
-    found = model(server, tmp_path, parallel=8)
+    server_model = model(server, tmp_path, parallel=8)
     results: list[list[Answer]] = []
     threads = [
-        threading.Thread(target=lambda: results.append(found.answer([ask("same")] * 4)))
+        threading.Thread(target=lambda: results.append(server_model.answer([ask("same")] * 4)))
         for _ in range(4)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert server.seen["same"] == 1 and {answer.text for row in results for answer in row} == {
-        "echo same"
-    }
+    assert server.request_counts["same"] == 1 and {
+        answer.text for row in results for answer in row
+    } == {"echo same"}
 
 
 def test_threads_together_keep_to_the_limit(stub: Any, tmp_path: Path) -> None:
@@ -397,9 +405,9 @@ def test_threads_together_keep_to_the_limit(stub: Any, tmp_path: Path) -> None:
         return Reply(delay=0.01)
 
     server = stub(plan)
-    found = model(server, tmp_path, parallel=3)
+    server_model = model(server, tmp_path, parallel=3)
     threads = [
-        threading.Thread(target=found.answer, args=([ask(f"{n} {m}") for m in range(5)],))
+        threading.Thread(target=server_model.answer, args=([ask(f"{n} {m}") for m in range(5)],))
         for n in range(4)
     ]
     for thread in threads:
@@ -426,13 +434,13 @@ def test_threads_together_keep_to_the_limit(stub: Any, tmp_path: Path) -> None:
             "NO_SUCH_VARIABLE, which is not set",
         ),
         ({"url": "http://127.0.0.1/v1", "adress": 1}, {}, "adress"),
-        ({"url": "http://127.0.0.1/v1", "labels": "guess"}, {}, "labels 'guess'"),
+        ({"url": "http://127.0.0.1/v1", "labels": "guess"}, {}, "labels is 'guess'"),
         ({"url": "http://127.0.0.1/v1", "parameters": {"n": 2}}, {}, "set n, which irdistill sets"),
         ({"url": "http://127.0.0.1/v1", "prices": {"input": 1}}, {}, "input and output are needed"),
         (
             {"url": "http://127.0.0.1/v1", "prices": {"input": "a", "output": 1}},
             {},
-            "numbers from 0",
+            "input is 'a'; expected a number",
         ),
         ({"url": "http://127.0.0.1/v1"}, {"max_cost": 1.0}, "prices are not known"),
         ({"url": "http://127.0.0.1/v1"}, {"max_requests": 0}, "max_requests=0"),
@@ -464,18 +472,18 @@ def test_the_key_goes_to_the_server_and_nowhere_else(
         return Reply(500, error(f"failed for {secret}")) if nth == 1 else Reply()
 
     server = stub(plan)
-    found = model(server, tmp_path, {"key": "STUB_KEY"}, max_retries=1)
-    assert found.answer([ask("p")])[0].text == "echo p"
-    assert found.answer([ask("garbled")])[0].error == "no answer"
+    server_model = model(server, tmp_path, {"key": "STUB_KEY"}, max_retries=1)
+    assert server_model.answer([ask("p")])[0].text == "echo p"
+    assert server_model.answer([ask("garbled")])[0].error == "no answer"
     with pytest.raises(IrdistillError, match=r"provided: \*\*\*.*variable STUB_KEY") as stop:
-        found.answer([ask("quoted")])
+        server_model.answer([ask("quoted")])
     assert set(server.keys) == {f"Bearer {secret}"}
     shown = [
         str(stop.value),
         repr(stop.value),
-        repr(found),
-        repr(found.identity),
-        json.dumps(found.identity),
+        repr(server_model),
+        repr(server_model.identity),
+        json.dumps(server_model.identity),
         caplog.text,
     ]
     shown += [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
@@ -508,7 +516,7 @@ def test_another_host_gets_no_key_of_the_card(
         ServerModel("m", card, url=server.url, max_cost=1.0)
 
 
-def test_identity_names_the_pool_in_place_of_the_address(stub: Any, tmp_path: Path) -> None:
+def test_the_identity_has_the_name_instead_of_the_address(stub: Any, tmp_path: Path) -> None:
     one, other = stub(), stub()
     first_model, second = (
         model(server, tmp_path, {"name": "pool", "parameters": {"seed": 1}})
@@ -516,7 +524,7 @@ def test_identity_names_the_pool_in_place_of_the_address(stub: Any, tmp_path: Pa
     )
     assert first_model.identity == second.identity and first_model.identity["server"] == "pool"
     assert first_model.answer([ask("p")]) == second.answer([ask("p")])
-    assert one.seen["p"] == 1 and not other.seen
+    assert one.request_counts["p"] == 1 and not other.request_counts
     assert model(one, tmp_path).identity["server"] == one.url
 
 
@@ -534,13 +542,17 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("name", ENDLESS)
-def test_a_response_without_end_is_given_up(stub: Any, tmp_path: Path, name: str) -> None:
+def test_an_endless_response_is_aborted(stub: Any, tmp_path: Path, name: str) -> None:
     server = stub(poison(ENDLESS[name]))
     began = time.monotonic()
-    found = model(server, tmp_path, time_limit=0.3, timeout=5, max_retries=5, parallel=1)
-    good, bad, another = found.answer([ask("good"), ask("bad"), ask("good again")])
+    server_model = model(server, tmp_path, time_limit=0.3, timeout=5, max_retries=5, parallel=1)
+    good, bad, another = server_model.answer([ask("good"), ask("bad"), ask("good again")])
     assert (good.error, bad.error, another.text) == (None, "no answer", "echo good again")
-    assert server.seen["bad"] == 2 and server.sent < 100 * 2**20 and time.monotonic() - began < 10
+    assert (
+        server.request_counts["bad"] == 2
+        and server.sent < 100 * 2**20
+        and time.monotonic() - began < 10
+    )
     why = lines(tmp_path)[-2]["why"]
     assert any(
         word in why
@@ -551,8 +563,8 @@ def test_a_response_without_end_is_given_up(stub: Any, tmp_path: Path, name: str
         IrdistillError,
         match=r"the server .* gave a .*response .*tried 2 times. Check what answers there",
     ):
-        found.answer([ask("bad once more")])
-    assert server.seen["bad once more"] == 2
+        server_model.answer([ask("bad once more")])
+    assert server.request_counts["bad once more"] == 2
 
 
 @pytest.mark.parametrize(
@@ -565,16 +577,16 @@ def test_a_response_without_end_is_given_up(stub: Any, tmp_path: Path, name: str
     ],
 )
 def test_deep_nesting_is_a_fault_like_others(stub: Any, tmp_path: Path, body: bytes) -> None:
-    found = model(stub(poison(Reply(body=body))), tmp_path, max_retries=1).answer(
+    server_model = model(stub(poison(Reply(body=body))), tmp_path, max_retries=1).answer(
         [ask("good"), ask("bad")]
     )
-    assert [answer.error for answer in found] == [None, "no answer"]
+    assert [answer.error for answer in server_model] == [None, "no answer"]
     assert (
         "which is nested more than 64 levels deep" in lines(tmp_path)[-1]["why"] or body[:1] == b'"'
     )
 
 
-def test_brackets_inside_texts_are_no_nesting(stub: Any, tmp_path: Path) -> None:
+def test_brackets_inside_texts_are_not_nesting(stub: Any, tmp_path: Path) -> None:
     text = '[[["' * 500 + "\\"
     assert (
         model(stub(always(Reply(body=completion(text)))), tmp_path).answer([ask("p")])[0].text
@@ -602,7 +614,7 @@ def test_brackets_inside_texts_are_no_nesting(stub: Any, tmp_path: Path) -> None
     ],
     ids=str,
 )
-def test_counts_of_tokens_that_cannot_be_are_not_believed(
+def test_implausible_token_counts_are_ignored(
     stub: Any, tmp_path: Path, usage: tuple[Any, ...]
 ) -> None:
     body = completion("fine", usage=None) | {
@@ -610,24 +622,24 @@ def test_counts_of_tokens_that_cannot_be_are_not_believed(
     }
     if len(usage) > 2:
         body["usage"]["prompt_cache_hit_tokens"] = usage[2]
-    found = model(
+    server_model = model(
         stub(always(Reply(body=json.dumps(body).encode()))),
         tmp_path,
         {"prices": PRICES},
         max_tokens_total=100_000,
     )
-    answers = found.answer([ask(f"p{number}" * 100) for number in range(3)])
+    answers = server_model.answer([ask(f"p{number}" * 100) for number in range(3)])
     assert {(answer.text, answer.input_tokens, answer.cost) for answer in answers} == {
         ("fine", 0, 0.0)
     }
-    assert 3 * 50 < found.log.spent.tokens < 3 * 200 and 0 < found.log.spent.cost < 5
+    assert 3 * 50 < server_model.log.spent.tokens < 3 * 200 and 0 < server_model.log.spent.cost < 5
     json.loads(
         (tmp_path / "log.jsonl").read_text().splitlines()[-1],
         parse_constant=lambda name: pytest.fail(name),
     )
 
 
-def test_a_log_probability_that_cannot_be_is_left_out(stub: Any, tmp_path: Path) -> None:
+def test_an_impossible_log_probability_is_ignored(stub: Any, tmp_path: Path) -> None:
     body = completion("yes", top={"yes": -1.0, "no": -2.0})
     body["choices"][0]["logprobs"]["content"][0]["top_logprobs"].append(
         {"token": "maybe", "logprob": 10**400}
@@ -647,7 +659,7 @@ def test_a_log_probability_that_cannot_be_is_left_out(stub: Any, tmp_path: Path)
         Reply(500, b"\x9b2J busy"),
     ],
 )
-def test_what_a_terminal_would_obey_is_written_out(
+def test_control_characters_are_escaped_in_messages(
     stub: Any, tmp_path: Path, reply: Reply, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -680,13 +692,13 @@ def test_what_a_terminal_would_obey_is_written_out(
         ),
     ],
 )
-def test_what_a_server_gives_as_thinking_is_no_answer(
+def test_separate_thinking_of_a_server_is_not_an_answer(
     stub: Any, tmp_path: Path, message: dict[str, Any], answer: tuple[Any, Any]
 ) -> None:
     body = completion("")
     body["choices"][0]["message"] = {"role": "assistant"} | message
-    found = model(stub(always(Reply(body=body))), tmp_path).answer([ask("p")])[0]
-    assert (found.text, found.error) == answer
+    server_model = model(stub(always(Reply(body=body))), tmp_path).answer([ask("p")])[0]
+    assert (server_model.text, server_model.error) == answer
 
 
 @pytest.mark.parametrize(
@@ -707,7 +719,7 @@ def test_a_cut_answer_says_so_and_the_log_keeps_it(
     assert model(server, tmp_path).answer([ask("p")])[0].cut is cut
     assert (
         model(server, tmp_path, replay=True).answer([ask("p")])[0].cut is cut
-        and sum(server.seen.values()) == 1
+        and sum(server.request_counts.values()) == 1
     )
 
 
@@ -724,7 +736,7 @@ def test_a_model_that_thinks_first_has_no_label(stub: Any, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("replay", [False, True])
-def test_a_damaged_answer_is_asked_again_or_refused(
+def test_a_damaged_answer_is_requested_again_or_refused(
     stub: Any, tmp_path: Path, replay: bool
 ) -> None:
     server = stub()
@@ -738,6 +750,9 @@ def test_a_damaged_answer_is_asked_again_or_refused(
         ):
             model(server, tmp_path, replay=True).answer([ask("p")])
         return
-    found = model(server, tmp_path)
-    assert [answer.text for answer in found.answer([ask("p"), ask("q")])] == ["echo p", "echo q"]
-    assert server.seen == {"p": 2, "q": 1} and found.log.damaged == 1
+    server_model = model(server, tmp_path)
+    assert [answer.text for answer in server_model.answer([ask("p"), ask("q")])] == [
+        "echo p",
+        "echo q",
+    ]
+    assert server.request_counts == {"p": 2, "q": 1} and server_model.log.damaged == 1

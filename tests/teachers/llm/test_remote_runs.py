@@ -1,4 +1,4 @@
-"""Runs scored by a server: killed, gone on with, replayed, overwritten, over budget."""
+"""Runs scored by a server: killed, resumed, replayed, overwritten, over budget."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def logged(path: Path) -> int:
     return sum('"key"' in line and line.endswith("\n") for line in path.open())
 
 
-def test_killed_it_goes_on_and_pays_for_no_answer_twice(stub: Any, folder: Path) -> None:
+def test_a_killed_job_resumes_and_pays_for_no_answer_twice(stub: Any, folder: Path) -> None:
     parallel, enough, dead = 4, threading.Event(), threading.Event()
 
     def until_killed(prompt: str, nth: int) -> Reply:
@@ -139,13 +139,13 @@ def test_killed_it_goes_on_and_pays_for_no_answer_twice(stub: Any, folder: Path)
     killed.plan = always(Reply())
     assert score("cut", "--parallel", str(parallel)) == 0
     assert len(killed.served) == PAIRS and logged(log) == PAIRS
-    twice = [prompt for prompt, count in killed.seen.items() if count > 1]
-    assert len(twice) <= parallel and sum(killed.seen.values()) == PAIRS + len(twice)
+    twice = [prompt for prompt, count in killed.request_counts.items() if count > 1]
+    assert len(twice) <= parallel and sum(killed.request_counts.values()) == PAIRS + len(twice)
 
     whole = stub()
     card(whole, "whole")
     assert score("whole", teacher="whole.yaml") == 0
-    assert set(whole.seen.values()) == {1}
+    assert set(whole.request_counts.values()) == {1}
     assert contents(folder / "cut") == contents(folder / "whole")
     usage = open_run(folder / "cut").manifest.usage
     assert usage["requests"] == usage["pairs"] == PAIRS and usage["output_tokens"] == PAIRS
@@ -166,9 +166,9 @@ def test_overwriting_and_replaying_pay_nothing(
     before = contents(folder / "run")
     assert score("run", "--overwrite") == 0
     assert score("again", "--responses", "run.responses.jsonl") == 0
-    assert sum(server.seen.values()) == PAIRS and contents(folder / "again") == before == contents(
-        folder / "run"
-    )
+    assert sum(server.request_counts.values()) == PAIRS and contents(
+        folder / "again"
+    ) == before == contents(folder / "run")
     monkeypatch.delenv("STUB_KEY")
     card(server, "gone", url="https://nowhere.example.com/v1")
     assert (
@@ -184,7 +184,7 @@ def test_overwriting_and_replaying_pay_nothing(
     assert json.loads(rows[-1])["key"] in message and f"among its {PAIRS - 1}" in message
 
 
-def test_a_budget_stops_the_command_and_a_larger_one_ends_it(
+def test_a_larger_budget_resumes_a_stopped_command(
     stub: Any, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = stub()
@@ -196,15 +196,17 @@ def test_a_budget_stops_the_command_and_a_larger_one_ends_it(
         and "Traceback" not in message
     )
     assert score("run", "--max-cost", "0.5") == 1
-    assert 20 < sum(server.seen.values()) < PAIRS and "is spent" in capsys.readouterr().err
+    assert (
+        20 < sum(server.request_counts.values()) < PAIRS and "is spent" in capsys.readouterr().err
+    )
     assert score("run", "--max-cost", "3") == 0
-    assert set(server.seen.values()) == {1} and len(server.seen) == PAIRS
+    assert set(server.request_counts.values()) == {1} and len(server.request_counts) == PAIRS
     card(server, "free", prices={})
     assert score("free", "--max-cost", "3", teacher="free.yaml") == 1
     assert "prices are not known" in capsys.readouterr().err
 
 
-def test_what_is_not_answered_is_null_with_a_flag(stub: Any, folder: Path) -> None:
+def test_unanswered_pairs_are_null_with_a_flag(stub: Any, folder: Path) -> None:
     texts = (folder / "set" / "queries.jsonl").read_text()
     (folder / "set" / "queries.jsonl").write_text(texts.replace("question 3", "bad 3"))
     server = stub(poison(Reply(400, error("too many tokens", "context_length_exceeded"))))

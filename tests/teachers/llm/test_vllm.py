@@ -50,7 +50,7 @@ class LLM:
         sampling_params: list[SamplingParams],
         use_tqdm: bool,
     ) -> list[Any]:
-        found = []
+        results = []
         for prompt, params in zip(prompts, sampling_params, strict=True):
             assert (
                 len(prompt["prompt_token_ids"]) + params.max_tokens <= 64
@@ -64,14 +64,16 @@ class LLM:
                 else None
             )
             written = tiny_tokenizer()(" said ")["input_ids"]
-            own = SimpleNamespace(
+            engine_options = SimpleNamespace(
                 text="",
                 token_ids=[9] if allowed else written,
                 logprobs=logprobs,
                 finish_reason="length",
             )
-            found.append(SimpleNamespace(outputs=[own], num_cached_tokens=3 if allowed else None))
-        return found
+            results.append(
+                SimpleNamespace(outputs=[engine_options], num_cached_tokens=3 if allowed else None)
+            )
+        return results
 
 
 @pytest.fixture
@@ -84,13 +86,13 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_labels_and_texts_come_back_in_order(vllm: None, tmp_path: Path) -> None:
     model = VllmModel(str(tiny_lm(tmp_path)))
     assert isinstance(model, LanguageModel)
-    asked = [
+    requested = [
         Request((Message("user", "a"),), ("y", "n")),
         Request((Message("user", "x" * 99),), ("y", "n")),
         Request((Message("user", "b"),), max_tokens=20),
         Request((Message("user", "b"),), max_tokens=60),
     ]
-    labels, long, text, no_room = model.answer(asked)
+    labels, long, text, no_room = model.answer(requested)
     tokens = tiny_tokenizer()("yn")["input_ids"]
     assert labels.labels == pytest.approx(-np.array(tokens) / 100)
     assert labels.usage == {

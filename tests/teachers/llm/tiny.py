@@ -43,7 +43,7 @@ def tiny_lm(
     every token matters.
     """
     tokenizer = tiny_tokenizer(template)
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": 32,
         "intermediate_size": 48,
@@ -57,7 +57,9 @@ def tiny_lm(
         "pad_token_id": 1,
     }
     torch.manual_seed(5)
-    network = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **(given | settings)))
+    network = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(family, **(arguments | settings))
+    )
     with torch.no_grad():
         for name, weight in network.named_parameters():
             if weight.dim() > 1:

@@ -1,4 +1,4 @@
-"""Many ids at once: hashed as xxhash does, compared, looked up among sorted hashes."""
+"""Byte strings: hashed as by xxhash, compared, and looked up in sorted hashes."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def test_hashes_are_those_of_xxhash_and_strings_come_back(names: list[str]) -> N
 def test_hash_index_gives_the_first_place(size: int) -> None:
     hashes = np.sort(np.random.default_rng(size).integers(0, 1 << 64, size, dtype=np.uint64))
     hashes[: size // 2] = np.sort(hashes[: size // 2] >> np.uint64(62))
-    asked = np.concatenate([hashes, hashes + np.uint64(1), np.array([0, 2**64 - 1], np.uint64)])
-    expected = np.searchsorted(hashes, asked)
-    expected[~np.isin(asked, hashes)] = -1
-    assert HashIndex(hashes).places(asked).tolist() == expected.tolist()
+    lookups = np.concatenate([hashes, hashes + np.uint64(1), np.array([0, 2**64 - 1], np.uint64)])
+    expected = np.searchsorted(hashes, lookups)
+    expected[~np.isin(lookups, hashes)] = -1
+    assert HashIndex(hashes).places(lookups).tolist() == expected.tolist()
 
 
 def test_ids_of_a_corpus_in_memory_and_on_disk() -> None:
