@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +53,11 @@ def test_lock_of_a_folder_is_exclusive_and_released_by_a_kill(tmp_path: Path) ->
     assert child.stdout is not None and child.stdout.readline() == b"locked\n"
     with pytest.raises(LockedError, match="is being written by another process"):
         lock_folder(tmp_path).__enter__()
-    child.kill()
-    child.wait()
+    killer = threading.Timer(0.3, child.kill)
+    killer.start()
+    with lock_folder(tmp_path, wait=True):  # entered when the child is dead
+        assert child.wait(timeout=10) != 0
+    killer.join()
     child.stdout.close()
     with lock_folder(tmp_path):
         pass

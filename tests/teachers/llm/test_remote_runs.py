@@ -222,10 +222,10 @@ def test_unanswered_pairs_are_null_with_a_flag(stub: Any, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--max-cost", "-1"), "max_cost is -1"),
+        (("--max-cost", "-1"), "--max-cost is '-1'"),
         (("--url", "ftp://x"), "begins with http"),
         (("--key", "NOT_SET", "--url", "https://host.example.com/v1"), "NOT_SET, which is not set"),
-        (("--parallel", "0"), "parallel is 0"),
+        (("--parallel", "0"), "--parallel is '0'"),
         (("--responses", "candidates.txt"), "is not a response log"),
     ],
 )
