@@ -287,7 +287,7 @@ def test_a_copy_of_the_positive_under_another_id_is_no_negative(
     assert scores.in_batch.shape == (2, 4)  # cat, dog, rain, heart
     first = order.index("q0")
     assert scores.positives[first].sum() == 1 and scores.positives[1 - first].sum() == 1
-    scores = {
+    by_text = {
         text: float(value)
         for text, value in zip(("cat", "dog", "rain", "heart"), scores.in_batch[first], strict=True)
     }
@@ -295,7 +295,9 @@ def test_a_copy_of_the_positive_under_another_id_is_no_negative(
     for positive_by in ("label", "teacher"):
         loss = parse_loss(f'InfoNCE(tau={tau}, positive_by="{positive_by}")')
         alone = loss(scores.one_list(first))
-        expected = np.log(sum(np.exp(scores[text] / tau) for text in scores)) - scores["cat"] / tau
+        expected = (
+            np.log(sum(np.exp(by_text[text] / tau) for text in by_text)) - by_text["cat"] / tau
+        )
         assert float(alone) == pytest.approx(expected, rel=1e-3), positive_by
 
 
