@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ SHOWN = {
     "small_corpus.py": "irdistill-example",
     "specialise_your_documents.py": "nDCG@10",
     "train_in_15_lines.py": "student",
-    "your_own_loss.py": "trained with CappedMargin(cap=2) + 0.1*InfoNCE(tau=0.05)",
+    "your_own_loss.py": "trained with CappedMargin(cap=2) + 0.1*InfoNCE;",
     "your_own_teacher.py": "overlap",
 }
 
@@ -35,14 +36,19 @@ def test_all_examples_are_tested() -> None:
 def test_example_runs(name: str, tmp_path: Path) -> None:
     if name == "score_on_ray.py":
         pytest.importorskip("ray")
+    assert SHOWN[name] in run_script(EXAMPLES / name, tmp_path)
+
+
+def run_script(script: Path, tmp_path: Path) -> str:
+    """Run a script with caches and temporary files in a folder of the test; returns what it prints."""
     environment = os.environ | {
         "HF_HUB_OFFLINE": "1",
         "IRDISTILL_CACHE": str(tmp_path / "cache"),
-        "PYTHONPATH": str(REPOSITORY),
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(EXAMPLES)]),
         "TMPDIR": str(tmp_path),
     }
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name)],
+        [sys.executable, str(script)],
         capture_output=True,
         text=True,
         env=environment,
@@ -50,4 +56,20 @@ def test_example_runs(name: str, tmp_path: Path) -> None:
         timeout=600,
     )
     assert done.returncode == 0, done.stderr
-    assert SHOWN[name] in done.stdout
+    return done.stdout
+
+
+def test_the_notebook_was_executed() -> None:
+    notebook = json.loads((EXAMPLES / "quickstart.ipynb").read_text(encoding="utf-8"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert len(cells) > 5 and all(cell["outputs"] for cell in cells)
+    assert not any(output["output_type"] == "error" for cell in cells for output in cell["outputs"])
+
+
+@pytest.mark.slow
+def test_the_code_of_the_notebook_runs(tmp_path: Path) -> None:
+    notebook = json.loads((EXAMPLES / "quickstart.ipynb").read_text(encoding="utf-8"))
+    script = tmp_path / "quickstart.py"
+    code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    script.write_text("\n".join([*code, 'print(evaluation, "done")']), encoding="utf-8")
+    assert "done" in run_script(script, tmp_path)

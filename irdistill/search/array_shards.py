@@ -151,7 +151,7 @@ def write_arrays(
     options, folder = options or ShardOptions(), Path(folder)
     _refuse_foreign(folder, layout)
     make_folder(folder)
-    with lock_folder(folder):
+    with lock_folder(folder, wait=is_in_cache(folder)):
         writer = _ShardWriter(folder, dict(identity), layout, make)
         recorded = writer.recorded_shards(options.overwrite)
         if recorded is None:

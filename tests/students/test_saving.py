@@ -312,8 +312,8 @@ def test_a_saved_reranker_of_our_own_goes_on_with_its_head(tmp_path: Path, kind:
         "max_query_length": 9,
         "layers": 3 if kind.startswith("split") else 2,
     }
-    for given in ({}, settings):
-        again = build_student(kind, str(tmp_path / "saved"), device="cpu", seed=5, **given)
+    for inputs in ({}, settings):
+        again = build_student(kind, str(tmp_path / "saved"), device="cpu", seed=5, **inputs)
         assert all(
             torch.equal(value, again.model.state_dict()[key])
             for key, value in first.model.state_dict().items()
