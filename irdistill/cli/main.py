@@ -84,8 +84,8 @@ def main(arguments: list[str] | None = None) -> Any:
     try:
         sys.exit(cli.main(words, prog_name="irdistill", standalone_mode=False) or 0)
     except (CommandInterruptedError, KeyboardInterrupt, click.exceptions.Abort) as stop:
-        text = stop if isinstance(stop, CommandInterruptedError) else "interrupted."
-        echo(f"irdistill: {text}", err=True)
+        reason = stop if isinstance(stop, CommandInterruptedError) else "interrupted."
+        echo(f"irdistill: {reason}", err=True)
         sys.exit(130)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
