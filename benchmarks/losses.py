@@ -70,20 +70,18 @@ def make_batch(lists: int, size: int, dtype: Any) -> Any:
 
 
 def measure(loss: Any, batch: Any, seconds: float) -> dict[str, float]:
-    """CPU time of the quickest of as many calls as fit into some seconds: what disturbs a machine
-    only ever adds.
-    """
+    """CPU time in ms of the fastest of the calls that fit into some seconds."""
     student, in_batch = (
         value.detach().requires_grad_() for value in (batch.student, batch.in_batch)
     )
-    given = replace(batch, student=student, in_batch=in_batch if loss.uses_in_batch else None)
+    timed = replace(batch, student=student, in_batch=in_batch if loss.uses_in_batch else None)
 
     def both() -> None:
         student.grad = in_batch.grad = None
-        loss(given).backward()
+        loss(timed).backward()
 
     return {
-        "forward_ms": _quickest(lambda: loss(given), seconds),
+        "forward_ms": _quickest(lambda: loss(timed), seconds),
         "both_ms": _quickest(both, seconds),
     }
 
@@ -102,7 +100,7 @@ def _quickest(call: Callable[[], Any], seconds: float) -> float:
 
 
 def stated(loss: Any) -> str:
-    """What the loss says that it costs: O(N), O(N log N) or O(N^2); O(N) where it says nothing."""
+    """The documented cost of a loss: O(N log N), O(N^2), or O(N) if it is not stated."""
     text = (type(loss).__doc__ or "") + (loss.compute.__doc__ or "")
     return next((cost for cost in ("O(N^2)", "O(N log N)") if cost in text), "O(N)")
 
@@ -135,15 +133,15 @@ def main() -> None:
         loss = parse_loss(text)
         if "representation" in loss.needs:
             continue
-        found = {}
+        timings = {}
         for size in settings.sizes:
             batch = make_batch(settings.lists, size, torch.float32)
-            found[size] = measure(
+            timings[size] = measure(
                 loss, replace(batch, parameters=make_loss_parameters(loss, batch)), settings.seconds
             )
         last = settings.sizes[-2:]
         power = (
-            math.log(found[last[-1]]["both_ms"] / found[last[0]]["both_ms"], last[-1] / last[0])
+            math.log(timings[last[-1]]["both_ms"] / timings[last[0]]["both_ms"], last[-1] / last[0])
             if len(last) == 2
             else math.nan
         )
@@ -153,14 +151,14 @@ def main() -> None:
                 "loss": str(loss),
                 "stated": cost,
                 "power": power,
-                "sizes": {str(size): timing for size, timing in found.items()},
+                "sizes": {str(size): timing for size, timing in timings.items()},
             }
         )
         print(
             f"{loss!s:32} {cost:10} {power:6.2f} "
             + " ".join(
                 f"{timing['forward_ms']:6.2f} / {timing['both_ms']:6.2f}"
-                for timing in found.values()
+                for timing in timings.values()
             ),
             flush=True,
         )

@@ -1,22 +1,20 @@
-"""Collections and score files of MS MARCO's size: seconds, rows a second and peak memory of what
-reads all of them.
+"""Benchmark of collections and score files of MS MARCO's size: seconds and peak memory.
 
-A made-up collection (8.8 million passages of about 56 words of 3 million, drawn as words are in
-text) and a TREC run (20,000 queries of 1,000 documents) are written to a folder. Then each stage
-runs in a process of its own, which reports its seconds and its peak of resident memory, pages of
-mapped files among it:
+A synthetic collection (8.8 million passages of about 56 words, out of 3 million, with the frequency
+distribution of text) and a TREC run (20,000 queries of 1,000 documents) are written to a folder.
+Each stage then runs in a new process, which reports its seconds and its peak of resident memory,
+including pages of mapped files:
 
 - ``compile`` loads the collection, which compiles it; ``index`` builds the BM25 index;
   ``candidates`` searches 200 queries for 1,000 documents each;
-- ``read`` is the yardstick, a pass over the run's lines in Python: as text, as bytes, by blocks,
-  and with ``line.split()``;
-- ``evaluate`` measures the run by nDCG@10, RR@10 and R@1000, every document looked up in the
-  corpus; ``judged`` does the same with judgments alone, where there is no corpus; ``ungrouped``
-  with the same lines in another order;
-- ``import`` brings the run into the store; ``export`` writes it as a TREC file again.
+- ``read`` passes over the run's lines in Python, for comparison: as text, as bytes, by blocks, and
+  with ``line.split()``;
+- ``evaluate`` computes nDCG@10, RR@10 and R@1000 and looks up every document in the corpus;
+  ``judged`` does the same with judgments only, without a corpus; ``ungrouped`` with the same lines
+  in another order;
+- ``import`` imports the run; ``export`` writes it as a TREC file again.
 
-Seconds are told by the wall clock and by processor time, the steadier clock where a machine is
-shared.
+Seconds are given by the wall clock and by processor time, which varies less on a shared machine.
 
     python benchmarks/scale.py --documents 100000 --lines 1000000              (a minute)
     python benchmarks/scale.py --folder DISK --json scale.json                 (an hour; 20 GB of
@@ -47,7 +45,7 @@ MEASURES = ("nDCG@10", "RR@10", "R@1000")
 
 
 def word(number: int) -> str:
-    """A made-up word by its rank among the most frequent; the first are English stop words."""
+    """A synthetic word by its frequency rank; the first are English stop words."""
     if number < len(STOPWORDS_EN):
         return STOPWORDS_EN[number]
     name, number = "", number + len(LETTERS)
@@ -102,9 +100,7 @@ def make(options: argparse.Namespace, folder: Path) -> None:
 
 
 def shuffle(folder: Path) -> None:
-    """The same lines in an order that is not that of the queries: the first of each hundred lines,
-    the second, and so on.
-    """
+    """Write the lines in another order: the first of each hundred lines, the second, and so on."""
     with open(folder / "run.trec", "rb") as run, open(folder / "ungrouped.trec", "wb") as stream:
         while lines := run.readlines(1 << 27):
             for first in range(100):
@@ -112,12 +108,12 @@ def shuffle(folder: Path) -> None:
 
 
 def stage_compile(folder: Path) -> dict[str, float]:
-    """The collection, from its lines."""
+    """Compile the collection."""
     return {"documents": len(_collection(folder).corpus)}
 
 
 def stage_index(folder: Path) -> dict[str, float]:
-    """The BM25 index."""
+    """Build the BM25 index."""
     from irdistill.search.lexical.bm25 import BM25
 
     index = BM25(_collection(folder).corpus)
@@ -129,7 +125,7 @@ def stage_index(folder: Path) -> dict[str, float]:
 
 
 def stage_candidates(folder: Path) -> dict[str, float]:
-    """A run of the first queries."""
+    """Retrieve for the first queries."""
     from dataclasses import replace
 
     from irdistill.search import retrieve
@@ -148,7 +144,7 @@ def stage_candidates(folder: Path) -> dict[str, float]:
 
 
 def stage_read(folder: Path) -> dict[str, float]:
-    """Passes over the lines that do nothing else."""
+    """Pass over the lines without using them."""
 
     def text() -> int:
         with open(folder / "run.trec", encoding="utf-8") as stream:
@@ -179,22 +175,22 @@ def stage_read(folder: Path) -> dict[str, float]:
 
 
 def stage_evaluate(folder: Path) -> dict[str, Any]:
-    """Figures with a corpus."""
+    """Evaluate with a corpus."""
     return _figures(_collection(folder), folder / "run.trec")
 
 
 def stage_judged(folder: Path) -> dict[str, Any]:
-    """Figures with judgments alone."""
+    """Evaluate with judgments only."""
     return _figures(_judgments(folder), folder / "run.trec")
 
 
 def stage_ungrouped(folder: Path) -> dict[str, Any]:
-    """Figures of lines whose order is not that of the queries."""
+    """Evaluate lines that are not grouped by query."""
     return _figures(_judgments(folder), folder / "ungrouped.trec")
 
 
 def stage_import(folder: Path) -> dict[str, float]:
-    """The run into the store."""
+    """Import the run."""
     from irdistill.runs.formats import import_run
 
     run = import_run(
@@ -207,7 +203,7 @@ def stage_import(folder: Path) -> dict[str, float]:
 
 
 def stage_export(folder: Path) -> dict[str, float]:
-    """The run out of the store."""
+    """Export the run."""
     from irdistill.runs.formats import export_run
 
     return {"rows": export_run(folder / "imported", folder / "exported.trec", "trec").rows}
@@ -239,7 +235,7 @@ STAGES: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 
 def alone(stage: str, folder: Path) -> dict[str, Any]:
-    """Run a stage in a new process; seconds include its start."""
+    """Run a stage in a new process; the seconds include its start."""
     began = time.perf_counter()
     environment = {**os.environ, "IRDISTILL_CACHE": str(folder / "cache")}
     done = subprocess.run(
@@ -254,7 +250,7 @@ def alone(stage: str, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Make what is missing, run the stages in turn and print their figures as JSON."""
+    """Create missing input, run the stages in order and print their figures as JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -262,7 +258,9 @@ def main() -> None:
     parser.add_argument("--lines", type=int, default=20_000_000)
     parser.add_argument("--stages", nargs="+", choices=list(STAGES), default=list(STAGES))
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--folder", type=Path, help="kept and used again; a temporary one without")
+    parser.add_argument(
+        "--folder", type=Path, help="kept and used again (default: a temporary folder)"
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--stage", choices=list(STAGES), help=argparse.SUPPRESS)
     options = parser.parse_args()

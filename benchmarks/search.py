@@ -44,7 +44,7 @@ MIB = 1 << 20
 
 
 def dense_store(folder: Path, rows: int, dimension: int) -> Any:
-    from irdistill.search.array_shards import WriteOptions, write_arrays
+    from irdistill.search.array_shards import ShardOptions, write_arrays
     from irdistill.search.vectors.vector_store import VectorStore
 
     write_arrays(
@@ -54,7 +54,7 @@ def dense_store(folder: Path, rows: int, dimension: int) -> Any:
         rows,
         65_536,
         lambda start, end: VectorStore.arrays(dense_rows(end - start, dimension, start)),
-        options=WriteOptions(label="write"),
+        options=ShardOptions(label="write"),
     )
     return VectorStore(folder)
 

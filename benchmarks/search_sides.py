@@ -108,7 +108,7 @@ def report(
 
 def sparse_store(folder: Path, rows: Any) -> Any:
     """A sparse store with the rows of a scipy matrix."""
-    from irdistill.search.array_shards import WriteOptions, write_arrays
+    from irdistill.search.array_shards import ShardOptions, write_arrays
     from irdistill.search.vectors.vector_store import SparseStore
 
     count, words = rows.shape
@@ -119,14 +119,14 @@ def sparse_store(folder: Path, rows: Any) -> Any:
         count,
         8192,
         lambda start, end: SparseStore.arrays(rows[start:end]),
-        options=WriteOptions(label="write"),
+        options=ShardOptions(label="write"),
     )
     return SparseStore(folder)
 
 
 def token_store(folder: Path, texts: list[np.ndarray]) -> Any:
     """A token store with the token vectors (tokens, D) of texts."""
-    from irdistill.search.array_shards import WriteOptions, write_arrays
+    from irdistill.search.array_shards import ShardOptions, write_arrays
     from irdistill.search.vectors.vector_store import TokenStore
 
     dimension = texts[0].shape[1]
@@ -137,7 +137,7 @@ def token_store(folder: Path, texts: list[np.ndarray]) -> Any:
         len(texts),
         8192,
         lambda start, end: TokenStore.arrays(texts[start:end]),
-        options=WriteOptions(label="write"),
+        options=ShardOptions(label="write"),
     )
     return TokenStore(folder)
 

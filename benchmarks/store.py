@@ -1,10 +1,10 @@
-"""The run store on 100 million made-up scores: rows written a second, bytes a row, time to open,
-lists fetched at random.
+"""Benchmark of the run store on 100 million synthetic scores.
 
-Each stage runs in a process of its own, which reports its peak of resident memory. Beside it, in
-the writing process, the same rows are written as others keep them: a TREC run, and JSON lines of a
-query each. Rates are told by the wall clock and by processor time, the steadier clock where a
-machine is shared; ratios are of processor time.
+It measures rows written per second, bytes per row, the time to open a run, and lists read at random
+per second. Each stage runs in a new process, which reports its peak of resident memory. The writing
+process also writes the same rows as a TREC run and as JSON lines, one query per line. Rates are
+given by the wall clock and by processor time, which varies less on a shared machine; ratios are of
+processor time.
 
     python benchmarks/store.py --json store.json
     python benchmarks/store.py --rows 2000000            (a minute; needs little disk)
@@ -39,7 +39,7 @@ PEER_ROWS = 2_000_000
 
 
 class Clock:
-    """Seconds by the wall and of the processor, added up over many uses."""
+    """Seconds by the wall clock and of the processor, summed over all uses."""
 
     def __init__(self) -> None:
         self.wall = self.processor = 0.0
@@ -54,22 +54,22 @@ class Clock:
 
 
 def memory(key: str) -> int:
-    """Bytes of this process, from /proc: ``VmHWM`` is the peak of resident memory, ``RssAnon`` what
-    is its own of it now.
+    """Bytes of this process, from /proc: ``VmHWM`` is the peak of resident memory, ``RssAnon`` its
+    current private memory.
     """
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":"))
 
 
 def ids(options: argparse.Namespace) -> list[str]:
-    """The queries."""
+    """The query ids."""
     return [f"q{number:07}" for number in range(options.rows // DEPTH)]
 
 
 def lists(
     query_ids: list[str], names: list[str], draw: np.random.Generator
 ) -> Iterator[RankedList]:
-    """Made-up lists; documents of one query are spread over the corpus."""
+    """Synthetic lists; the documents of a query are spread over the corpus."""
     for query_id in query_ids:
         start, step = (
             int(draw.integers(len(names))),
@@ -80,7 +80,7 @@ def lists(
 
 
 def write_trec(rows: list[RankedList], path: Path) -> None:
-    """As trec_eval reads it; nine digits keep a float32."""
+    """A TREC run; nine digits preserve a float32."""
     with open(path, "w", encoding="utf-8") as stream:
         for row in rows:
             order = np.argsort(-row.scores, kind="stable").tolist()
@@ -94,7 +94,7 @@ def write_trec(rows: list[RankedList], path: Path) -> None:
 
 
 def write_jsonl(rows: list[RankedList], path: Path) -> None:
-    """A query a line, as training sets of hard negatives are given out."""
+    """One query per line, as sets of hard negatives are published."""
     with open(path, "w", encoding="utf-8") as stream:
         for row in rows:
             order = np.argsort(-row.scores, kind="stable").tolist()
@@ -114,11 +114,10 @@ def write_jsonl(rows: list[RankedList], path: Path) -> None:
 
 
 def write(options: argparse.Namespace) -> dict[str, Any]:
-    """Write the run, and some of its rows as others do."""
+    """Write the run, and some of its rows in the other formats."""
     draw = np.random.default_rng(options.seed)
     names = [f"d{number:07}" for number in range(options.documents)]
     queries = ids(options)
-    # Of a real job the collection's fingerprints come here; made-up ones will do.
     identity = RunIdentity(
         "teacher", {"model": "made up"}, {"id": "made up", "corpus": "0", "queries": "0"}
     )
@@ -129,12 +128,12 @@ def write(options: argparse.Namespace) -> dict[str, Any]:
         writer = RunWriter(options.folder / "run", identity, queries, options.part_queries)
         writer.__enter__()
         pending = writer.pending()
-    for number, own in pending:
+    for number, query_ids in pending:
         with making:
-            made = list(lists(own, names, draw))
+            rows = list(lists(query_ids, names, draw))
         with writing:
-            writer.write_part(number, made)
-        kept += made if len(kept) * DEPTH < PEER_ROWS else []
+            writer.write_part(number, rows)
+        kept += rows if len(kept) * DEPTH < PEER_ROWS else []
     peak = memory("VmHWM")
     with finishing:
         run = writer.finish()
@@ -142,13 +141,13 @@ def write(options: argparse.Namespace) -> dict[str, Any]:
     with again:
         parts = len(Journal(options.folder / "run").read())
     files = [path for path in (options.folder / "run").iterdir() if path.is_file()]
-    a_row = sum(path.stat().st_size for path in files) / run.num_rows
-    found = {
+    row_bytes = sum(path.stat().st_size for path in files) / run.num_rows
+    result = {
         "rows": run.num_rows,
         "parts": parts,
         "rows_written_per_second": run.num_rows / writing.wall,
         "rows_written_per_processor_second": run.num_rows / writing.processor,
-        "bytes_per_row": a_row,
+        "bytes_per_row": row_bytes,
         "writer_start_seconds": starting.wall,
         "finish_seconds": finishing.wall,
         "journal_read_seconds": again.wall,
@@ -166,33 +165,33 @@ def write(options: argparse.Namespace) -> dict[str, Any]:
         with clock:
             peer(kept, path)
         size, count = path.stat().st_size / (len(kept) * DEPTH), len(kept) * DEPTH
-        found |= {
+        result |= {
             f"{name}_rows_per_processor_second": count / clock.processor,
             f"{name}_bytes_per_row": size,
             f"{name}_write_ratio": (run.num_rows / writing.processor) / (count / clock.processor),
-            f"{name}_bytes_ratio": size / a_row,
+            f"{name}_bytes_ratio": size / row_bytes,
         }
         path.unlink()
-    return found
+    return result
 
 
 def opening(options: argparse.Namespace) -> dict[str, Any]:
-    """Open the run; then its first list, for which all query ids are read."""
+    """Open the run, then read its first list, which reads all query ids."""
     began = time.perf_counter()
     run = open_run(options.folder / "run")
     opened = time.perf_counter()
-    own = memory("VmRSS")
+    resident = memory("VmRSS")
     assert len(run[f"q{0:07}"].doc_ids) == DEPTH
     return {
         "open_seconds": opened - began,
-        "open_resident_bytes": own,
+        "open_resident_bytes": resident,
         "first_list_seconds": time.perf_counter() - opened,
         "first_list_resident_bytes": memory("VmRSS"),
     }
 
 
 def compiling(options: argparse.Namespace) -> dict[str, Any]:
-    """Turn the run into arrays, as the first training does."""
+    """Compile the run into arrays, as the first training does."""
     run, corpus = open_run(options.folder / "run"), Corpus.open(options.folder / "corpus")
     with Clock() as clock:
         compile_run(run, corpus)
@@ -204,7 +203,7 @@ def compiling(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def fetching(options: argparse.Namespace) -> dict[str, Any]:
-    """Fetch lists at random by query id, and read them."""
+    """Read lists at random, by query id."""
     began = time.perf_counter()
     compiled = compile_run(open_run(options.folder / "run"), Corpus.open(options.folder / "corpus"))
     names, index = compiled.query_ids, compiled.index
@@ -249,7 +248,7 @@ REPEATED = ("open", "fetch")
 
 
 def main() -> None:
-    """Run the stages one after another and print their figures as JSON."""
+    """Run the stages in order and print their figures as JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -257,7 +256,10 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=1_000_000)
     parser.add_argument("--part-queries", type=int, default=64)
     parser.add_argument(
-        "--rounds", type=int, default=5, help="of opening and fetching; medians are given"
+        "--rounds",
+        type=int,
+        default=5,
+        help="repetitions of opening and fetching; medians are reported",
     )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seed", type=int, default=42)
@@ -275,13 +277,13 @@ def main() -> None:
         )
         compile_corpus(texts, Path(place) / "corpus", "made up")
         for stage in STAGES:
-            found = [
+            results = [
                 _run(stage, place, options)
                 for _ in range(options.rounds if stage in REPEATED else 1)
             ]
             result |= {
-                key: statistics.median(one[key] for one in found) if len(found) > 1 else value
-                for key, value in found[0].items()
+                key: statistics.median(row[key] for row in results) if len(results) > 1 else value
+                for key, value in results[0].items()
             }
             print(f"{stage}: done", file=sys.stderr)
     print(json.dumps(result, indent=1))

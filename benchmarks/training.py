@@ -76,13 +76,13 @@ def candidates(collection: Any, depth: int, queries: int) -> Lists:
 
     from irdistill.search.lexical.bm25 import BM25
 
-    asked = list(collection.queries.values())[:queries]
-    found = list(BM25(collection.corpus).search(asked, depth))
+    chosen = list(collection.queries.values())[:queries]
+    results = list(BM25(collection.corpus).search(chosen, depth))
     rows = collection.corpus.rows
     lists = [
-        (rows(ranked.doc_ids), np.asarray(ranked.scores, dtype=np.float32)) for ranked in found
+        (rows(ranked.doc_ids), np.asarray(ranked.scores, dtype=np.float32)) for ranked in results
     ]
-    return Lists([ranked.query_id for ranked in found], lists)
+    return Lists([ranked.query_id for ranked in results], lists)
 
 
 def measure(settings: argparse.Namespace) -> dict[str, float]:
@@ -123,12 +123,12 @@ def measure(settings: argparse.Namespace) -> dict[str, float]:
         if settings.side == "irdistill":
             _train_irdistill(settings, collection, sampler, student, clock, steps, Path(folder))
         else:
-            asked = [collection.queries[query_id].text for query_id in sampler.query_ids]
+            query_texts = [collection.queries[query_id].text for query_id in sampler.query_ids]
             train_by_peer(
                 student.kind,
                 student.model,
                 sampler,
-                asked,
+                query_texts,
                 collection.corpus.texts,
                 clock.end_step,
                 folder,
@@ -191,9 +191,9 @@ def _train_irdistill(
 
 def compare(settings: argparse.Namespace, student: str) -> dict[str, Any]:
     """Both sides in turn; medians and their ratios."""
-    found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    measured: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for _ in range(settings.runs):
-        for side, results in found.items():
+        for side, results in measured.items():
             done = subprocess.run(
                 [
                     sys.executable,
@@ -212,7 +212,7 @@ def compare(settings: argparse.Namespace, student: str) -> dict[str, Any]:
                     f"{student:17} {side:22} ended with {done.returncode}; -9 is what the system"
                     " does to who takes all memory"
                 )
-                return {"ended": {side: done.returncode}, "runs": found}
+                return {"ended": {side: done.returncode}, "runs": measured}
             results.append(json.loads(done.stdout.splitlines()[-1]))
             seen = results[-1]
             print(
@@ -221,11 +221,11 @@ def compare(settings: argparse.Namespace, student: str) -> dict[str, Any]:
                 flush=True,
             )
     report: dict[str, Any] = {
-        "runs": found,
-        "shared_documents": found["irdistill"][0]["shared_documents"],
+        "runs": measured,
+        "shared_documents": measured["irdistill"][0]["shared_documents"],
     }
     for name in ("lists_per_second", "lists_per_cpu_second", "peak_mib"):
-        for side, results in found.items():
+        for side, results in measured.items():
             report[f"{side}_{name}"] = statistics.median(result[name] for result in results)
     for ratio, name in (
         ("training_speed_ratio", "lists_per_second"),

@@ -16,7 +16,7 @@ def train_by_peer(
     kind: str,
     model: Any,
     sampler: Any,
-    asked: list[str],
+    query_texts: list[str],
     texts: Callable[[Any], list[str]],
     end_step: Callable[[], None],
     folder: str,
@@ -35,13 +35,17 @@ def train_by_peer(
         for step in range(steps):
             lists = sampler(step)
             for i, query in enumerate(lists.queries.tolist()):
-                found = texts(lists.rows[i])
+                list_texts = texts(lists.rows[i])
                 documents = (
-                    {"documents": found}
+                    {"documents": list_texts}
                     if kind == "cross-encoder"
-                    else {f"document{j}": text for j, text in enumerate(found)}
+                    else {f"document{j}": text for j, text in enumerate(list_texts)}
                 )
-                yield {"query": asked[query]} | documents | {"label": lists.teacher[0, i].tolist()}
+                yield (
+                    {"query": query_texts[query]}
+                    | documents
+                    | {"label": lists.teacher[0, i].tolist()}
+                )
 
     trainer, arguments, loss = _parts(kind, model)
     trainer(

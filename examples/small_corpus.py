@@ -83,7 +83,7 @@ def documented() -> dict[str, tuple[str, str]]:
     return entries
 
 
-def write_collection(folder: Path, documents: int = 200) -> Path:
+def write_collection(folder: Path, documents: int = 120) -> Path:
     """Write the collection; every fourth query is in the split `test`, the others in `train`."""
     entries = dict(list(documented().items())[:documents])
     (folder / "qrels").mkdir(parents=True, exist_ok=True)

@@ -85,10 +85,10 @@ def test_an_encoder_is_a_dense_model(own_tokenizer: bool, tmp_path: Path) -> Non
     folder = str(tmp_path / "adapter")
     assert kind_of(folder) == "retriever"
     student: Any = load_student(folder, device="cpu")
-    found = student.encode(TEXTS, show_progress=False, precision="float32")
-    assert np.allclose(found, [mean(adapted, tokenizer, text) for text in TEXTS], atol=1e-5)
+    result = student.encode(TEXTS, show_progress=False, precision="float32")
+    assert np.allclose(result, [mean(adapted, tokenizer, text) for text in TEXTS], atol=1e-5)
     assert not np.allclose(
-        found, load_student(str(base), device="cpu").encode(TEXTS, show_progress=False), atol=1e-2
+        result, load_student(str(base), device="cpu").encode(TEXTS, show_progress=False), atol=1e-2
     )  # type: ignore[attr-defined]
     collection = Collection.from_dicts(
         "c", {f"d{row}": text for row, text in enumerate(TEXTS)}, {"q": "rain"}, {}
@@ -159,7 +159,7 @@ def test_language_models(tmp_path: Path) -> None:
         target_modules=["q_proj", "v_proj"],
     )
     assert kind_of(str(tmp_path / "causal")) == "causal"
-    given: dict[str, Any] = {
+    inputs: dict[str, Any] = {
         "template": "{query} {document}",
         "positive": "yes",
         "negative": "no",
@@ -170,7 +170,7 @@ def test_language_models(tmp_path: Path) -> None:
     merged.save_pretrained(tmp_path / "whole")
     AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / "whole")
     one, other = (
-        score_pairs(CausalTeacher(str(tmp_path / name), **given), PAIRS)[0].values
+        score_pairs(CausalTeacher(str(tmp_path / name), **inputs), PAIRS)[0].values
         for name in ("causal", "whole")
     )
     assert np.allclose(one, other, atol=1e-5)

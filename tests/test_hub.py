@@ -183,5 +183,5 @@ def test_offline_by_the_users_wish(
         resolve_model("owner/name")
     cache_model(tmp_path, "owner/name")
     assert resolve_model("owner/name") == "owner/name" and paths == []
-    with pytest.raises(IrdistillError, match="no id that the hub could have"):
+    with pytest.raises(IrdistillError, match="neither a folder nor a valid hub id"):
         resolve_model("two words")

@@ -173,15 +173,17 @@ def test_contents_count_and_not_times_or_places(model: Path, tmp_path: Path) -> 
 
 def test_every_vocabulary_file_of_transformers_is_known() -> None:
     source = Path(transformers.__file__).parent / "models"
-    found = {
+    result = {
         name
         for path in source.glob("*/tokenization_*.py")
         for block in re.findall(r"VOCAB_FILES_NAMES[^=]*=\s*\{(.*?)\}", path.read_text(), re.S)
         for name in re.findall(r":\s*\"([^\"]+\.[^\"]+)\"", block)
     }
-    assert len(found) > 15
+    assert len(result) > 15
     assert {
-        name for name in found if name not in _ROOT_FILES and Path(name).suffix not in _ROOT_ENDINGS
+        name
+        for name in result
+        if name not in _ROOT_FILES and Path(name).suffix not in _ROOT_ENDINGS
     } == set()
 
 
@@ -260,7 +262,7 @@ def test_a_hub_id_is_the_commit_of_its_snapshot(
     assert [model_revision("owner/name", branch) for branch in (None, "main", "v2", commit)] == [
         commit
     ] * 4
-    monkeypatch.setattr("irdistill.modeling.model_files.find_model_file", lambda *given: None)
+    monkeypatch.setattr("irdistill.modeling.model_files.find_model_file", lambda *inputs: None)
     with pytest.raises(IrdistillError, match="commit of the model 'owner/other'"):
         model_revision("owner/other")
 

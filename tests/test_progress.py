@@ -13,7 +13,7 @@ import pytest
 
 from irdistill.console import progress as module
 from irdistill.console.progress import ProgressRelay, progress, show_activity, with_progress
-from irdistill.search.array_shards import WriteOptions, write_arrays
+from irdistill.search.array_shards import ShardOptions, write_arrays
 from irdistill.students import DenseStudent
 from tests.students.tiny import tiny_backbone
 
@@ -80,7 +80,7 @@ def test_progress_is_shown_while_a_shard_is_built(
         relay(3)
         return {"a": np.zeros(end - start)}
 
-    options = WriteOptions(relay=relay)
+    options = ShardOptions(relay=relay)
     write_arrays(tmp_path / "arrays", {"x": 1}, {"a": ("float32", ())}, 10, 6, make, options)
     shown = read_until(reader, "0/10", "3/10")
     assert "0/10" in shown or "3/10" in shown

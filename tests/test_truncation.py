@@ -42,13 +42,14 @@ def long_collection() -> Collection:
     )
 
 
-def candidates(folder: Path, held: Collection, depth: int = 20) -> Run:
+def candidates(folder: Path, stored: Collection, depth: int = 20) -> Run:
     docs = [f"d{number}" for number in range(depth)]
     lists = [
-        RankedList(query, docs, np.arange(depth, 0, -1, dtype=np.float32)) for query in held.queries
+        RankedList(query, docs, np.arange(depth, 0, -1, dtype=np.float32))
+        for query in stored.queries
     ]
     return write_run(
-        folder, RunIdentity("first-stage", {"model": "made up"}, held.describe()), lists
+        folder, RunIdentity("first-stage", {"model": "made up"}, stored.describe()), lists
     )
 
 
@@ -84,8 +85,8 @@ def test_vectors_remember_what_was_cut(
     dense: DenseStudent, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    held = long_collection()
-    store = corpus_vectors(held.corpus, dense, tmp_path)
+    stored = long_collection()
+    store = corpus_vectors(stored.corpus, dense, tmp_path)
     assert store.truncation == Truncation(20, 10, 10 * 5 + 10 * 14, 10 * 16)
     line = "10 of 20 documents (50.0%) are longer than the 16 tokens that"
     assert (
@@ -93,9 +94,9 @@ def test_vectors_remember_what_was_cut(
         and "45.7% of all document tokens never reach the model" in caplog.text
     )
     caplog.clear()
-    assert corpus_vectors(held.corpus, dense, tmp_path).truncation == store.truncation
+    assert corpus_vectors(stored.corpus, dense, tmp_path).truncation == store.truncation
     assert line not in caplog.text  # once a process is enough
-    parts = VectorStore.build(held.corpus, dense, tmp_path / "parts", shard_rows=7)
+    parts = VectorStore.build(stored.corpus, dense, tmp_path / "parts", shard_rows=7)
     assert parts.truncation == store.truncation
 
 
@@ -127,13 +128,13 @@ def test_a_teacher_counts_pairs(tmp_path: Path, caplog: pytest.LogCaptureFixture
     """Query 1 has 3 words: 13 of 30 are too many beside three special tokens; query 2 has 40, and
     is cut, too.
     """
-    held = long_collection()
+    stored = long_collection()
     teacher = CrossEncoderTeacher(
         str(tiny_cross_encoder(tmp_path / "model")), max_length=26, backend="torch", device="cpu"
     )
     run = score(
-        held,
-        candidates(tmp_path / "candidates", held),
+        stored,
+        candidates(tmp_path / "candidates", stored),
         teacher,
         tmp_path / "run",
         ScoreOptions(part_queries=1),
@@ -147,25 +148,25 @@ def test_a_teacher_counts_pairs(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert "30 of 40 pairs (75.0%) are longer than the tokens that" in caplog.text
     assert truncation_shares(run)["pairs cut"] == 0.75
     again = score(
-        held, tmp_path / "candidates", teacher, tmp_path / "again", ScoreOptions(part_queries=2)
+        stored, tmp_path / "candidates", teacher, tmp_path / "again", ScoreOptions(part_queries=2)
     )
     assert run_truncation(again)["pair"].tokens_cut == counts.tokens_cut
 
 
 def test_a_retriever_as_teacher_counts(dense: DenseStudent, tmp_path: Path) -> None:
-    held = long_collection()
+    stored = long_collection()
     dense.save(tmp_path / "model")
-    given = candidates(tmp_path / "candidates", held)
+    inputs = candidates(tmp_path / "candidates", stored)
     teacher = load_teacher(
-        str(tmp_path / "model"), held.corpus, work=tmp_path, kind="retriever", device="cpu"
+        str(tmp_path / "model"), stored.corpus, work=tmp_path, kind="retriever", device="cpu"
     )
-    assert score(held, given, teacher, tmp_path / "dense").manifest.usage["queries_cut"] == 1
+    assert score(stored, inputs, teacher, tmp_path / "dense").manifest.usage["queries_cut"] == 1
     tiny_backbone(tmp_path / "backbone", layers=1)
     build_student("late-interaction", str(tmp_path / "backbone"), max_length=LIMIT).save(
         tmp_path / "late"
     )
-    late = load_teacher(str(tmp_path / "late"), held.corpus, kind="retriever", device="cpu")
-    assert run_truncation(score(held, given, late, tmp_path / "late-run"))[
+    late = load_teacher(str(tmp_path / "late"), stored.corpus, kind="retriever", device="cpu")
+    assert run_truncation(score(stored, inputs, late, tmp_path / "late-run"))[
         "document"
     ] == Truncation(20, 10, 190, 160)
 
@@ -175,8 +176,8 @@ def test_lightning_ir_cuts_documents_by_themselves(tmp_path: Path) -> None:
         str(tiny_lightning_ir(tmp_path / "model")), backend="torch", device="cpu"
     )
     assert teacher.cuts is not None
-    held = Collection.from_dicts("c", {"d0": text(teacher.cuts[1] + 7)}, {"q": text(3)})
-    run = score(held, candidates(tmp_path / "candidates", held, 1), teacher, tmp_path / "run")
+    stored = Collection.from_dicts("c", {"d0": text(teacher.cuts[1] + 7)}, {"q": text(3)})
+    run = score(stored, candidates(tmp_path / "candidates", stored, 1), teacher, tmp_path / "run")
     assert (run.manifest.usage["pairs_cut"], run.manifest.usage["pairs_tokens_cut"]) == (1, 7)
 
 
@@ -195,12 +196,12 @@ def test_prompts_count_what_they_leave_out(dense: DenseStudent) -> None:
 def test_a_training_says_what_it_did_not_read(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    held = long_collection()
+    stored = long_collection()
     student = DenseStudent(
         str(tiny_backbone(tmp_path / "backbone", layers=1)), max_length=LIMIT, device="cpu"
     )
     options = TrainOptions(steps=3, batch_size=2, list_size=4, precision="float32")
-    train(held, candidates(tmp_path / "scores", held), student, "KL", tmp_path / "out", options)
+    train(stored, candidates(tmp_path / "scores", stored), student, "KL", tmp_path / "out", options)
     entries = [
         json.loads(line) for line in (tmp_path / "out/journal.jsonl").read_text().splitlines()
     ]

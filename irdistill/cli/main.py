@@ -20,7 +20,7 @@ from irdistill.errors import IrdistillError
 from irdistill.storage.files import describe_os_error
 
 
-class Interrupted(Exception):
+class CommandInterruptedError(Exception):
     """Ctrl-C was pressed; click itself would print an empty line and forget what was kept."""
 
 
@@ -32,7 +32,7 @@ class _Commands(VerbGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
             kept = "; ".join(dict.fromkeys(getattr(error, "__notes__", ())))
-            raise Interrupted(
+            raise CommandInterruptedError(
                 f"interrupted. Kept: {kept}. Run the same command again to resume."
                 if kept
                 else (
@@ -83,8 +83,9 @@ def main(arguments: list[str] | None = None) -> Any:
     words = sys.argv[1:] if arguments is None else arguments
     try:
         sys.exit(cli.main(words, prog_name="irdistill", standalone_mode=False) or 0)
-    except (Interrupted, KeyboardInterrupt, click.exceptions.Abort) as stop:
-        echo(f"irdistill: {stop if isinstance(stop, Interrupted) else 'interrupted.'}", err=True)
+    except (CommandInterruptedError, KeyboardInterrupt, click.exceptions.Abort) as stop:
+        reason = stop if isinstance(stop, CommandInterruptedError) else "interrupted."
+        echo(f"irdistill: {reason}", err=True)
         sys.exit(130)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)

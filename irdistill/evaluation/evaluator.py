@@ -100,9 +100,11 @@ def evaluate(
     for system, source in runs.items():
         run = measured_run(source, whole, self_match, once=True)
         values[system], fingerprints[system] = per_query(qrels, run, names), run.fingerprint
-        if isinstance(run, PolicyRun) and run.self_matches:
+        if isinstance(run, PolicyRun) and run.left_out.self_matches:
             logger.info(
-                "%s: %d documents with the query's own id were left out", system, run.self_matches
+                "%s: %d documents with the query's own id were left out",
+                system,
+                run.left_out.self_matches,
             )
         warn_of_self_matches(values[system].self_matches, len(qrels), whole, system)
     rows = []

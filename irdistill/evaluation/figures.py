@@ -247,7 +247,7 @@ def _ties_table(rows: Iterable[Row]) -> Table:
     formats = "{0.value:.4f}", "{0.tie_low:.4f}", "{0.tie_high:.4f}", "{0.tied}"
     names = "{0.system}", "{0.dataset}", "{0.measure}"
     lines = [cells(row, *names, *formats) for row in rows if row.tied]
-    return Table([*header, "queries"], lines)
+    return Table(header, lines)
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:

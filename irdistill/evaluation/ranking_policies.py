@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,10 +29,18 @@ _COMPARED = 200
 """Number of queries whose texts are compared with the document of the same id."""
 
 
-class PolicyRun(Run):
-    """A run as it is measured: lists lose documents while they are read.
+class LeftOut(NamedTuple):
+    """Numbers of documents that a `PolicyRun` leaves out, by reason."""
 
-    Documents that a query excludes are always left out.
+    excluded: int
+    self_matches: int
+    duplicates: int
+
+
+class PolicyRun(Run):
+    """A run as it is measured: some documents are left out of its lists.
+
+    Documents that a query excludes are always left out. Reading does not change the object.
 
     Args:
         collection: None if only judgments are available; then nothing is excluded and duplicates
@@ -41,9 +50,6 @@ class PolicyRun(Run):
         duplicates: leave out a document with the text, apart from white space, of a document
             ranked above it.
         k: maximum number of documents per query; all if None.
-
-    Attributes:
-        excluded, self_matches, duplicates: documents left out in the last iteration.
     """
 
     def __init__(
@@ -58,7 +64,6 @@ class PolicyRun(Run):
         self._run, self._corpus = run, collection.corpus if collection is not None else None
         self._excluded = _excluded(collection)
         self._self_match, self._duplicates, self._k = self_match, duplicates, k
-        self.excluded = self.self_matches = self.duplicates = 0
 
     @property
     def fingerprint(self) -> str:
@@ -72,12 +77,10 @@ class PolicyRun(Run):
 
     def parts(self) -> Iterator[tuple[list[str], pa.Table]]:
         """Each part's query ids and remaining rows."""
-        self.excluded = self.self_matches = self.duplicates = 0
         for ids, table in self._run.parts():
             yield ids, to_table(map(self._filtered, from_table(table, ids)))
 
     def __iter__(self) -> Iterator[RankedList]:
-        self.excluded = self.self_matches = self.duplicates = 0
         return map(self._filtered, self._run)
 
     def __contains__(self, query_id: object) -> bool:
@@ -86,21 +89,32 @@ class PolicyRun(Run):
     def __getitem__(self, query_id: str) -> RankedList:
         return self._filtered(self._run[query_id])
 
+    @cached_property
+    def left_out(self) -> LeftOut:
+        """Counts of the documents that are left out; reads the run."""
+        counts = [(0, 0, 0), *(self._policy(whole)[1] for whole in self._run)]
+        return LeftOut(*np.sum(counts, axis=0).tolist())
+
     def _filtered(self, whole: RankedList) -> RankedList:
+        return self._policy(whole)[0]
+
+    def _policy(self, whole: RankedList) -> tuple[RankedList, LeftOut]:
+        """What remains of a list, and the counts of what is left out."""
         ranked = whole.without(self._excluded.get(whole.query_id, ()))
-        self.excluded += len(whole.doc_ids) - len(ranked.doc_ids)
+        excluded, self_matches, duplicates = len(whole.doc_ids) - len(ranked.doc_ids), 0, 0
         keep = np.ones(len(ranked.doc_ids), dtype=bool)
         if self._self_match:
             keep = np.array([doc != ranked.query_id for doc in ranked.doc_ids], dtype=bool)
-            self.self_matches += int((~keep).sum())
+            self_matches = int((~keep).sum())
         if self._duplicates:
             first = self._first_of_its_text(ranked)
-            self.duplicates += int((keep & ~first).sum())
+            duplicates = int((keep & ~first).sum())
             keep &= first
         places = np.flatnonzero(keep)[: self._k].tolist()
         flags = None if ranked.flags is None else [ranked.flags[place] for place in places]
         doc_ids = [ranked.doc_ids[place] for place in places]
-        return RankedList(ranked.query_id, doc_ids, ranked.scores[places], flags)
+        remaining = RankedList(ranked.query_id, doc_ids, ranked.scores[places], flags)
+        return remaining, LeftOut(excluded, self_matches, duplicates)
 
     def _first_of_its_text(self, ranked: RankedList) -> np.ndarray:
         assert self._corpus is not None

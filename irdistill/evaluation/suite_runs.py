@@ -312,8 +312,7 @@ class _Jobs:
         measures = dataset.measures or self.suite.measures
         runs = {self.system.name: run}
         evaluation = evaluate(collection, runs, measures, seed=self.seed, name=name)
-        policies = ("excluded", "self_matches", "duplicates")
-        return evaluation, {policy: getattr(run, policy) for policy in policies}
+        return evaluation, run.left_out._asdict()
 
     def run(self, collection: Collection, dataset: Dataset, folder: Path) -> Run:
         """The run of one dataset."""

@@ -1,6 +1,4 @@
-"""Adapters of peft that come without their backbone: merged into it once, so that every loader
-finds a whole model.
-"""
+"""Adapters of peft without their backbone, which are merged into it once for all loaders."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from irdistill.errors import IrdistillError, MissingExtraError
+from irdistill.errors import MissingExtraError, ModelError
 from irdistill.modeling.library_output import quiet_libraries
 from irdistill.storage.files import cache_folder, digest, file_sha256, read_json
 
@@ -44,7 +42,7 @@ _CLASSIFIER = re.compile(
 _EMBEDDINGS = re.compile(
     r"(?:embed_tokens|word_embeddings|wte|shared)(?:\.modules_to_save)?\.weight$"
 )
-#: Weights that peft saves with an adapter where tokens were added.
+#: Weights that peft saves with an adapter if tokens were added.
 _TOKENS = re.compile(
     r"(?:^|\.)(?:embed_tokens|word_embeddings|wte|shared|embed_in|lm_head|embed_out|predictions\.decoder)"
     r"(?:\.modules_to_save|\.base_layer|\.original_module)?\.(?:weight|bias)$"
@@ -56,7 +54,7 @@ _LARGE = 4 << 30
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter of peft and no network of its own."""
+    """Whether a folder holds an adapter of peft without a network."""
     return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
@@ -64,17 +62,17 @@ def base_of(folder: Path) -> str:
     """The backbone that an adapter names: a folder, a ``package:`` path or a hub id.
 
     Raises:
-        IrdistillError: it names none, or its weights are not in a safetensors file.
+        ModelError: it names no backbone, or its weights are not in a safetensors file.
     """
     config = read_json(folder / CONFIG)
     name = config.get("base_model_name_or_path") if isinstance(config, dict) else None
     if not name:
-        raise IrdistillError(
+        raise ModelError(
             f"the adapter {folder} names no backbone; write base_model_name_or_path into its"
             f" {CONFIG}."
         )
     if not (folder / WEIGHTS).is_file():
-        raise IrdistillError(
+        raise ModelError(
             f"the adapter {folder} has no {WEIGHTS}; save it again with save_pretrained(folder)."
         )
     inside = folder / str(name)
@@ -82,18 +80,16 @@ def base_of(folder: Path) -> str:
 
 
 def merged_folder(folder: Path, base: Path | str) -> Path:
-    """The folder of the whole model, made on first use in the cache, under the digest of adapter
-    and backbone.
+    """The folder of the merged model in the cache, made on first use.
 
-    Its files are compared with their checksums; a damaged one is made again.
+    Its key is a digest of adapter and backbone. A damaged copy is rebuilt.
 
     Args:
         base: the backbone's folder, or its hub id.
 
     Raises:
         MissingExtraError: peft is not installed.
-        IrdistillError: the backbone cannot be loaded, or is not the one that the adapter was
-            trained on.
+        ModelError: the backbone cannot be loaded, or the adapter belongs to another one.
     """
     from irdistill.storage.build_cache import (
         open_or_build,
@@ -129,18 +125,16 @@ def merged_folder(folder: Path, base: Path | str) -> Path:
 
 @lru_cache(maxsize=64)
 def _key(files: tuple[tuple[Path, tuple[int, ...]], ...]) -> str:
-    """A digest of files' contents, made once while their sizes, times and places on disk stay as
-    they are.
-    """
+    """A digest of files' contents, computed once while their states do not change."""
     return digest([_FORMAT, [(path.name, file_sha256(path)) for path, _ in files]])
 
 
 @lru_cache(maxsize=64)
 def _checked(folder: Path, files: tuple[tuple[Path, tuple[int, ...]], ...]) -> Path:
-    """The folder of a whole model, checked once while its files stay as they are.
+    """The folder of a merged model, checked once while its files do not change.
 
     Raises:
-        DamagedError: a file is not what was written.
+        DamagedError: a file was changed.
     """
     from irdistill.storage.checksums import open_files, read_sealed
 
@@ -150,9 +144,7 @@ def _checked(folder: Path, files: tuple[tuple[Path, tuple[int, ...]], ...]) -> P
 
 
 def _state(path: Path) -> tuple[int, ...]:
-    """What changes with a file's contents; the time of change cannot be set back, as that of
-    modification can.
-    """
+    """Size, times and inode of a file; the change time cannot be set back."""
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
@@ -165,7 +157,7 @@ def _snapshot(folder: Path, base: str) -> Path:
         revision = read_json(folder / CONFIG).get("revision") or None
         return Path(snapshot_download(base, revision=revision, allow_patterns=list(_FILES)))
     except Exception as error:
-        raise IrdistillError(
+        raise ModelError(
             f"the adapter {folder} is for the backbone {base!r}, which is neither a folder here nor"
             f" a hub id that can be reached ({type(error).__name__}:"
             f" {' '.join(str(error).split())[:200]}). Correct base_model_name_or_path in its"
@@ -190,17 +182,17 @@ def _write(folder: Path, base: Path, out: Path) -> None:
                 str(note.message) for note in notes if "missing adapter keys" in str(note.message)
             ]
             if missing:
-                raise IrdistillError(f"the adapter {folder} lacks weights: {missing[0][:300]}.")
+                raise ModelError(f"the adapter {folder} lacks weights: {missing[0][:300]}.")
             _check_places(folder, adapted)
             whole = adapted.merge_and_unload()
             if hasattr(whole, "peft_config"):
                 del whole.peft_config
             whole._hf_peft_config_loaded = False
             whole.save_pretrained(out)
-    except IrdistillError:
+    except ModelError:
         raise
     except Exception as error:
-        raise IrdistillError(
+        raise ModelError(
             f"the adapter {folder} cannot be merged into its backbone {base}:"
             f" {' '.join(str(error).split())[:300]}"
         ) from error
@@ -208,9 +200,7 @@ def _write(folder: Path, base: Path, out: Path) -> None:
 
 
 def _check_places(folder: Path, adapted: Any) -> None:
-    """Refuse an adapter some of whose weights have no place in the network; peft would leave them
-    out without a word.
-    """
+    """Refuse an adapter with weights that the network lacks; peft would ignore them silently."""
     from peft import get_peft_model_state_dict
     from safetensors import safe_open
 
@@ -218,7 +208,7 @@ def _check_places(folder: Path, adapted: Any) -> None:
         unknown = {key for key in weights.keys() if not _TOKENS.search(key)}  # noqa: SIM118
     unknown -= set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
     if unknown:
-        raise IrdistillError(
+        raise ModelError(
             f"the adapter {folder} holds weights that its backbone has no place for:"
             f" {', '.join(sorted(unknown)[:3])}. Was it trained on another one, or by another"
             " version of peft?"
@@ -232,17 +222,17 @@ def _shapes(path: Path) -> dict[str, list[int]]:
         with safe_open(path, "numpy") as weights:
             names = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118
     except Exception as error:
-        raise IrdistillError(
+        raise ModelError(
             f"the adapter weights {path} cannot be read: {error}. Were they saved completely?"
         ) from error
     return {name.removeprefix("base_model.model."): shape for name, shape in names.items()}
 
 
 def _auto_class(folder: Path, base: Path, shapes: dict[str, list[int]]) -> str:
-    """The class of transformers in which every layer that the adapter changes exists.
+    """The class of transformers that has every layer that the adapter changes.
 
     Raises:
-        IrdistillError: there is none.
+        ModelError: there is no such class.
     """
     import torch
     import transformers
@@ -273,7 +263,7 @@ def _auto_class(folder: Path, base: Path, shapes: dict[str, list[int]]) -> str:
             continue
         if layers <= {name for name, _ in network.named_modules()}:
             return auto
-    raise IrdistillError(
+    raise ModelError(
         f"the adapter {folder} changes layers that its backbone {base} does not have"
         f" ({min(layers, default='none')!r} first); it was trained on another backbone. Correct"
         f" base_model_name_or_path in its {CONFIG}."
@@ -281,12 +271,10 @@ def _auto_class(folder: Path, base: Path, shapes: dict[str, list[int]]) -> str:
 
 
 def _backbone(folder: Path, base: Path, auto: str, shapes: dict[str, list[int]]) -> Any:
-    """The network, with a head of the size that the adapter has one for, and embeddings of its
-    tokens.
+    """The backbone, with a head and embeddings of the sizes that the adapter needs.
 
     Raises:
-        IrdistillError: weights are missing that the adapter does not bring, so they would be
-            random.
+        ModelError: weights are in neither adapter nor backbone, so they would be random.
     """
     import torch
     import transformers
@@ -296,9 +284,8 @@ def _backbone(folder: Path, base: Path, auto: str, shapes: dict[str, list[int]])
     heads = [shape[0] for name, shape in shapes.items() if _CLASSIFIER.search(name)]
     if auto.endswith("ForSequenceClassification") and heads:
         settings |= {"num_labels": heads[-1], "ignore_mismatched_sizes": True}
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # an unused pooler that is missing must not differ from one cache to another
+    # a missing pooler is unused, but must not differ between caches
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network, report = getattr(transformers, auto).from_pretrained(
             base, output_loading_info=True, **settings
@@ -314,7 +301,7 @@ def _backbone(folder: Path, base: Path, auto: str, shapes: dict[str, list[int]])
         if not name.startswith("pooler.") and ".pooler." not in name
     )
     if random:
-        raise IrdistillError(
+        raise ModelError(
             f"neither the adapter {folder} nor its backbone {base} has the weights"
             f" {', '.join(random[:3])}, which would be random."
         )
@@ -322,7 +309,7 @@ def _backbone(folder: Path, base: Path, auto: str, shapes: dict[str, list[int]])
 
     extra = unknown_keys(network, report.get("unexpected_keys") or ())
     if extra:
-        raise IrdistillError(
+        raise ModelError(
             f"the backbone {base} of the adapter {folder} holds weights that"
             f" {type(network).__name__} has no place for: {', '.join(sorted(extra)[:3])}. Save its"
             " weights and its config.json together again."
@@ -334,9 +321,7 @@ def _backbone(folder: Path, base: Path, auto: str, shapes: dict[str, list[int]])
 
 
 def _copy_files(folder: Path, base: Path, out: Path, auto: str) -> None:
-    """The tokenizer and the modules of sentence-transformers: the adapter's where it has any, else
-    the backbone's.
-    """
+    """Copy tokenizer and sentence-transformers modules, the adapter's before the backbone's."""
     kept = {path.name for path in out.iterdir()}
     modules = (folder / "modules.json").is_file()
     encoder = auto in ("AutoModel", "AutoModelForMaskedLM") and not modules

@@ -1,4 +1,4 @@
-"""Batches by token budget over length-sorted items, halved when memory runs out."""
+"""Batches of a token budget over items sorted by length."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class TokenBudget:
-    """How many padded tokens one forward pass may hold. ``halve`` is called when memory runs
-    out.
-    """
+    """Maximal padded tokens and items of a forward pass; halved when memory runs out."""
 
     tokens: int
     max_items: int = 1024
 
     def halve(self) -> None:
-        """Remember a smaller budget for all later batches."""
+        """Halve the budget of all later batches."""
         self.tokens = max(1, self.tokens // 2)
         self.max_items = max(1, self.max_items // 2)
 
@@ -31,8 +29,12 @@ def token_budget_batches(
 ) -> Iterator[np.ndarray]:
     """Yield index arrays, longest items first, each with at most ``budget.tokens`` padded tokens.
 
-    Longest first shows at once whether memory suffices, and items of one length pad nothing. The
-    order is deterministic (ties by index); an item longer than the budget goes alone.
+    The longest first batch shows at once whether memory suffices. The order is deterministic (ties
+    by index). An item longer than the budget is a batch of its own. A budget that is halved between
+    batches applies to the next batch.
+
+    >>> [batch.tolist() for batch in token_budget_batches([1, 3, 2], TokenBudget(4))]
+    [[1], [2, 0]]
     """
     values = np.asarray(lengths, dtype=np.int64)
     order = np.argsort(-values, kind="stable")
@@ -45,7 +47,7 @@ def token_budget_batches(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out, on a GPU or in CPU allocation."""
+    """Whether an exception means that GPU or CPU memory ran out."""
     text = str(error).lower()
     return (
         isinstance(error, MemoryError)
@@ -58,11 +60,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 def run_batches(
     lengths: Sequence[int] | np.ndarray, budget: TokenBudget, forward: Callable[[np.ndarray], None]
 ) -> None:
-    """Call ``forward(indices)`` on every batch; on out-of-memory halve the budget and cut the batch
-    up again.
+    """Call ``forward(indices)`` on every batch; when memory runs out, halve the budget and retry.
 
     Raises:
-        The original error when even a single item does not fit.
+        The original error if a single item does not fit.
     """
     values = np.asarray(lengths, dtype=np.int64)
 

@@ -1,4 +1,4 @@
-"""What the machine does well: device and precision, checked and not assumed."""
+"""The best device, and the precisions that it computes fast."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from irdistill.modeling import Precision as Precision
 
 
 def best_device() -> torch.device:
-    """CUDA, then Apple's MPS, then the CPU; of several processes that ``torchrun`` started each has
-    its own GPU.
-    """
+    """CUDA, else Apple's MPS, else the CPU. Each process of ``torchrun`` gets its GPU."""
     if torch.cuda.is_available():
         local = os.environ.get("LOCAL_RANK")
         return torch.device("cuda", int(local)) if local else torch.device("cuda")
@@ -22,10 +20,9 @@ def best_device() -> torch.device:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 matrix products run on instructions of their own.
+    """Whether the device has instructions for bfloat16 matrix products.
 
-    A CPU without avx512_bf16 or AMX emulates half precision about 100 times slower than float32, so
-    being able to run it is not enough.
+    A CPU without avx512_bf16 or AMX emulates them about 100 times slower than float32.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
@@ -36,9 +33,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The dtype a precision setting means on a device; ``auto`` is bfloat16 where it is fast, else
-    float32.
-    """
+    """The dtype of a precision on a device; ``auto`` is bfloat16 where it is fast, else float32."""
     if precision == "auto":
         return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[

@@ -1,8 +1,7 @@
-"""One quick look at the Hugging Face hub before a model is loaded from it, so that a missing model
-or network fails at once.
+"""A quick check of the Hugging Face hub before a model is loaded from it.
 
-Without it each of a loader's dozen files is asked for five times, with waits between: minutes and a
-hundred lines until it fails.
+Without it a missing model or network fails after minutes: a loader asks for each of a dozen files
+five times, with waits between.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import NotFoundError
 
 _log = logging.getLogger(__name__)
 
+#: Seconds to connect. A hub that answers more slowly works, and the loader waits for it.
 _TIMEOUT = 10.0
-"""Seconds to connect. A hub that takes longer to answer is slow, and the loader waits for it."""
 _TRIES = 2
 _SLOW = {"ReadTimeout", "WriteTimeout", "PoolTimeout"}
 _NO_NETWORK = {"TransportError", "ConnectionError", "ConnectTimeout", "OfflineModeIsEnabled"}
@@ -31,18 +30,16 @@ _offline_by_us = False
 
 
 def check_hub_model(model: str, revision: str | None = None) -> None:
-    """Refuse a hub id that cannot be loaded: no such model, or it is not in the hub cache and the
-    hub cannot be reached.
+    """Check that a hub model can be loaded, once in each process.
 
-    Where the hub cannot be reached and the model is in the hub cache, this process takes it from
-    there without asking the hub. The result is remembered, so that a model is looked up once a
-    process.
+    If the hub cannot be reached and the model is in the hub cache, this process uses the cache
+    without asking the hub.
 
     Args:
-        model: a hub id; of a GGUF file on the hub, the id before ``::``.
+        model: a hub id; for a GGUF file on the hub, the id before ``::``.
 
     Raises:
-        IrdistillError: as above; the message says which.
+        NotFoundError: there is no such model, or it is not cached and the hub cannot be reached.
     """
     if (model, revision) in _checked:
         return
@@ -53,12 +50,12 @@ def check_hub_model(model: str, revision: str | None = None) -> None:
     try:
         validate_repo_id(model)
     except HFValidationError as error:
-        raise IrdistillError(
-            f"there is no model {model!r}: it is no folder, and no id that the hub could have."
+        raise NotFoundError(
+            f"there is no model {model!r}: it is neither a folder nor a valid hub id."
         ) from error
     if constants.HF_HUB_OFFLINE and not _offline_by_us:
         if not in_hub_cache(model):
-            raise IrdistillError(
+            raise NotFoundError(
                 f"there is no model {model!r}: it is no folder and not in the hub cache, and"
                 " HF_HUB_OFFLINE is set, so that the hub is not asked. Check the name, unset"
                 " HF_HUB_OFFLINE, or give a folder that holds the model."
@@ -67,7 +64,7 @@ def check_hub_model(model: str, revision: str | None = None) -> None:
     _set_offline(False)
     fault = _ask(model, revision)
     if fault and not in_hub_cache(model):
-        raise IrdistillError(f"the model {model!r} cannot be loaded: it is no folder, and {fault}")
+        raise NotFoundError(f"the model {model!r} cannot be loaded: it is no folder, and {fault}")
     if fault:
         _log.warning("%s: %s The copy in the hub cache is used.", model, fault)
         _set_offline(True)
@@ -75,9 +72,7 @@ def check_hub_model(model: str, revision: str | None = None) -> None:
 
 
 def hub_is_off() -> bool:
-    """Whether models are taken from the hub cache alone, by the user's wish or since the hub cannot
-    be reached.
-    """
+    """Whether models come from the hub cache only, by request or because the hub is unreachable."""
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)
@@ -92,9 +87,7 @@ def in_hub_cache(model: str) -> bool:
 
 
 def _ask(model: str, revision: str | None) -> str:
-    """What keeps a model from being loaded from the hub, as the end of a sentence; empty where
-    nothing does.
-    """
+    """Why a model cannot be loaded from the hub, as the end of a sentence; empty if it can."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import (
         GatedRepoError,

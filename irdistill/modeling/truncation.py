@@ -1,31 +1,28 @@
-"""What a model never reads: texts that are longer than its limit, counted where they are
-tokenized.
-"""
+"""Counts of texts and tokens that exceed a model's limit."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+#: From this share of truncated texts on, the report is a warning.
 NOTABLE = 0.01
-"""From this share of cut texts on, the line about them is a warning."""
 PLURAL = {"query": "queries", "document": "documents", "pair": "pairs"}
 _FIELDS = {"read": "", "cut": "_cut", "tokens": "_tokens", "tokens_cut": "_tokens_cut"}
 
 
 @dataclass
 class Truncation:
-    """Counts over the texts that were tokenized.
+    """Counts over tokenized texts.
 
     Attributes:
-        read: texts.
-        cut: of these, those that were too long.
-        tokens: tokens that the model reads; without the special tokens that stand around a text,
-            where a tokenizer counts them.
+        read: number of texts.
+        cut: number of texts that were truncated.
+        tokens: tokens that the model reads, without special tokens.
         tokens_cut: tokens that it does not read.
     """
 
@@ -35,16 +32,15 @@ class Truncation:
     tokens_cut: int = 0
 
     def count(self, coded: Any, limit: int, special: int = 0) -> None:
-        """Count the result of a tokenizer of transformers that truncates.
+        """Count the result of a truncating tokenizer of transformers.
 
-        Nothing is tokenized again: the parts that were cut off come with the result. Tokenizers
-            that are written in Python do
-        not give them; their texts count as read in full.
+        Fast tokenizers return the parts that were cut off, so nothing is tokenized twice. Python
+        tokenizers do not; their texts count as read in full.
 
         Args:
-            coded: what the tokenizer returned, of texts or of pairs.
-            limit: the most tokens of a text, special ones included.
-            special: how many of a text's tokens are special.
+            coded: the result of the tokenizer, for texts or pairs.
+            limit: maximal tokens of a text, with special tokens.
+            special: number of special tokens of a text.
         """
         lengths = [len(ids) for ids in coded["input_ids"]]
         self.read += len(lengths)
@@ -60,36 +56,26 @@ class Truncation:
             self.tokens_cut += lost
 
     def add(self, lengths: Sequence[int], surplus: Sequence[int]) -> None:
-        """Count texts of which it is known how many tokens they had, and how many were left out."""
+        """Count texts by their numbers of tokens and of tokens that were left out."""
         self.read += len(lengths)
         self.cut += sum(lost > 0 for lost in surplus)
         self.tokens_cut += sum(surplus)
         self.tokens += sum(lengths) - sum(surplus)
 
     def copy(self) -> Truncation:
-        """The counts as they are now."""
-        return Truncation(**asdict(self))
+        """A copy of the counts."""
+        return replace(self)
 
     def __add__(self, other: Truncation) -> Truncation:
-        return Truncation(
-            *(
-                one + two
-                for one, two in zip(asdict(self).values(), asdict(other).values(), strict=True)
-            )
-        )
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Truncation(*(mine + theirs for mine, theirs in pairs))
 
     def __sub__(self, other: Truncation) -> Truncation:
-        return Truncation(
-            *(
-                one - two
-                for one, two in zip(asdict(self).values(), asdict(other).values(), strict=True)
-            )
-        )
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Truncation(*(mine - theirs for mine, theirs in pairs))
 
     def usage(self, kind: str) -> dict[str, float]:
-        """The counts as the usage of a run names them: ``documents``, ``documents_cut``,
-        ``documents_tokens`` …
-        """
+        """The counts by their names in the usage of a run, such as ``documents_cut``."""
         return {
             f"{PLURAL[kind]}{suffix}": float(getattr(self, name))
             for name, suffix in _FIELDS.items()
@@ -97,7 +83,7 @@ class Truncation:
 
     @classmethod
     def from_usage(cls, usage: Mapping[str, float], kind: str) -> Truncation:
-        """Of a run's usage; all 0 where it has no such counts."""
+        """The counts in a run's usage; 0 where they are missing."""
         return cls(
             **{
                 name: int(usage.get(f"{PLURAL[kind]}{suffix}", 0))
@@ -107,12 +93,10 @@ class Truncation:
 
     def to_array(self) -> np.ndarray:
         """(4,) int64."""
-        return np.array(list(asdict(self).values()), np.int64)
+        return np.array(astuple(self), np.int64)
 
     def shares(self, kind: str) -> dict[str, float]:
-        """``documents cut`` and ``tokens cut`` as shares, for a table of results; empty where
-        nothing was cut.
-        """
+        """Shares of truncated texts and tokens for a table; empty if nothing was truncated."""
         whole = self.tokens + self.tokens_cut
         return (
             {
@@ -126,7 +110,7 @@ class Truncation:
     def report(
         self, kind: str, model: str, logger: logging.Logger, limit: int | None = None
     ) -> None:
-        """One line about the texts that were cut; none where none was."""
+        """Log one line about truncated texts, if there are any."""
         if not self.cut:
             return
         reads = f"the {limit} tokens" if limit is not None else "the tokens"
@@ -148,21 +132,20 @@ class Truncation:
 def changes(
     now: Mapping[str, Truncation], before: Mapping[str, Truncation]
 ) -> dict[str, Truncation]:
-    """What was counted since ``before``, by kind of text."""
+    """The difference of counts to ``before``, by kind of text."""
     return {kind: counts - before.get(kind, Truncation()) for kind, counts in now.items()}
 
 
 def snapshot(source: object) -> dict[str, Truncation]:
-    """The counts of a student or teacher by kind of text; none of one that does not count."""
+    """A copy of the counts of a student or teacher, by kind of text; empty without counts."""
     counts: Mapping[str, Truncation] = getattr(source, "truncation", {})
     return {kind: count.copy() for kind, count in counts.items()}
 
 
 def _left_out(encoding: Any) -> int:
-    """Tokens that an encoding lacks, special ones not counted.
+    """The number of tokens that were cut off, without special tokens.
 
-    Of a pair, the parts that were cut off the first text come once with each part of the second;
-    each is counted once.
+    For a pair, each part of the first text comes with each part of the second, and counts once.
     """
     parts = encoding.overflowing
     if not parts:
@@ -181,6 +164,6 @@ def _left_out(encoding: Any) -> int:
 
 
 def _begins(encoding: Any) -> dict[int, tuple[int, int]]:
-    """For each text of an encoding where its first token lies in it."""
+    """The offsets of the first token of each text of an encoding."""
     sides = encoding.sequence_ids
     return {side: encoding.offsets[sides.index(side)] for side in (0, 1) if side in sides}

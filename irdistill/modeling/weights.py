@@ -1,6 +1,4 @@
-"""Loading weights completely: the keys in a model's files must be those that the network
-expects.
-"""
+"""Checks that the weights in a model's files are exactly those that the network needs."""
 
 from __future__ import annotations
 
@@ -17,15 +15,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import ModelError
 from irdistill.modeling.library_output import quiet_libraries
 
-#: Where transformers reports what it loaded; each of these modules imports the function by its
-#: name.
+#: Modules of transformers that report what was loaded, by a function with the name below.
 _REPORTS = ("transformers.modeling_utils", "transformers.integrations.peft")
 _REPORT = "log_state_dict_report"
 
-#: The families of classes of transformers whose heads a checkpoint of one architecture may hold.
+#: Classes of transformers whose heads a checkpoint of another class may hold.
 _FAMILIES = (
     "MODEL",
     "MODEL_FOR_PRETRAINING",
@@ -45,20 +42,18 @@ _SHOWN = 5
 
 @contextmanager
 def complete_weights(model: str, *, new_head: bool = False, seed: int = 0) -> Iterator[None]:
-    """Refuse every network loaded within whose files lack weights, hold others, or hold them in
-    another shape or type.
+    """Refuse networks loaded in this context whose files lack weights or hold unexpected ones.
 
-    What transformers itself lists as legitimate differences (tied weights, old buffers) passes. So
-    do a pooler whose output is not used, and the heads that the same family has for other tasks.
+    Shapes and types are checked too. Differences that transformers lists as legitimate (tied
+    weights, old buffers) pass, as do an unused pooler and heads of the family for other tasks.
 
     Args:
         model: named in errors.
-        new_head: a student is built from a backbone: the head that the backbone's architecture
-            lacks may be new.
+        new_head: allow a new head if the backbone's architecture lacks one, for a student.
         seed: of such new weights, so that two processes make the same model.
 
     Raises:
-        IrdistillError: some keys are missing, unexpected or do not fit; they are named.
+        ModelError: keys are missing, unexpected or do not fit; they are named.
     """
     networks: list[tuple[Any, Any, str, bool]] = []
     modules = [import_module(name) for name in _REPORTS]
@@ -85,9 +80,7 @@ def complete_weights(model: str, *, new_head: bool = False, seed: int = 0) -> It
 
 
 def _reporter(collect: Any, adapter: bool) -> Any:
-    """What stands in for the report of transformers: it raises what that one raises, and prints
-    nothing.
-    """
+    """A replacement of the report of transformers that raises the same errors without printing."""
 
     def report(
         model: Any,
@@ -110,12 +103,12 @@ def _reporter(collect: Any, adapter: bool) -> Any:
 def _check_shapes(info: Any, model: str) -> None:
     wrong = sorted(info.mismatched_keys)
     if wrong:
-        raise IrdistillError(
+        raise ModelError(
             f"the model {model!r} has weights of another shape than its config.json describes: "
             + _some(
                 [
-                    f"{key} {tuple(there)} instead of {tuple(expected)}"
-                    for key, there, expected in wrong
+                    f"{key} {tuple(shape)} instead of {tuple(expected)}"
+                    for key, shape, expected in wrong
                 ]
             )
             + ". Save weights and config together again."
@@ -131,7 +124,7 @@ def _check_network(
         key for key in info.missing_keys if adapter or not _may_be_new(network, key, new_head)
     ]
     if missing:
-        raise IrdistillError(
+        raise ModelError(
             f"{what} lack{'' if adapter else 's'} weights that {name} needs, which would be random:"
             f" {_some(missing)}. "
             + _others(info.unexpected_keys)
@@ -139,7 +132,7 @@ def _check_network(
         )
     unexpected = info.unexpected_keys if adapter else unknown_keys(network, info.unexpected_keys)
     if unexpected:
-        raise IrdistillError(
+        raise ModelError(
             f"{what} hold{'' if adapter else 's'} weights that {name} has no place for:"
             f" {_some(unexpected)}. Its config.json describes another network than its weights;"
             " save both together again."
@@ -148,7 +141,7 @@ def _check_network(
 
 
 def _others(keys: Iterable[str]) -> str:
-    return f"Weights of other names are there: {_some(keys)}. " if keys else ""
+    return f"It holds weights of other names: {_some(keys)}. " if keys else ""
 
 
 def _some(keys: Iterable[str]) -> str:
@@ -159,9 +152,7 @@ def _some(keys: Iterable[str]) -> str:
 
 
 def _may_be_new(network: Any, key: str, new_head: bool) -> bool:
-    """Whether a weight may be missing: nothing uses it, an adapter brings it, or it belongs to a
-    head that is to be new.
-    """
+    """Whether a weight may be missing: it is unused, in an adapter, or part of a new head."""
     prefix = network.base_model_prefix
     is_base = not (prefix and hasattr(network, prefix))
     pooler = "pooler" in key.split(".")
@@ -177,9 +168,9 @@ def _may_be_new(network: Any, key: str, new_head: bool) -> bool:
 
 
 def unknown_keys(network: Any, unexpected: Iterable[str]) -> set[str]:
-    """The keys that belong to no head which the network's family has for another task.
+    """The keys that belong to no head of the network's family.
 
-    Of an architecture that transformers does not know, any head is accepted, and only keys within
+    For an architecture that transformers does not know, every head is accepted, and only keys in
     the backbone are unknown.
     """
     rest = set(unexpected)
@@ -218,9 +209,7 @@ def _relatives(network: Any) -> list[Any]:
 
 
 def _keys_of(kind: Any, config: Any, prefix: str) -> set[str]:
-    """The keys of a class of networks, in memory and as they are saved, without the prefix of the
-    backbone.
-    """
+    """The keys of a class of networks, in memory and saved, without the backbone's prefix."""
     from transformers.core_model_loading import revert_weight_conversion
 
     try:
@@ -231,19 +220,12 @@ def _keys_of(kind: Any, config: Any, prefix: str) -> set[str]:
                 _without(key, prefix)
                 for key in (*state, *revert_weight_conversion(network, dict(state)))
             }
-    except (
-        ValueError,
-        TypeError,
-        AttributeError,
-        NotImplementedError,
-    ):  # this class does not take such a config
-        return set()
+    except (ValueError, TypeError, AttributeError, NotImplementedError):
+        return set()  # this class does not accept such a config
 
 
 def _check_types(network: Any, folder: Path, model: str) -> None:
-    """Refuse whole numbers where the network has floating-point ones: transformers would round
-    without a word.
-    """
+    """Refuse integers in place of floating-point weights, which transformers rounds silently."""
     if not folder.is_dir() or getattr(network.config, "quantization_config", None) is not None:
         return
     prefix = network.base_model_prefix
@@ -259,14 +241,14 @@ def _check_types(network: Any, folder: Path, model: str) -> None:
         if kind not in _FLOATS and _without(key, prefix) in floats
     ]
     if wrong:
-        raise IrdistillError(
-            f"the model {model!r} has weights that are no floating-point numbers: {_some(wrong)}. A"
-            " quantized model needs its quantization_config; otherwise save it again in float32."
+        raise ModelError(
+            f"the model {model!r} has weights that are not floating-point numbers: {_some(wrong)}."
+            " A quantized model needs its quantization_config; otherwise save it again in float32."
         )
 
 
 def _stored_types(path: Path) -> dict[str, str]:
-    """The type of each tensor in a safetensors file, by its key, from the header alone."""
+    """The type of each tensor in a safetensors file, from its header."""
     with open(path, "rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         header = json.loads(stream.read(length))
@@ -276,16 +258,15 @@ def _stored_types(path: Path) -> dict[str, str]:
 def check_new_modules(
     encoder: Any, modules: Iterable[str], architectures: Iterable[str], model: str
 ) -> None:
-    """Refuse a model of sentence-transformers that got a layer of random weights on loading, since
-    it was saved without one.
+    """Refuse a sentence-transformers model that got a layer of random weights on loading.
 
     Args:
-        modules: the classes of modules that its files name.
-        architectures: those that its config.json names; the projection of a Stanford ColBERT stands
-            with its other weights.
+        modules: the classes of modules in its files.
+        architectures: those in its config.json; a Stanford ColBERT has its projection among its
+            other weights.
 
     Raises:
-        IrdistillError: there is such a layer.
+        ModelError: it has such a layer.
     """
     from sentence_transformers.base.modules import Router, Transformer
 
@@ -298,7 +279,7 @@ def check_new_modules(
         and next(module.parameters(), None) is not None
     ]
     if new:
-        raise IrdistillError(
+        raise ModelError(
             f"the model {model!r} was not saved as a {type(encoder).__name__}, and its"
             f" {', '.join(new)} layer would be random. Give a model of that kind, or leave the kind"
             " (type) to be detected; to train one, build a student from it."
@@ -309,32 +290,32 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file.
 
     Raises:
-        IrdistillError: it is absent or damaged.
+        ModelError: the file is missing or damaged.
     """
     try:
         return dict(load_file(path))
     except (OSError, SafetensorError) as error:
-        raise IrdistillError(
+        raise ModelError(
             f"the weights {path} cannot be read ({error}); the file is missing or damaged. Copy or"
             " save the model again."
         ) from error
 
 
 def fill(module: nn.Module, weights: dict[str, Tensor], source: str | Path) -> None:
-    """Load weights into a module of ours; keys, shapes and types must agree.
+    """Load weights into a module; keys, shapes and types must agree.
 
     Raises:
-        IrdistillError: they do not; the keys are named.
+        ModelError: they differ; the keys are named.
     """
     expected = module.state_dict()
     missing, unexpected = expected.keys() - weights.keys(), weights.keys() - expected.keys()
     if missing:
-        raise IrdistillError(
+        raise ModelError(
             f"the weights {source} lack {_some(missing)}, which would be random."
             f" {_others(unexpected)}Save the model completely again, or give another one."
         )
     if unexpected:
-        raise IrdistillError(
+        raise ModelError(
             f"the weights {source} hold {_some(unexpected)}, for which {type(module).__name__} has"
             " no place. Save the model again, weights and settings together."
         )
@@ -346,7 +327,7 @@ def fill(module: nn.Module, weights: dict[str, Tensor], source: str | Path) -> N
         or value.is_floating_point() != expected[key].is_floating_point()
     ]
     if wrong:
-        raise IrdistillError(
+        raise ModelError(
             f"the weights {source} do not fit their settings: {_some(wrong)}. Save the model again."
         )
     module.load_state_dict(weights)

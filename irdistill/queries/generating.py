@@ -16,6 +16,7 @@ from pydantic import Field
 from irdistill.collections import Collection, Query, load_collection
 from irdistill.collections.derived import write_derived
 from irdistill.errors import InputError, OptionError
+from irdistill.option_checks import check_fields
 from irdistill.queries.llm_writing import (
     load_writer,
     log_path,
@@ -34,7 +35,6 @@ from irdistill.queries.query_kinds import (
 )
 from irdistill.queries.rewriting import read_prompt
 from irdistill.storage.files import digest
-from irdistill.storage.plain_data import check_values
 from irdistill.teachers.llm.language_model import LanguageModel, Request
 from irdistill.teachers.llm.prompt_templates import Template, cut_passage
 from irdistill.teachers.llm.queue import check_retry
@@ -95,7 +95,7 @@ class Generation:
     ] = None
 
     def __post_init__(self) -> None:
-        check_values(vars(self), Generation, "generate", error_type=OptionError)
+        check_fields(self)
         unknown = [kind for kind in self.kinds if kind not in KINDS]
         if unknown or not self.kinds or len(set(self.kinds)) != len(self.kinds):
             raise OptionError(

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from irdistill.collections import Query, Turn
 from irdistill.errors import OptionError
-from irdistill.storage.plain_data import check_values
+from irdistill.option_checks import check_fields
 
 Count = Callable[[str], int]
 """Function that returns the number of tokens of a text."""
@@ -87,7 +87,7 @@ class HistoryTemplate:
     turns: Annotated[int | None, Field(ge=0)] = None
 
     def __post_init__(self) -> None:
-        check_values(vars(self), HistoryTemplate, "the history template", error_type=OptionError)
+        check_fields(self)
 
     @classmethod
     def parse(cls, text: str) -> Self:

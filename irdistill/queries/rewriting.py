@@ -21,6 +21,7 @@ from irdistill.collections import Collection, Query, load_collection
 from irdistill.collections.derived import write_derived
 from irdistill.collections.slices import split_folder
 from irdistill.errors import InputError, OptionError
+from irdistill.option_checks import check_fields
 from irdistill.queries.history_template import HistoryTemplate, count_words, tokenizer_count
 from irdistill.queries.llm_writing import (
     load_writer,
@@ -30,7 +31,7 @@ from irdistill.queries.llm_writing import (
     response_log_path,
     write_queries,
 )
-from irdistill.storage.plain_data import check_values, read_yaml
+from irdistill.storage.plain_data import read_yaml
 from irdistill.teachers.llm.language_model import LanguageModel, Request
 from irdistill.teachers.llm.prompt_templates import Template
 from irdistill.teachers.llm.queue import check_retry
@@ -60,7 +61,7 @@ class RewriteOptions:
     ] = None
 
     def __post_init__(self) -> None:
-        check_values(vars(self), RewriteOptions, "rewrite", error_type=OptionError)
+        check_fields(self)
         check_retry(self.retry_tokens, self.max_tokens)
 
 

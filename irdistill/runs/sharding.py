@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from irdistill.console.progress import progress
 from irdistill.errors import DamagedError, InputError, OutputExistsError, SettingsDifferError
-from irdistill.runs import parquet
 from irdistill.runs.journal import Journal
 from irdistill.runs.manifest import MANIFEST, QUERIES, Manifest, PartEntry
+from irdistill.runs.part_files import write_encoded
 from irdistill.runs.run_files import check_out, clear
 from irdistill.runs.store import StoredRun, check_sizes, is_whole
 from irdistill.storage.files import differences, make_folder
@@ -60,7 +60,7 @@ def merge(paths: Sequence[str | Path], out: str | Path, overwrite: bool = False)
         else:
             whole.write(target)
         _copy(target, sources, usages)
-        parquet.write(target / QUERIES, pa.py_buffer((folders[0] / QUERIES).read_bytes()))
+        write_encoded(target / QUERIES, pa.py_buffer((folders[0] / QUERIES).read_bytes()))
         if not Manifest.read(target).complete:
             finished.write(target)
     return StoredRun.open(target)
@@ -153,7 +153,7 @@ def _copy(
                         f"is damaged: its SHA-256 is {checksum}, the manifest says {part.sha256}",
                         "Write that shard again.",
                     )
-                parquet.write(target / part.name, data)
+                write_encoded(target / part.name, data)
             if number not in recorded:
                 journal.append(part, usages.get(number, {}), {"from": str(folder)})
             bar.update()

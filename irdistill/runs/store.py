@@ -9,8 +9,13 @@ from pathlib import Path
 import pyarrow as pa
 
 from irdistill.errors import DamagedError, InputError
-from irdistill.runs import parquet
 from irdistill.runs.manifest import QUERIES, Manifest, PartEntry
+from irdistill.runs.part_files import (
+    PART_ADVICE,
+    read_part,
+    read_query_fingerprints,
+    read_query_ids,
+)
 from irdistill.runs.ranked_lists import RankedList, from_table
 from irdistill.runs.run import Run
 from irdistill.storage.files import digest, file_sha256
@@ -64,7 +69,7 @@ class StoredRun(Run):
     @cached_property
     def query_ids(self) -> list[str]:
         """All queries in order, including those with an empty list."""
-        query_ids = parquet.read_ids(self._folder / QUERIES)
+        query_ids = read_query_ids(self._folder / QUERIES)
         if digest(query_ids) != self.manifest.queries_digest:
             raise DamagedError(
                 self._folder / QUERIES,
@@ -79,7 +84,7 @@ class StoredRun(Run):
 
         Empty for a run that does not store them.
         """
-        return parquet.read_query_fingerprints(self._folder / QUERIES)
+        return read_query_fingerprints(self._folder / QUERIES)
 
     def parts(self) -> Iterator[tuple[list[str], pa.Table]]:
         """Each part's query ids and table, in order."""
@@ -88,7 +93,7 @@ class StoredRun(Run):
     def _part(self, entry: PartEntry) -> tuple[list[str], pa.Table]:
         """The query ids and rows of a part; its checksum is compared the first time."""
         sha256 = None if entry.number in self._checked else entry.sha256
-        table = parquet.read(self._folder / entry.name, sha256=sha256)
+        table = read_part(self._folder / entry.name, sha256=sha256)
         self._checked.add(entry.number)
         return self.query_ids[entry.first : entry.first + entry.queries], table
 
@@ -116,7 +121,7 @@ def check_sizes(folder: Path, manifest: Manifest) -> None:
                 "is missing" if size is None else f"is truncated or damaged: it has {size} bytes"
             )
             damage = f"{state}, and the manifest says {entry.bytes}"
-            raise DamagedError(path, damage, parquet.PART_ADVICE)
+            raise DamagedError(path, damage, PART_ADVICE)
 
 
 def is_whole(path: Path, entry: PartEntry) -> bool:

@@ -33,9 +33,9 @@ from irdistill.errors import (
     SettingsDifferError,
     WrongCollectionError,
 )
-from irdistill.runs import parquet
 from irdistill.runs.journal import Journal, check_part
 from irdistill.runs.manifest import MANIFEST, QUERIES, PartEntry, part_name
+from irdistill.runs.part_files import read_query_fingerprints, read_query_ids
 from irdistill.runs.store import is_whole
 from irdistill.storage.checksums import FILES, CheckedFile, verify_manifest, write_sealed
 from irdistill.storage.files import (
@@ -268,7 +268,7 @@ class Representations:
         if data.get("classifier") and file_sha256(self.folder / CLASSIFIER) != data["classifier"]:
             raise DamagedError(self.folder / CLASSIFIER, "is damaged", _ADVICE)
         self.classifier = np.load(self.folder / CLASSIFIER) if data.get("classifier") else None
-        ids = parquet.read_ids(self.run / QUERIES)
+        ids = read_query_ids(self.run / QUERIES)
         if digest(ids) != self.plan.queries_digest:
             raise WrongCollectionError(
                 f"{self.run / QUERIES} does not hold the queries of the representations."
@@ -300,7 +300,7 @@ class Representations:
         Raises:
             WrongCollectionError: they are not.
         """
-        ours, known = collection.describe(), parquet.read_query_fingerprints(self.run / QUERIES)
+        ours, known = collection.describe(), read_query_fingerprints(self.run / QUERIES)
         wider = all(
             known.get(query_id) == value
             for query_id, value in collection.query_fingerprints.items()

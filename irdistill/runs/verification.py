@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from irdistill.console.progress import progress
 from irdistill.errors import IrdistillError
-from irdistill.runs import parquet
 from irdistill.runs.compiled_run import compiled_folder
 from irdistill.runs.manifest import QUERIES, Manifest, PartEntry
+from irdistill.runs.part_files import read_part, read_query_ids
 from irdistill.runs.ranked_lists import boundaries, column_scores, from_table, rank_order
 from irdistill.runs.stored_representations import verify_representations
 from irdistill.storage.checksums import check_folders
@@ -29,7 +29,7 @@ def verify(path: str | Path) -> list[str]:
     folder = Path(path)
     try:
         manifest = Manifest.read(folder)
-        query_ids = parquet.read_ids(folder / QUERIES)
+        query_ids = read_query_ids(folder / QUERIES)
     except IrdistillError as error:
         return [str(error)]
     problems = []
@@ -66,7 +66,7 @@ def _part(folder: Path, entry: PartEntry, query_ids: list[str]) -> list[str]:
     if checksum != entry.sha256:
         return [f"is damaged: its SHA-256 is {checksum}, the manifest says {entry.sha256}"]
     try:
-        table = parquet.read(path)
+        table = read_part(path)
     except IrdistillError as error:
         return [str(error)]
     problems = []

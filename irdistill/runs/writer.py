@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Self
 
 from irdistill.errors import InputError, IrdistillError, OptionError, SettingsDifferError
-from irdistill.runs import parquet
 from irdistill.runs.journal import Journal
 from irdistill.runs.manifest import (
     MANIFEST,
@@ -23,6 +22,7 @@ from irdistill.runs.manifest import (
     RunIdentity,
     part_name,
 )
+from irdistill.runs.part_files import encode_queries, encode_table, read_query_ids, write_encoded
 from irdistill.runs.ranked_lists import RankedList, to_table
 from irdistill.runs.run import Run
 from irdistill.runs.run_files import check_out, clear
@@ -180,13 +180,11 @@ class RunWriter:
     def _write_queries(self) -> None:
         """Write the query ids, if they are not stored already."""
         try:
-            if parquet.read_ids(self.path / QUERIES) == self.query_ids:
+            if read_query_ids(self.path / QUERIES) == self.query_ids:
                 return
         except IrdistillError:
             pass
-        parquet.write(
-            self.path / QUERIES, parquet.encode_queries(self.query_ids, self.fingerprints)
-        )
+        write_encoded(self.path / QUERIES, encode_queries(self.query_ids, self.fingerprints))
 
     def pending(self) -> list[tuple[int, list[str]]]:
         """The parts that are left: number and query ids of each."""
@@ -226,10 +224,10 @@ class RunWriter:
                 " order."
             )
         table = to_table(rows)
-        data = parquet.encode(table)
+        data = encode_table(table)
         name = part_name(number)
         # One fsync per part is enough: a part whose name is lost in a power cut is written again.
-        checksum = parquet.write(self.path / name, data, sync_folder=False)
+        checksum = write_encoded(self.path / name, data, sync_folder=False)
         entry = PartEntry(
             number,
             name,

@@ -114,7 +114,7 @@ class Arrays:
 
 
 @dataclass(frozen=True)
-class WriteOptions:
+class ShardOptions:
     """Options of `write_arrays`.
 
     Attributes:
@@ -137,7 +137,7 @@ def write_arrays(
     rows: int,
     shard_rows: int,
     make: ArrayMaker,
-    options: WriteOptions | None = None,
+    options: ShardOptions | None = None,
 ) -> None:
     """Write the arrays of ``rows`` documents. An interrupted job resumes.
 
@@ -148,10 +148,10 @@ def write_arrays(
         OutputExistsError: the folder contains other arrays or foreign files.
         LockedError: another process writes to the folder.
     """
-    options, folder = options or WriteOptions(), Path(folder)
+    options, folder = options or ShardOptions(), Path(folder)
     _refuse_foreign(folder, layout)
     make_folder(folder)
-    with lock_folder(folder):
+    with lock_folder(folder, wait=is_in_cache(folder)):
         writer = _ShardWriter(folder, dict(identity), layout, make)
         recorded = writer.recorded_shards(options.overwrite)
         if recorded is None:

@@ -40,7 +40,7 @@ def build_index_file(
     folder, content = Path(folder), {"identity": dict(identity), "name": name}
     _refuse_foreign(folder, name)
     make_folder(folder)
-    with lock_folder(folder):
+    with lock_folder(folder, wait=is_in_cache(folder)):
         finished = (folder / _MANIFEST).is_file() and not is_manifest(
             folder / _MANIFEST, (_UNFINISHED,)
         )

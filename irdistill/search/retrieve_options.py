@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from irdistill.errors import OptionError
-from irdistill.storage.plain_data import check_values
+from irdistill.option_checks import check_fields
 
 Index = Literal["flat", "hnsw", "ivfflat", "ivfpq", "sq8", "plaid", "seismic", "lucene"]
 Storage = Literal["float32", "float16"]
@@ -79,4 +78,4 @@ class RetrieveOptions:
     ] = True
 
     def __post_init__(self) -> None:
-        check_values(vars(self), RetrieveOptions, "retrieve", error_type=OptionError)
+        check_fields(self)

@@ -30,16 +30,23 @@ def try_lock(descriptor: int) -> bool:
 
 
 @contextmanager
-def lock_folder(folder: str | Path) -> Iterator[None]:
+def lock_folder(folder: str | Path, *, wait: bool = False) -> Iterator[None]:
     """Lock a folder for one writing process, and remove what a killed process left half written.
 
+    Args:
+        folder: an existing folder.
+        wait: wait for another process that writes to the folder instead of failing. For folders in
+            the cache, where the other process builds what this one needs.
+
     Raises:
-        LockedError: another process writes to the folder.
+        LockedError: another process writes to the folder, and ``wait`` is not set.
     """
     folder = Path(folder)
     # The mode is "a" because "w" would empty a file of that name.
     with explain_os_errors(folder), open(folder / LOCK, "a") as stream:
-        if not try_lock(stream.fileno()):
+        if wait:
+            _wait(stream.fileno())
+        elif not try_lock(stream.fileno()):
             raise LockedError(
                 f"{folder} is being written by another process. Wait for it to end, or choose"
                 " another --out."
@@ -51,8 +58,12 @@ def lock_folder(folder: str | Path) -> Iterator[None]:
 @contextmanager
 def wait_for_lock(path: Path) -> Iterator[None]:
     """Hold a lock file; wait while another process holds it."""
+    with explain_os_errors(path), open(path, "a") as stream:
+        _wait(stream.fileno())
+        yield
+
+
+def _wait(descriptor: int) -> None:
     from filelock import lock_descriptor
 
-    with explain_os_errors(path), open(path, "a") as stream:
-        lock_descriptor(stream.fileno())
-        yield
+    lock_descriptor(descriptor)

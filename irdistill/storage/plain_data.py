@@ -200,20 +200,13 @@ def _check_plain(value: Any, place: str) -> None:
         )
 
 
-def check_values(
-    values: Mapping[str, Any],
-    declared: Any,
-    place: str,
-    free: bool = False,
-    error_type: type[IrdistillError] = InputError,
-) -> None:
+def check_values(values: Mapping[str, Any], declared: Any, place: str, free: bool = False) -> None:
     """Compare the values of a mapping with the types that a function or class declares.
 
     Args:
         declared: a function, a dataclass, or another class (the types of its ``__init__``).
         place: what is checked, for the message.
         free: ignore names that ``declared`` does not annotate, instead of refusing them.
-        error_type: `OptionError` for the options of a call.
 
     Raises:
         InputError: a name is not annotated, or a value has another type; the message names it.
@@ -225,11 +218,11 @@ def check_values(
         if name not in hints:
             if free:
                 continue
-            raise error_type(f"{place} has no setting {name!r}; known are {', '.join(hints)}.")
+            raise InputError(f"{place} has no setting {name!r}; known are {', '.join(hints)}.")
         try:
             _adapter(declared, name).validate_python(value, strict=True)
         except ValidationError as error:
-            raise error_type(f"{place}: {validation_problem(name, value, error)}") from error
+            raise InputError(f"{place}: {validation_problem(name, value, error)}") from error
 
 
 _WRONG_KEYS = ("missing", "extra_forbidden")

@@ -1,11 +1,11 @@
-"""Students: thin adapters over sentence-transformers models, and two architectures of our own
-format.
-"""
+"""Students: models to be trained, most of them around a sentence-transformers model."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import Any
+
+from irdistill.students.student_options import KINDS
 
 __all__ = [
     "KINDS",
@@ -19,10 +19,7 @@ __all__ = [
     "load_student",
 ]
 
-#: The kinds of students, as ``--student`` and recipes name them.
-KINDS = ("dense", "sparse", "late-interaction", "cross-encoder", "split-cross-encoder", "kernel")
-
-_HOMES = {
+_MODULES = {
     "DenseStudent": "dense_student",
     "SparseStudent": "sparse_student",
     "LateInteractionStudent": "late_interaction_student",
@@ -35,6 +32,6 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"irdistill.students.{_HOMES[name]}"), name)
+    if name in _MODULES:
+        return getattr(import_module(f"irdistill.students.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'irdistill.students' has no attribute {name!r}")

@@ -34,8 +34,8 @@ from irdistill.students.saving import (
 from irdistill.students.student_loading import load_encoder
 from irdistill.students.student_options import (
     StudentOptions,
+    check_student_options,
     constructor_signature,
-    student_options,
 )
 from irdistill.students.tower_model import TextKind, TowerModel
 from irdistill.students.towers import set_lengths
@@ -86,7 +86,7 @@ class Student(TowerModel, ABC):
         seed: int = 0,
         **options: Any,
     ) -> None:
-        settings = student_options(self.kind, options)
+        settings = check_student_options(self.kind, options)
         name = str(backbone)
         if self._is_saved_student(name) and self._keeps(settings):
             saved = type(self).load(

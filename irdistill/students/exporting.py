@@ -1,6 +1,4 @@
-"""Students for other runtimes (ONNX, ONNX with 8-bit weights, OpenVINO), compared with the student
-before they get their name.
-"""
+"""Export of students to ONNX, ONNX with 8-bit weights and OpenVINO, with a check of the scores."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ from scipy.stats import kendalltau
 from sentence_transformers.base.modules import Router, Transformer
 from torch import Tensor, nn
 
-from irdistill.errors import IrdistillError, MissingExtraError
+from irdistill.errors import MissingExtraError, ModelError, OptionError, OutputExistsError
 from irdistill.modeling.library_output import quiet_libraries
 from irdistill.storage.files import make_folder, staging_path, write_json
 from irdistill.storage.ownership import move_into_place
@@ -29,26 +27,25 @@ from irdistill.students.tower_model import TextKind
 
 logger = logging.getLogger(__name__)
 
-#: Formats, and the files that sentence-transformers looks for in a module's folder.
+#: Formats, and the files that sentence-transformers expects in a module's folder.
 FORMATS = {
     "onnx": "onnx/model.onnx",
     "onnx-int8": "onnx/model_qint8.onnx",
     "openvino": "openvino/openvino_model.xml",
 }
-#: Scores of a float model may differ from the student's by this much, times the largest score where
-#: that is above 1.
+#: Scores of a float model may differ by this much, times the largest score if it is above 1.
 TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How the exported model scores the pairs of some queries and documents, beside the student.
+class ExportAgreement:
+    """Agreement of the scores of an exported model with those of the student.
 
     Attributes:
-        pairs: how many were scored by both.
+        pairs: number of pairs that both scored.
         difference: the largest difference of two scores.
-        tau: Kendall's tau-b of a query's documents, the mean over queries.
-        file_bytes: of the exported network.
+        tau: Kendall's tau-b of the documents of a query, mean over queries.
+        file_bytes: size of the exported network.
     """
 
     pairs: int
@@ -57,46 +54,43 @@ class Agreement:
     file_bytes: int
 
 
-def export(
+def export_student(
     student: Student,
     out: str | Path,
     form: str,
     queries: Sequence[str],
     documents: Sequence[str],
     least_tau: float = 0.9,
-) -> Agreement:
-    """Write a folder with the student as sentence-transformers saves it, and beside its weights the
-    network in another format.
+) -> ExportAgreement:
+    """Save a student with sentence-transformers, with its network in another format as well.
 
     Args:
         form: one of `FORMATS`.
-        queries, documents: real texts; all pairs are scored as sentence-transformers does, by the
-            folder that was written and by the same folder with its networks run in their new
-            runtime.
-        least_tau: refuse 8-bit weights that order a query's documents less alike than this.
+        queries, documents: real texts, whose pairs are scored with torch and the new runtime.
+        least_tau: minimal Kendall's tau between the rankings, for 8-bit weights.
 
     Raises:
-        IrdistillError: the student is neither dense nor a cross-encoder, the format is unknown, it
-            has a part that the format cannot hold, ``out`` is there already, or the scores do not
-            agree; then nothing is left at ``out``.
+        OptionError: the format or the kind of student is not supported.
+        OutputExistsError: ``out`` exists.
+        ModelError: the format cannot hold a part of the model, or the scores do not agree.
     """
     if form not in FORMATS:
-        raise IrdistillError(
+        raise OptionError(
             f"the format {form!r} is unknown; one of {', '.join(FORMATS)} was expected."
         )
     if not isinstance(student, DenseStudent | CrossEncoderStudent):
-        raise IrdistillError(
+        raise OptionError(
             f"a {student.kind} student cannot be exported; dense ones and cross-encoders can."
         )
     if not queries or len(documents) < 2:
-        raise IrdistillError(
+        raise OptionError(
             "no texts to compare scores on; give a collection with queries and at least two"
             " documents."
         )
     _check_carried(student)
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise IrdistillError(f"{out} is there already; choose another --out, or remove it.")
+        raise OutputExistsError(f"{out} exists already; choose another --out, or remove it.")
     make_folder(out.parent)
     staged = staging_path(out)
     shutil.rmtree(staged, ignore_errors=True)
@@ -110,21 +104,21 @@ def export(
                     _modules(student), _modules(other), strict=True
                 )
             ]
-        found = _compare(
+        agreement = _compare(
             _scores(saved, queries, documents), _scores(other, queries, documents), sum(files)
         )
-        _check(found, form, least_tau)
-        write_json(staged / "irdistill_export.json", {"format": form, "agreement": asdict(found)})
+        _check(agreement, form, least_tau)
+        write_json(
+            staged / "irdistill_export.json", {"format": form, "agreement": asdict(agreement)}
+        )
         move_into_place(staged, out)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-    return found
+    return agreement
 
 
 def _check_carried(student: Student) -> None:
-    """Refuse a model with parts that stand neither in a network nor among the modules of
-    sentence-transformers.
-    """
+    """Refuse a model with parts that an exported network cannot hold."""
     modules = [module for module, _ in student.saved_modules()]
     ours = [
         type(module).__name__
@@ -132,7 +126,7 @@ def _check_carried(student: Student) -> None:
         if not type(module).__module__.startswith("sentence_transformers.")
     ]
     if ours:
-        raise IrdistillError(
+        raise ModelError(
             f"the model {student.source!r} holds {', '.join(ours)}, which no exported network can"
             " carry, so its scores would be others. Export the model that it was made of, or use"
             " this one with torch."
@@ -143,14 +137,14 @@ def _check_carried(student: Student) -> None:
         if isinstance(module, Transformer)
     )
     if adapted and not student.merge_lora:
-        raise IrdistillError(
+        raise ModelError(
             f"the model {student.source!r} holds adapters beside its backbone, which no exported"
             " network can carry. Train it with lora_merge, which adds them to the weights."
         )
 
 
 def _modules(student: Student) -> Iterator[tuple[Transformer, TextKind, str]]:
-    """The transformers, the side each is for, and their folders within the saved model."""
+    """The transformers, the texts that each reads, and their folders in the saved model."""
     first = student.model[0]
     if not isinstance(first, Router):
         yield first, student.sides[0], ""
@@ -162,23 +156,21 @@ def _modules(student: Student) -> Iterator[tuple[Transformer, TextKind, str]]:
 
 
 class _Positional(nn.Module):
-    """Inputs by position and one output, as a traced graph needs them."""
+    """A network with positional inputs and one output, for tracing."""
 
     def __init__(self, network: nn.Module, inputs: list[str], output: str) -> None:
         super().__init__()
         self.network, self.inputs, self.output = network, inputs, output
 
-    def forward(self, *given: Tensor) -> Tensor:
-        found: Tensor = self.network(**dict(zip(self.inputs, given, strict=True)))[self.output]
-        return found
+    def forward(self, *values: Tensor) -> Tensor:
+        output: Tensor = self.network(**dict(zip(self.inputs, values, strict=True)))[self.output]
+        return output
 
 
 def _write(
     module: Transformer, other: Any, kind: TextKind, path: Path, form: str, student: Student
 ) -> int:
-    """Write the network of a module, and let that of its copy run what was written; gives the
-    bytes.
-    """
+    """Export the network of a module and let ``other`` run the exported one; returns its bytes."""
     try:
         import onnxruntime
         import onnxscript  # noqa: F401
@@ -190,9 +182,8 @@ def _write(
     inputs = [name for name in example if name in inspect.signature(network.forward).parameters]
     output = str(module.modality_config["text"]["method_output_name"])
     make_folder(path.parent)
-    logging.getLogger("torch.onnx").setLevel(
-        logging.ERROR
-    )  # it warns of operators of libraries that are not there
+    # it warns of operators of libraries that are not installed
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     plain = path if form == "onnx" else path.parent / "plain.onnx"
     torch.onnx.export(
         _Positional(network, inputs, output),
@@ -214,15 +205,15 @@ def _write(
     else:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
-        def run(given: list[np.ndarray]) -> np.ndarray:
-            return session.run(None, dict(zip(inputs, given, strict=True)))[0]
+        def run(values: list[np.ndarray]) -> np.ndarray:
+            return session.run(None, dict(zip(inputs, values, strict=True)))[0]
 
     if plain != path:
         plain.unlink()
 
     def forward(**features: Any) -> dict[str, Tensor]:
-        given = [features[name].cpu().numpy() for name in inputs]
-        return {output: torch.from_numpy(np.asarray(run(given))).to(features["input_ids"].device)}
+        values = [features[name].cpu().numpy() for name in inputs]
+        return {output: torch.from_numpy(np.asarray(run(values))).to(features["input_ids"].device)}
 
     other.forward = forward
     return sum(file.stat().st_size for file in path.parent.iterdir())
@@ -236,18 +227,16 @@ def _openvino(plain: Path, path: Path, inputs: list[str]) -> Any:
     model = openvino.convert_model(str(plain))
     openvino.save_model(model, str(path), compress_to_fp16=False)
     compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda given: compiled(dict(zip(inputs, given, strict=True)))[0]
+    return lambda values: compiled(dict(zip(inputs, values, strict=True)))[0]
 
 
 @torch.inference_mode()
 def _scores(student: Student, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
-    """(Q, D) scores of all pairs in float32, from whole texts on, by the functions of
-    sentence-transformers.
-    """
+    """(Q, D) float32 scores of all pairs, by the functions of sentence-transformers."""
     if isinstance(student, CrossEncoderStudent):
         pairs = [(query, document) for query in queries for document in documents]
         return student.predict(pairs).numpy().reshape(len(queries), len(documents))
-    asked, read = (
+    query_vectors, document_vectors = (
         encode(list(texts), convert_to_tensor=True, show_progress_bar=False).float().cpu()
         for encode, texts in (
             (student.model.encode_query, queries),
@@ -255,12 +244,14 @@ def _scores(student: Student, queries: Sequence[str], documents: Sequence[str]) 
         )
     )
     assert isinstance(student, DenseStudent)
-    return student.scores(asked, read, torch.zeros(len(queries), 1, dtype=torch.int64))[1].numpy()
+    return student.scores(
+        query_vectors, document_vectors, torch.zeros(len(queries), 1, dtype=torch.int64)
+    )[1].numpy()
 
 
-def _compare(student: np.ndarray, exported: np.ndarray, size: int) -> Agreement:
+def _compare(student: np.ndarray, exported: np.ndarray, size: int) -> ExportAgreement:
     taus = [kendalltau(one, two).statistic for one, two in zip(student, exported, strict=True)]
-    return Agreement(
+    return ExportAgreement(
         student.size,
         float(np.abs(student - exported).max() / max(1.0, np.abs(student).max())),
         float(np.nan_to_num(np.mean(taus), nan=1.0 if np.array_equal(student, exported) else 0.0)),
@@ -268,16 +259,16 @@ def _compare(student: np.ndarray, exported: np.ndarray, size: int) -> Agreement:
     )
 
 
-def _check(found: Agreement, form: str, least_tau: float) -> None:
-    if form == "onnx-int8" and not found.tau >= least_tau:
-        raise IrdistillError(
-            f"with 8-bit weights Kendall's tau with the student is {found.tau:.3f}, below"
-            f" {least_tau:g}: the model would rank in another way. Export to onnx, or lower"
+def _check(agreement: ExportAgreement, form: str, least_tau: float) -> None:
+    if form == "onnx-int8" and not agreement.tau >= least_tau:
+        raise ModelError(
+            f"with 8-bit weights Kendall's tau with the student is {agreement.tau:.3f}, below"
+            f" {least_tau:g}: the model would rank differently. Export to onnx, or lower"
             " --least-tau and measure what that costs."
         )
-    if form != "onnx-int8" and not found.difference <= TOLERANCE:
-        raise IrdistillError(
+    if form != "onnx-int8" and not agreement.difference <= TOLERANCE:
+        raise ModelError(
             "the exported model's scores differ from the student's by up to"
-            f" {found.difference:.3g}; at most {TOLERANCE:g} was expected. This backbone cannot be"
-            f" exported to {form}."
+            f" {agreement.difference:.3g}; at most {TOLERANCE:g} was expected. This backbone cannot"
+            f" be exported to {form}."
         )

@@ -1,6 +1,4 @@
-"""Fingerprints of what, besides weights, decides the numbers of a model in memory: tokenizers, and
-settings of modules.
-"""
+"""Fingerprints of tokenizers and of the settings of modules."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from torch import nn
 
 from irdistill.storage.files import digest, file_sha256
 
-#: Settings of a network that say where it comes from, or how it is handled, and change no number.
+#: Settings of a network that do not change its numbers.
 _WITHOUT_EFFECT = {
     "_name_or_path",
     "transformers_version",
@@ -32,18 +30,14 @@ _WITHOUT_EFFECT = {
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """16 hexadecimal digits over all that decides the tokens of a text, except the length at which
-    it is cut.
-    """
+    """16 hexadecimal digits of all that determines the tokens of a text, except its limit."""
     if not hasattr(getattr(tokenizer, "backend_tokenizer", tokenizer), "to_str"):
         return _slow_digest(tokenizer)
     return digest([backend_digest(tokenizer), *_roles(tokenizer)])
 
 
 def backend_digest(tokenizer: Any) -> str:
-    """Of a tokenizer of the library tokenizers: normalizer, splits, vocabulary, added tokens and
-    templates.
-    """
+    """Fingerprint of a fast tokenizer: normalizer, splits, vocabulary, added tokens, templates."""
     state = json.loads(getattr(tokenizer, "backend_tokenizer", tokenizer).to_str())
     return digest(
         {
@@ -55,7 +49,7 @@ def backend_digest(tokenizer: Any) -> str:
 
 
 def _slow_digest(tokenizer: Any) -> str:
-    """Of a tokenizer in Python: its class, its vocabulary's files and its settings."""
+    """Fingerprint of a Python tokenizer: its class, vocabulary files and settings."""
     with tempfile.TemporaryDirectory() as folder:
         files = tokenizer.save_vocabulary(folder)
         digests = {Path(path).name: file_sha256(path) for path in files}
@@ -79,9 +73,7 @@ def _roles(tokenizer: Any) -> list[Any]:
 
 
 def modules_digest(modules: Iterable[nn.Module]) -> str:
-    """16 hexadecimal digits over the classes and settings of a tower's modules, and the settings of
-    their networks.
-    """
+    """16 hexadecimal digits of the classes and settings of modules and of their networks."""
     described: list[Any] = []
     for module in modules:
         config = dict(getattr(module, "get_config_dict", dict)())

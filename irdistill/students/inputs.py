@@ -1,6 +1,4 @@
-"""What a network can be given: how texts are padded to one length, and how many tokens have a
-position.
-"""
+"""Preparing tokenizers and token limits of a network for batches of texts."""
 
 from __future__ import annotations
 
@@ -10,9 +8,9 @@ from typing import Any
 from sentence_transformers.base.modules import Transformer
 from torch import nn
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import ModelError
 
-#: Settings of a tokenizer that change no token of a text.
+#: Settings of a tokenizer that do not change the tokens of a text.
 _WITHOUT_EFFECT = {
     "padding",
     "padding_side",
@@ -21,16 +19,15 @@ _WITHOUT_EFFECT = {
     "return_attention_mask",
 }
 
-#: Names of tables of absolute positions, as the ends of their modules' names.
+#: Endings of the names of modules that hold absolute positions.
 _POSITIONS = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
 
 
 def position_limit(network: Any) -> int | None:
-    """How many tokens of a text have a position; None where there is no limit.
+    """The number of tokens of a text that have a position; None without a limit.
 
-    RoBERTa and its like begin to count behind the place of the padding token, OPT and BART behind
-    two places, so they take fewer tokens than the table has rows and than
-    ``max_position_embeddings`` says.
+    RoBERTa counts positions from after the padding token and OPT and BART from 2, so they take
+    fewer tokens than the table has rows and than ``max_position_embeddings`` says.
     """
     limits = []
     for name, module in network.named_modules():
@@ -41,32 +38,31 @@ def position_limit(network: Any) -> int | None:
                 else int(getattr(module, "offset", 0))
             )
             limits.append(module.num_embeddings - before)
-    config = (
-        network.config.get_text_config()
-        if hasattr(network.config, "get_text_config")
-        else network.config
-    )
+    config = _text_config(network)
     stated = getattr(config, "max_position_embeddings", None)
     if isinstance(stated, int) and stated > 0:
         limits.append(stated)
     return min(limits, default=None)
 
 
-def prepare_inputs(model: Any, name: str) -> None:
-    """Make the transformers of a loaded model take texts in batches: a padding token, padding on
-    the right, lengths in range.
+def _text_config(network: Any) -> Any:
+    config = network.config
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
 
-    Padding on the right is exact for every network: tokens keep their positions, and a causal one
-        never looks ahead. (A
-    module that generates text is left alone: sentence-transformers pads it on the left and reads
-        its last place.)
+
+def prepare_inputs(model: Any, name: str) -> None:
+    """Set the padding token, padding on the right and token limits of a loaded model.
+
+    Padding on the right is exact for every network: tokens keep their positions, and a causal
+    network never attends to later ones. Modules that generate text are left alone:
+    sentence-transformers pads them on the left and reads the last token.
 
     Args:
         model: a model of sentence-transformers, or one of its Transformer modules.
-        name: of the model, for an error.
+        name: of the model, for errors.
 
     Raises:
-        IrdistillError: its tokenizer has no token to pad with.
+        ModelError: its tokenizer has no token to pad with.
     """
     for module in model.modules():
         if not isinstance(module, Transformer) or module.tokenizer is None:
@@ -87,15 +83,14 @@ def prepare_inputs(model: Any, name: str) -> None:
 
 
 def check_processing(model: Any, name: str) -> None:
-    """Refuse a model whose saved settings (``processing_kwargs`` of sentence-transformers) make
-    other tokens than are made here.
+    """Refuse a model with saved ``processing_kwargs`` that change its tokens.
 
     Args:
         model: a model of sentence-transformers, or one of its Transformer modules.
-        name: of the model, for the error.
+        name: of the model, for errors.
 
     Raises:
-        IrdistillError: it has such settings; they are named.
+        ModelError: it has such settings, because they are not applied here.
     """
     for module in model.modules():
         settings = (
@@ -108,7 +103,7 @@ def check_processing(model: Any, name: str) -> None:
             if key not in _WITHOUT_EFFECT
         ]
         if changes:
-            raise IrdistillError(
+            raise ModelError(
                 f"the model {name!r} was saved with processing_kwargs that change its tokens"
                 f" ({', '.join(changes)}), which are not applied here. Take them out of its"
                 " sentence_bert_config.json; a length belongs into max_seq_length."
@@ -116,14 +111,12 @@ def check_processing(model: Any, name: str) -> None:
 
 
 def ensure_padding_token(tokenizer: Any, name: str) -> None:
-    """Give a tokenizer without a padding token one of its special tokens; padding is masked, so
-    which it is changes no score.
+    """Let a tokenizer without a padding token pad with a special token; padding is masked anyway.
 
-    The token that the tokenizer itself puts at the end of a text is taken only where there is no
-    other.
+    The token that ends each text is used only if there is no other.
 
     Raises:
-        IrdistillError: it has no special token.
+        ModelError: the tokenizer has no special token.
     """
     if tokenizer.pad_token is not None:
         return
@@ -139,7 +132,7 @@ def ensure_padding_token(tokenizer: Any, name: str) -> None:
         if token is not None
     ]
     if not tokens:
-        raise IrdistillError(
+        raise ModelError(
             f"the tokenizer of {name!r} has no padding token, and no special token that could serve"
             " as one. Add one and save it beside the model:"
             ' tokenizer.add_special_tokens({"pad_token": "[PAD]"}).'
@@ -151,16 +144,10 @@ def ensure_padding_token(tokenizer: Any, name: str) -> None:
 
 
 def _match_padding(network: Any, tokenizer: Any) -> None:
-    """Tell a classifier that looks for the last token before the padding which token that is, where
-    it does not know.
-    """
+    """Set the padding token of a classifier that reads the last token before the padding."""
     if not type(network).__name__.endswith("ForSequenceClassification"):
         return
-    config = (
-        network.config.get_text_config()
-        if hasattr(network.config, "get_text_config")
-        else network.config
-    )
+    config = _text_config(network)
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
     elif config.pad_token_id != tokenizer.pad_token_id and 0 <= config.pad_token_id < len(
@@ -172,6 +159,6 @@ def _match_padding(network: Any, tokenizer: Any) -> None:
 
 
 def unused_token(rows: Sequence[Sequence[int]]) -> int:
-    """The smallest token id that no row has."""
+    """The smallest token id that is in no row."""
     used = set().union(*rows)
     return next(token for token in range(len(used) + 1) if token not in used)

@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from tokenizers.normalizers import Lowercase, Sequence
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import IrdistillError, ModelError, OptionError
 from irdistill.modeling.hardware import best_device
 from irdistill.modeling.hub import hub_is_off
 from irdistill.modeling.model_files import STUDENT_FILE, read_model_json, resolve_model
@@ -25,10 +25,9 @@ from irdistill.students.term_vectors import REFERENCE, TermVectors
 
 logger = logging.getLogger(__name__)
 
-OWN = {REFERENCE: TermVectors}
-"""Modules of this package by the names they have in model folders; handed to sentence-transformers,
-so that nothing else that a folder names is trusted with them, as ``trust_remote_code`` would.
-"""
+#: Modules of this package by their names in model folders. They are passed to
+#: sentence-transformers, so that they load without ``trust_remote_code``.
+PACKAGE_MODULES = {REFERENCE: TermVectors}
 
 
 def load_encoder(
@@ -40,38 +39,31 @@ def load_encoder(
     library: Any = SentenceTransformer,
     new_head: bool = False,
     seed: int = 0,
-    **given: Any,
+    **arguments: Any,
 ) -> Any:
-    """Open a folder, a ``package:`` path or a hub id as a float32 model of sentence-transformers in
-    eval mode.
+    """Open a folder, ``package:`` path or hub id as a float32 model in eval mode.
 
-    A backbone without sentence-transformers modules gets what the class adds: mean pooling, by
-    default.
+    A backbone without sentence-transformers modules gets those that the class adds, such as mean
+    pooling.
 
     Args:
         library: the class: SentenceTransformer, SparseEncoder, MultiVectorEncoder or CrossEncoder.
-        new_head: a head that the model was saved without may begin at random, for a student that is
-            to be trained.
+        new_head: allow a random head if the model was saved without one, for training.
         seed: of the weights of such a head.
-        given: more arguments of the class.
+        arguments: more arguments of the class.
 
     Raises:
-        IrdistillError: no such model, no tokenizer, the hub cannot be reached, the folder is
-            damaged, or weights are missing or are not those that the network expects.
+        NotFoundError: there is no such model, or the hub cannot be reached.
+        ModelError: the folder is damaged, or weights are missing or do not fit the network.
     """
     resolved = resolve_model(model, revision)
-    own = read_model_json(model, STUDENT_FILE) if Path(resolved).is_dir() else None
-    if own and "kind" in own:
-        raise IrdistillError(
-            f"the model folder {model!r} holds a {own['kind']} student, which reranks (irdistill"
-            f" score --teacher {model}) and is neither searched with nor a backbone."
-        )
+    _refuse_reranking_student(model, resolved)
     try:
         local = Path(resolved).is_dir() or hub_is_off()
         with complete_weights(model, new_head=new_head, seed=seed):
             load = (
-                partial(library._load_with_module_classes, module_classes=OWN)
-                if _has_own(resolved)
+                partial(library._load_with_module_classes, module_classes=PACKAGE_MODULES)
+                if _has_package_modules(resolved)
                 else library
             )
             encoder = load(
@@ -81,7 +73,7 @@ def load_encoder(
                 device=device or str(best_device()),
                 local_files_only=local,
                 model_kwargs={"dtype": "float32"},
-                **given,
+                **arguments,
             )
         if (read_model_json(model, "sentence_bert_config.json", revision) or {}).get(
             "do_lower_case"
@@ -92,16 +84,23 @@ def load_encoder(
     except IrdistillError:
         raise
     except Exception as error:
-        raise IrdistillError(_explain(model, resolved, error)) from error
+        raise ModelError(_explain(model, resolved, error)) from error
     check_processing(encoder, model)
     prepare_inputs(encoder, model)
     return encoder.float().eval()
 
 
+def _refuse_reranking_student(model: str, resolved: str) -> None:
+    saved = read_model_json(model, STUDENT_FILE) if Path(resolved).is_dir() else None
+    if saved and "kind" in saved:
+        raise ModelError(
+            f"the model folder {model!r} holds a {saved['kind']} student, which can only rerank"
+            f" (irdistill score --teacher {model}); it is not an encoder or a backbone."
+        )
+
+
 def _lower_case(encoder: Any) -> None:
-    """Let the tokenizers of a model that was opened as one of another class make lower case, as the
-    saved one did.
-    """
+    """Lowercase texts as the saved model does, if it was opened with another class."""
     for module in encoder.modules():
         if isinstance(module, Transformer) and not module.do_lower_case:
             inner = module.tokenizer.backend_tokenizer
@@ -111,21 +110,21 @@ def _lower_case(encoder: Any) -> None:
             module.do_lower_case = True
 
 
-def _has_own(resolved: str) -> bool:
-    """Whether a model folder names modules of this package, which are known and need no trust."""
+def _has_package_modules(resolved: str) -> bool:
+    """Whether a model folder names modules of this package."""
     routes = Path(resolved) / "router_config.json"
     return routes.is_file() and any(
-        reference in routes.read_text(encoding="utf-8") for reference in OWN
+        reference in routes.read_text(encoding="utf-8") for reference in PACKAGE_MODULES
     )
 
 
 def _explain(model: str, resolved: str, error: Exception) -> str:
-    """One paragraph for a model that did not load."""
+    """An error message for a model that did not load."""
     text = " ".join(str(error).split())
     if "trust_remote_code" in text:
         return (
-            f"the model {model!r} runs code of its own, which is off by default. "
-            "Read that code, then pass trust_remote_code=True (--trust-remote-code)."
+            f"the model {model!r} brings code, which is not run by default. "
+            "Read the code, then pass trust_remote_code=True (--trust-remote-code)."
         )
     if Path(resolved).is_dir():
         return (
@@ -140,25 +139,22 @@ def _explain(model: str, resolved: str, error: Exception) -> str:
 
 @contextmanager
 def same_new_weights(seed: int) -> Iterator[None]:
-    """Make what is initialised within depend on the seed alone, so that a training started again
-    finds the same student.
-    """
+    """Make weights that are initialized in this context depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 
 
 def random_weights(transformer: Transformer, changes: Mapping[str, Any], seed: int) -> None:
-    """Replace the weights of a loaded transformer by random ones, in a model of its config with
-    these changes.
+    """Replace the weights of a transformer by random ones, with these changes of its config.
 
     Raises:
-        IrdistillError: the config has no such key, or a value does not fit the others.
+        OptionError: the config has no such key, or a value does not fit the others.
     """
     config, kind = transformer.model.config, type(transformer.model)
     unknown = [key for key in changes if not hasattr(config, key)]
     if unknown:
-        raise IrdistillError(
+        raise OptionError(
             f"the config of {kind.__name__} has no {', '.join(unknown)}; "
             f"it has {', '.join(sorted(config.to_diff_dict()))}."
         )
@@ -168,7 +164,7 @@ def random_weights(transformer: Transformer, changes: Mapping[str, Any], seed: i
                 type(config).from_dict(config.to_dict() | dict(changes))
             ).eval()
     except (ValueError, TypeError, RuntimeError) as error:
-        raise IrdistillError(
+        raise OptionError(
             f"no {kind.__name__} can be made with {dict(changes)}: {error}"
         ) from error
 
@@ -182,19 +178,16 @@ def load_transformer(
     new_head: bool = False,
     seed: int = 0,
 ) -> Transformer:
-    """Open the transformer of a folder, a ``package:`` path or a hub id, in float32, without what
-    stands behind it.
+    """Open the transformer of a folder, ``package:`` path or hub id in float32.
 
     Args:
-        task: of sentence-transformers' Transformer: ``fill-mask`` gives it the
-            masked-language-model head.
-        new_head: a head that the model was saved without may begin at random, for a student that is
-            to be trained.
+        task: of sentence-transformers' Transformer; ``fill-mask`` adds the masked-language-model
+            head.
+        new_head: allow a random head if the model was saved without one, for training.
         seed: of the weights of such a head.
 
     Raises:
-        IrdistillError: it cannot be loaded, or weights are missing or are not those that the
-            network expects.
+        ModelError: it cannot be loaded, or weights are missing or do not fit the network.
     """
     resolved = resolve_model(model, revision)
     try:
@@ -217,6 +210,6 @@ def load_transformer(
     except IrdistillError:
         raise
     except Exception as error:
-        raise IrdistillError(_explain(model, resolved, error)) from error
+        raise ModelError(_explain(model, resolved, error)) from error
     prepare_inputs(transformer, model)
     return transformer

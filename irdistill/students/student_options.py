@@ -43,7 +43,7 @@ class StudentOptions:
     """How a student is built from its backbone.
 
     A description names the kinds of students that have the option, unless all have it. Values are
-    checked by `student_options` and by the constructors of the students.
+    checked by `check_student_options` and by the constructors of the students.
 
     >>> StudentOptions(layers=2).changed()
     {'layers': 2}
@@ -226,13 +226,13 @@ def options_of(kind: str) -> tuple[str, ...]:
     return tuple(name for name in OPTION_NAMES if kind in option_kinds(name))
 
 
-def student_options(kind: str, options: Mapping[str, Any]) -> StudentOptions:
+def check_student_options(kind: str, options: Mapping[str, Any]) -> StudentOptions:
     """Check the options of a student before a model is loaded. None stands for the default.
 
     Raises:
         OptionError: the kind is unknown, does not have the option, or the value is not allowed.
 
-    >>> student_options("kernel", {"layers": 3}).layers
+    >>> check_student_options("kernel", {"layers": 3}).layers
     3
     """
     known = options_of(kind)
@@ -268,7 +268,7 @@ def _check(name: str, value: Any) -> None:
 def constructor_signature(kind: str) -> inspect.Signature:
     """The signature of a student's constructor, with the options of its kind."""
     keyword = inspect.Parameter.KEYWORD_ONLY
-    hints = StudentOptions.__annotations__
+    hints = get_type_hints(StudentOptions)
     options = [
         inspect.Parameter(
             name, keyword, default=getattr(StudentOptions, name), annotation=hints[name]

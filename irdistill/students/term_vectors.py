@@ -1,6 +1,4 @@
-"""A vector for each word of a corpus, added to a query's: what lets a dense query tower match words
-as BM25 does.
-"""
+"""Vectors of words that are added to a query's vector, so that it matches words as BM25 does."""
 
 from __future__ import annotations
 
@@ -16,8 +14,8 @@ from sentence_transformers.base.modules import Module
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
-from irdistill.errors import IrdistillError
-from irdistill.modeling.stemming import NAME, Tokenizer
+from irdistill.errors import DamagedError, InputError
+from irdistill.modeling.stemming import NAME, StemTokenizer
 from irdistill.modeling.weights import fill, read_weights
 from irdistill.students.saving import save_tokenizer
 
@@ -25,20 +23,19 @@ _WORDS, _WEIGHTS = "words.json", "model.safetensors"
 
 
 class TermVectors(Module):
-    """``q + sum_t e_t / sqrt(m)`` over the m stems t of the query, each as often as it occurs; a
-    module of sentence-transformers.
+    """A sentence-transformers module: ``q + sum_t e_t / sqrt(m)`` over the m stems t of a query.
 
-    The spread of a sum of m parts grows with the square root of m; divided by it, words weigh alike
-    in short and long queries.
+    A stem counts as often as it occurs. The spread of a sum of m parts grows with the square root
+    of m; divided by it, words have equal weight in short and long queries.
 
-    It stands behind pooling, reads ``sentence_embedding`` (n, D) and the token ids, and writes
-    ``sentence_embedding``. Words are read back from the token ids, so that whoever encodes a query
-    need know nothing of it; a prompt is left out. The vectors do not learn by gradients:
-    `irdistill.training.term_vector_fitting` finds them. Being no class of sentence-transformers
-    itself, it is loaded there with ``trust_remote_code=True``, where this package is installed.
+    The module follows pooling, reads ``sentence_embedding`` (n, D) and the token ids, and writes
+    ``sentence_embedding``. Words are decoded from the token ids without the prompt, so encoding a
+    query needs no extra input. The vectors are not trained by gradients:
+    `irdistill.training.term_vector_fitting` computes them. Plain sentence-transformers loads the
+    module with ``trust_remote_code=True`` if this package is installed.
 
     Args:
-        tokenizer: of the transformer in front of it.
+        tokenizer: of the preceding transformer.
         words: the V stems.
         weight: (V, D) their vectors, in float32.
     """
@@ -46,29 +43,28 @@ class TermVectors(Module):
     def __init__(self, tokenizer: Any, words: Sequence[str], weight: Tensor) -> None:
         super().__init__()
         if weight.ndim != 2 or len(words) != len(weight):
-            raise IrdistillError(
+            raise InputError(
                 f"{len(words)} words and vectors of shape {tuple(weight.shape)} were given; one"
-                " vector a word was expected."
+                " vector for each word was expected."
             )
         self.tokenizer = tokenizer
         self.words = list(words)
         self.weight = nn.Parameter(weight.detach().float(), requires_grad=False)
         self._places = {word: place for place, word in enumerate(self.words)}
-        self._stems = Tokenizer()
+        self._stems = StemTokenizer()
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Add the vectors of known words to ``sentence_embedding``."""
         vectors = features["sentence_embedding"]
-        places = self._found(features)
+        places = self._word_places(features)
         if any(places):
             flat = torch.tensor(
-                [place for found in places for place in found], device=self.weight.device
+                [place for row in places for place in row], device=self.weight.device
             )
             starts = torch.tensor(
-                [0, *(len(found) for found in places[:-1])], device=self.weight.device
+                [0, *(len(row) for row in places[:-1])], device=self.weight.device
             ).cumsum(0)
-            counts = torch.tensor(
-                [[max(1, len(found))] for found in places], device=self.weight.device
-            )
+            counts = torch.tensor([[max(1, len(row))] for row in places], device=self.weight.device)
             with torch.autocast(self.weight.device.type, enabled=False):
                 vectors = (
                     vectors.float()
@@ -77,12 +73,12 @@ class TermVectors(Module):
         features["sentence_embedding"] = vectors
         return features
 
-    def _found(self, features: dict[str, Any]) -> list[list[int]]:
-        """For each query the places of its known words, with repetitions."""
+    def _word_places(self, features: dict[str, Any]) -> list[list[int]]:
+        """The places of the known words of each query, with repetitions."""
         ids, masks = (features[name].tolist() for name in ("input_ids", "attention_mask"))
         prompt = int(features.get("prompt_length") or 0)
         rows = [
-            [token for token, there in zip(row, mask, strict=True) if there][prompt:]
+            [token for token, real in zip(row, mask, strict=True) if real][prompt:]
             for row, mask in zip(ids, masks, strict=True)
         ]
         texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
@@ -92,9 +88,11 @@ class TermVectors(Module):
         ]
 
     def get_config_dict(self) -> dict[str, Any]:
+        """The way words are cut, and the shape of the vectors."""
         return {"words": NAME, "shape": list(self.weight.shape)}
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
+        """Write config, words, vectors and tokenizer to a folder."""
         folder = Path(output_path)
         self.save_config(output_path)
         (folder / _WORDS).write_text(json.dumps(self.words, ensure_ascii=False), encoding="utf-8")
@@ -106,7 +104,8 @@ class TermVectors(Module):
         """Open what `save` wrote.
 
         Raises:
-            IrdistillError: a file is missing or damaged, or its words were cut in another way.
+            InputError: its words were cut in another way.
+            DamagedError: a file is missing or damaged.
         """
         from_hub = {
             key: kwargs[key]
@@ -116,17 +115,15 @@ class TermVectors(Module):
         config = cls.load_config(model_name_or_path, subfolder=subfolder, **from_hub)
         folder = cls.load_dir_path(model_name_or_path, subfolder=subfolder, **from_hub)
         if config.get("words") != NAME or folder is None:
-            raise IrdistillError(
+            raise InputError(
                 f"{model_name_or_path}/{subfolder} has words of {config.get('words')!r}; {NAME!r}"
                 " was expected."
             )
         try:
             words = json.loads((Path(folder) / _WORDS).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise IrdistillError(
-                f"the term vectors in {folder} cannot be read: {error}. Was the model saved"
-                " completely?"
-            ) from error
+            damage = f"holds term vectors that cannot be read: {error}"
+            raise DamagedError(Path(folder), damage, "Save the model again.") from error
         path = Path(folder) / _WEIGHTS
         loaded = cls(
             AutoTokenizer.from_pretrained(folder),
@@ -137,5 +134,5 @@ class TermVectors(Module):
         return loaded
 
 
+#: The name of the class in saved models.
 REFERENCE = f"{TermVectors.__module__}.{TermVectors.__qualname__}"
-"""The name under which a saved model asks for the class."""

@@ -17,7 +17,8 @@ from scipy.stats import t as students_t
 from irdistill.collections import Collection
 from irdistill.console.progress import progress
 from irdistill.option_checks import check_fields
-from irdistill.runs import PartEntry, RankedList, Run, parquet
+from irdistill.runs import PartEntry, RankedList, Run
+from irdistill.runs.part_files import encode_table
 from irdistill.runs.ranked_lists import ranked, to_table
 from irdistill.teachers.function_teacher import LoadedTeacher, TeacherFunction
 from irdistill.teachers.part_scoring import score_part, top_k
@@ -220,15 +221,15 @@ def _count_rows(run: Run, k: int | None) -> int:
 
 def _size(scored: Sequence[RankedList], run: Run, rows: int, part_queries: int) -> EstimatedValue:
     """Bytes of the run: its rows, packed as the sample's are, its query ids and its manifest."""
-    empty = parquet.encode(to_table([])).size
+    empty = encode_table(to_table([])).size
     table = to_table(scored)
-    row_bytes = (parquet.encode(table).size - empty) / table.num_rows if table.num_rows else 0.0
+    row_bytes = (encode_table(table).size - empty) / table.num_rows if table.num_rows else 0.0
     entry = len(
         json.dumps(
             asdict(PartEntry(0, "part-00000.parquet", 0, part_queries, 6400, 0, 50_000, "0" * 64))
         )
     )
-    ids = parquet.encode(pa.table({"query_id": pa.array(run.query_ids, pa.string())})).size
+    ids = encode_table(pa.table({"query_id": pa.array(run.query_ids, pa.string())})).size
     # A part has an entry in the manifest and one in the journal.
     return EstimatedValue(
         round(row_bytes * rows + -(-len(run) // part_queries) * (empty + 2 * entry) + ids)

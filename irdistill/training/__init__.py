@@ -7,7 +7,7 @@ from typing import Any
 
 _MODULES = {
     "ListSampler": "irdistill.training.data.list_sampler",
-    "PretrainOptions": "irdistill.training.options",
+    "PretrainOptions": "irdistill.training.pretraining_options",
     "TrainOptions": "irdistill.training.options",
     "pretrain": "irdistill.training.pretraining",
     "train": "irdistill.training.trainer",

@@ -1,4 +1,4 @@
-"""Options of `train` and `pretrain`.
+"""Options of `train`.
 
 Each field is declared once, with its type, bounds and help text. The command line, the recipe
 schema and the option tables in the documentation are derived from these declarations.
@@ -33,7 +33,7 @@ Tracker = Literal[
 ]
 
 #: Options that do not change the trained weights.
-_WITHOUT_EFFECT = frozenset(
+WITHOUT_EFFECT = frozenset(
     {
         "checkpoint_every",
         "checkpoint_seconds",
@@ -88,8 +88,7 @@ class TrainOptions:
         Field(description="Shape of the learning rate after the warmup."),
     ] = "linear"
     floor: Annotated[
-        float,
-        Field(ge=0, le=1, description="Final learning rate, as a share of the peak (0 to 1)."),
+        float, Field(ge=0, le=1, description="Final share of the peak rate (0 to 1).")
     ] = 0.0
     warmup: Annotated[
         float,
@@ -100,17 +99,13 @@ class TrainOptions:
         ),
     ] = 0.1
     weight_decay: Annotated[float, Field(description="Weight decay of AdamW.")] = 0.0
-    max_grad_norm: Annotated[
-        float, Field(description="Maximum gradient norm; 0 disables clipping.")
-    ] = 1.0
+    max_grad_norm: Annotated[float, Field(description="Maximum gradient norm; 0 is no limit.")] = (
+        1.0
+    )
 
     # Batches
-    batch_size: Annotated[int, Field(ge=1, description="Lists (queries) per step and process.")] = (
-        16
-    )
-    list_size: Annotated[
-        int, Field(ge=2, description="Documents per list, positives included.")
-    ] = 8
+    batch_size: Annotated[int, Field(ge=1, description="Lists per step and process.")] = 16
+    list_size: Annotated[int, Field(ge=2, description="Documents per list.")] = 8
     gradient_accumulation: Annotated[
         int,
         Field(
@@ -130,11 +125,7 @@ class TrainOptions:
         ),
     ] = False
     token_budget: Annotated[
-        int,
-        Field(
-            ge=0,
-            description="Padded tokens per forward pass of a tower; 0 chooses for the device.",
-        ),
+        int, Field(ge=0, description="Padded tokens per forward pass of a tower; 0 is automatic.")
     ] = 0
     precision: Annotated[
         Precision,
@@ -152,7 +143,7 @@ class TrainOptions:
     ] = True
     seed: Annotated[int, Field(ge=0, description="Random seed.")] = 42
     deterministic: Annotated[
-        bool, Field(description="On a GPU, use slower kernels with bit-identical results.")
+        bool, Field(description="Bit-identical results on a GPU (slower).")
     ] = False
 
     # Documents of a list
@@ -164,10 +155,10 @@ class TrainOptions:
         ),
     ] = "all"
     positives: Annotated[
-        bool, Field(description="Put judged relevant documents first in each list.")
+        bool, Field(description="Put judged relevant documents first in a list.")
     ] = True
     max_positives: Annotated[
-        int, Field(ge=1, description="Judged relevant documents per list, at most.")
+        int, Field(ge=1, description="Maximum relevant documents per list.")
     ] = 1
     only_scored: Annotated[
         bool,
@@ -220,12 +211,10 @@ class TrainOptions:
         Field(description="Temperature of a softmax mix; one number, or one per run."),
     ] = 1.0
     abstain: Annotated[
-        str,
-        Field(description="Give no score where the runs disagree, such as tau<0.2,sd>1."),
+        str, Field(description="Give no score where runs disagree, such as tau<0.2,sd>1.")
     ] = ""
     gate: Annotated[
-        Gate | None,
-        Field(description="Gate that multiplies the teacher weights query by query."),
+        Gate | None, Field(description="Multiplies the teacher weights query by query.")
     ] = None
 
     # Order of the queries
@@ -241,8 +230,7 @@ class TrainOptions:
         Field(description="Growth of the share of queries that the curriculum draws from."),
     ] = "linear"
     pacing_start: Annotated[
-        float,
-        Field(gt=0, le=1, description="Share of the queries that the first step draws from."),
+        float, Field(gt=0, le=1, description="Share of the queries at the start.")
     ] = 0.2
     pacing_end: Annotated[
         float,
@@ -262,10 +250,7 @@ class TrainOptions:
     ] = 0
     cluster_model: Annotated[
         str,
-        Field(
-            description="Dense model whose query vectors are clustered; the student itself if"
-            " empty."
-        ),
+        Field(description="Dense model that embeds the queries to cluster; empty is the student."),
     ] = ""
 
     # Hard negatives of the student
@@ -278,10 +263,7 @@ class TrainOptions:
         ),
     ] = 0
     mine_depth: Annotated[int, Field(ge=1, description="Mined documents per query.")] = 100
-    mine_take: Annotated[
-        int,
-        Field(ge=0, description="Mined documents per list; 0 is half of the list."),
-    ] = 0
+    mine_take: Annotated[int, Field(ge=0, description="Mined documents per list; 0 is half.")] = 0
     mine_teacher: Annotated[
         str,
         Field(
@@ -291,18 +273,12 @@ class TrainOptions:
     ] = ""
 
     # Sparse students
-    query_flops: Annotated[
-        float, Field(ge=0, description="Weight of the FLOPS penalty of query vectors.")
-    ] = 0.0
+    query_flops: Annotated[float, Field(ge=0, description="FLOPS penalty of query vectors.")] = 0.0
     document_flops: Annotated[
-        float, Field(ge=0, description="Weight of the FLOPS penalty of document vectors.")
+        float, Field(ge=0, description="FLOPS penalty of document vectors.")
     ] = 0.0
-    query_l1: Annotated[
-        float, Field(ge=0, description="Weight of the L1 penalty of query vectors.")
-    ] = 0.0
-    document_l1: Annotated[
-        float, Field(ge=0, description="Weight of the L1 penalty of document vectors.")
-    ] = 0.0
+    query_l1: Annotated[float, Field(ge=0, description="L1 penalty of query vectors.")] = 0.0
+    document_l1: Annotated[float, Field(ge=0, description="L1 penalty of document vectors.")] = 0.0
     ramp: Annotated[
         float,
         Field(
@@ -319,16 +295,12 @@ class TrainOptions:
             " the penalty weights instead of the ramp. 0 sets no target.",
         ),
     ] = 0
-    document_active: Annotated[
-        int,
-        Field(ge=0, description="Target number of active dimensions of document vectors."),
-    ] = 0
+    document_active: Annotated[int, Field(ge=0, description="Target for documents.")] = 0
     anti_zero: Annotated[
         float,
         Field(
             ge=0,
-            description="Weight of a penalty that grows without bound as all weights of a side"
-            " approach zero.",
+            description="Weight of a penalty that grows as all weights of a side approach zero.",
         ),
     ] = 0.0
 
@@ -355,17 +327,14 @@ class TrainOptions:
             " and keep the best weights. 0 disables early stopping.",
         ),
     ] = 0
-    held_out: Annotated[
-        float,
-        Field(gt=0, lt=1, description="Share of the queries held out for early stopping."),
-    ] = 0.1
-    evaluate_every: Annotated[
-        int, Field(ge=1, description="Steps between evaluations of the held-out loss.")
-    ] = 100
+    held_out: Annotated[float, Field(gt=0, lt=1, description="Held-out share of the queries.")] = (
+        0.1
+    )
+    evaluate_every: Annotated[int, Field(ge=1, description="Steps between evaluations.")] = 100
 
     # Checkpoints and logs
     checkpoint_every: Annotated[
-        int, Field(ge=0, description="Steps between checkpoints; 0 writes no checkpoints.")
+        int, Field(ge=0, description="Steps between checkpoints; 0: none.")
     ] = 500
     checkpoint_seconds: Annotated[
         float,
@@ -375,15 +344,10 @@ class TrainOptions:
             " less frequent if writing one takes more than a twentieth of this time.",
         ),
     ] = 60.0
-    keep_checkpoints: Annotated[
-        int, Field(ge=1, description="Checkpoints kept during training.")
-    ] = 2
-    log_every: Annotated[
-        int, Field(ge=1, description="Steps between writes of the log, which has every step.")
-    ] = 20
+    keep_checkpoints: Annotated[int, Field(ge=1, description="Checkpoints to keep.")] = 2
+    log_every: Annotated[int, Field(ge=1, description="Steps between writes of the log.")] = 20
     track: Annotated[
-        tuple[Tracker, ...],
-        Field(description="Experiment trackers to log to, besides train_log.jsonl."),
+        tuple[Tracker, ...], Field(description="Experiment trackers, besides train_log.jsonl.")
     ] = ()
 
     def __post_init__(self) -> None:
@@ -490,7 +454,7 @@ class TrainOptions:
         Options of a feature that is off are left out, so that a new feature does not change the
         identity of trainings without it.
         """
-        ignored = _WITHOUT_EFFECT | self._inactive()
+        ignored = WITHOUT_EFFECT | self._inactive()
         return {name: value for name, value in asdict(self).items() if name not in ignored}
 
     def _inactive(self) -> set[str]:
@@ -533,66 +497,3 @@ _PENALTIES = frozenset(
         "anti_zero",
     }
 )
-
-
-@dataclass(frozen=True)
-class PretrainOptions:
-    """Options of `pretrain`.
-
-    Raises:
-        OptionError: a value is out of bounds.
-
-    >>> PretrainOptions(steps=0).identity()["max_length"]
-    128
-    """
-
-    steps: Annotated[
-        int,
-        Field(
-            ge=0,
-            description="Optimizer steps; 0 only shortens the backbone or draws random weights.",
-        ),
-    ] = 1000
-    batch_size: Annotated[int, Field(ge=1, description="Documents per step.")] = 32
-    learning_rate: Annotated[
-        float, Field(gt=0, description="Peak learning rate of a linear schedule that ends at 0.")
-    ] = 1e-4
-    warmup: Annotated[
-        float, Field(ge=0, lt=1, description="Warmup of the learning rate, a share of the steps.")
-    ] = 0.1
-    masked: Annotated[
-        float,
-        Field(
-            gt=0,
-            lt=1,
-            description="Share of the tokens to predict; 80% of them are masked and 10% replaced.",
-        ),
-    ] = 0.15
-    max_length: Annotated[
-        int, Field(ge=3, description="Maximum length of a document in tokens.")
-    ] = 128
-    precision: Annotated[
-        Precision,
-        Field(
-            description="Precision of the forward pass; auto is bfloat16 where the hardware is"
-            " fast at it."
-        ),
-    ] = "auto"
-    seed: Annotated[int, Field(ge=0, description="Random seed.")] = 42
-    checkpoint_every: Annotated[int, Field(ge=1, description="Steps between checkpoints.")] = 500
-    checkpoint_seconds: Annotated[
-        float,
-        Field(ge=0, description="Seconds between checkpoints; 0 disables checkpoints by time."),
-    ] = 60.0
-    log_every: Annotated[int, Field(ge=1, description="Steps per line of the log.")] = 20
-    track: Annotated[
-        tuple[Tracker, ...],
-        Field(description="Experiment trackers to log to, besides train_log.jsonl."),
-    ] = ()
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    def identity(self) -> dict[str, Any]:
-        """The options that decide the trained weights."""
-        return {name: value for name, value in asdict(self).items() if name not in _WITHOUT_EFFECT}

@@ -34,7 +34,7 @@ from irdistill.students.towers import set_lengths
 from irdistill.training import checkpoints
 from irdistill.training.loop import prefetch
 from irdistill.training.optimizer import make_optimizer, set_learning_rate, step_seed
-from irdistill.training.options import PretrainOptions
+from irdistill.training.pretraining_options import PretrainOptions
 from irdistill.training.processes import Processes
 from irdistill.training.tracking import check_trackers, finish_trackers, start_accelerator
 from irdistill.training.training_files import (

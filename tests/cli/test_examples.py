@@ -26,7 +26,7 @@ from irdistill.cli.main import cli, main
 from irdistill.collections import Collection, Query, Turn
 from irdistill.collections.beir import load_beir
 from irdistill.errors import IrdistillError
-from irdistill.students.exporting import Agreement
+from irdistill.students.exporting import ExportAgreement
 from irdistill.teachers.llm.language_model import Answer, Request
 from irdistill.verbs import load_verb
 from tests.recipes.tiny import beir_folder
@@ -125,8 +125,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("irdistill.collections.ir_datasets_reader.load_ir_dataset", small)
     for module in ("rewriting", "generating"):
         monkeypatch.setattr(f"irdistill.queries.{module}.load_writer", lambda card: Writer())
-    from irdistill.training.options import PretrainOptions
     from irdistill.training.pretraining import pretrain
+    from irdistill.training.pretraining_options import PretrainOptions
     from irdistill.training.trainer import train
 
     def short_train(
@@ -160,11 +160,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     def no_export(
         student: Any, out: Path, form: str, queries: Any, documents: Any, least_tau: float
-    ) -> Agreement:
+    ) -> ExportAgreement:
         assert len(queries) and len(documents) > 1 and form == "onnx"
-        return Agreement(4, 0.0, 1.0, 1)
+        return ExportAgreement(4, 0.0, 1.0, 1)
 
-    monkeypatch.setattr("irdistill.students.exporting.export", no_export)
+    monkeypatch.setattr("irdistill.students.exporting.export_student", no_export)
     # conversations, as irdistill rewrite takes them
     history = [
         {"role": "user", "text": "what is a cat?"},

@@ -297,3 +297,21 @@ def test_large_corpus_checks_only_used_blocks(
         DamagedError, match="marked as damaged"
     ):  # so that the cache is rebuilt at the next use
         Corpus.open(folder)
+
+
+def test_collection_shows_itself() -> None:
+    collection = Collection.from_dicts("<demo>", {"d": "text"}, {"q": "what?"}, {"q": {"d": 1}})
+    collection.report.add("empty documents", "corpus.jsonl line 3 (d9)")
+    assert repr(collection) == "Collection('<demo>', 1 documents, 1 queries, 1 judgments)"
+    assert collection.to_json() == {
+        "id": "<demo>",
+        "documents": 1,
+        "queries": 1,
+        "judgments": 1,
+        "findings": {"empty documents": {"count": 1, "places": ["corpus.jsonl line 3 (d9)"]}},
+        "notes": {},
+        "fingerprint": collection.fingerprint,
+        "corpus_folder": None,
+    }
+    page = collection._repr_html_()
+    assert "Collection &lt;demo&gt;" in page and "1 empty documents: corpus.jsonl line 3" in page

@@ -19,11 +19,11 @@ from irdistill.evaluation.reporting.model_card import write_card
 from irdistill.evaluation.reporting.publish import publish, read_results
 from irdistill.students import build_student
 from irdistill.students.dense_student import DenseStudent
-from irdistill.students.exporting import export
+from irdistill.students.exporting import export_student
 from irdistill.students.term_vectors import TermVectors
 from irdistill.students.towers import copy_tower, two_towers
-from irdistill.training.options import PretrainOptions
 from irdistill.training.pretraining import pretrain
+from irdistill.training.pretraining_options import PretrainOptions
 from tests.recipes.tiny import beir_folder
 from tests.students.tiny import tiny_backbone
 
@@ -74,7 +74,7 @@ def test_code_of_a_model_card_runs(
         save_term_vectors(folder, backbone)
     elif kind == "export":
         pytest.importorskip("onnxscript", reason="export needs the extra onnx")
-        export(
+        export_student(
             DenseStudent(backbone, device="cpu"),
             folder,
             "onnx",

@@ -299,7 +299,7 @@ def test_excluded_documents_are_left_out() -> None:
     counted = PolicyRun(excluded_run(excluding), excluding)
     for run in (excluded_run(excluding), counted):
         assert evaluate(excluding, {"run": run}, "RR@10").rows[0].value == 0.5  # d3, then d2
-    assert counted.excluded == 2
+    assert counted.left_out.excluded == 2
     # nor where a teacher is looked at, losses are compared, or weights are fitted
     value = 1 / math.log2(3)  # d3, then d2, of two relevant documents one is excluded
     best = 1 + 1 / math.log2(3)

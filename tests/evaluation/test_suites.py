@@ -117,7 +117,12 @@ def test_policies() -> None:
         counted = PolicyRun(run, collection, self_match, duplicates, depth)
         (outcome,) = list(counted)
         assert len(list(counted)) == 1
-        return outcome.doc_ids, outcome.scores.tolist(), counted.self_matches, counted.duplicates
+        return (
+            outcome.doc_ids,
+            outcome.scores.tolist(),
+            counted.left_out.self_matches,
+            counted.left_out.duplicates,
+        )
 
     assert left(False, False) == (["q", "a", "b", "c", "d"], [5, 4, 3, 2, 1], 0, 0)
     assert left(True, False, 3) == (["a", "b", "c"], [4, 3, 2], 1, 0)

@@ -26,7 +26,7 @@ class Bounds(nn.Module):
         return self.said.expand(len(seen), 2)
 
 
-def batch(seed: int = 0, rows: int = 5, width: int = 7, **given: object) -> ScoreBatch:
+def batch(seed: int = 0, rows: int = 5, width: int = 7, **inputs: object) -> ScoreBatch:
     draw = torch.Generator().manual_seed(seed)
     teacher = 3 * torch.randn(rows, width, generator=draw).double()
     teacher[0, 3] = NAN
@@ -37,17 +37,17 @@ def batch(seed: int = 0, rows: int = 5, width: int = 7, **given: object) -> Scor
         "teacher": teacher,
         "mask": mask,
     }
-    return ScoreBatch(**fields | given)  # type: ignore[arg-type]
+    return ScoreBatch(**fields | inputs)  # type: ignore[arg-type]
 
 
-def with_bounds(loss: DACKL, low: float, high: float, given: ScoreBatch) -> float:
+def with_bounds(loss: DACKL, low: float, high: float, inputs: ScoreBatch) -> float:
     return float(
         loss(
             ScoreBatch(
-                given.student,
-                given.teacher,
-                given.mask,
-                given.labels,
+                inputs.student,
+                inputs.teacher,
+                inputs.mask,
+                inputs.labels,
                 parameters={str(loss): Bounds(low, high)},
             )
         )
@@ -55,13 +55,13 @@ def with_bounds(loss: DACKL, low: float, high: float, given: ScoreBatch) -> floa
 
 
 def test_an_open_mask_is_kl() -> None:
-    given = batch()
-    expected = KL(tau=0.5, teacher_tau=2)(given).item()
+    inputs = batch()
+    expected = KL(tau=0.5, teacher_tau=2)(inputs).item()
     loss = DACKL(tau=0.5, teacher_tau=2)
-    assert with_bounds(loss, -60, -60, given) == pytest.approx(expected, rel=1e-3)
+    assert with_bounds(loss, -60, -60, inputs) == pytest.approx(expected, rel=1e-3)
     # a mask that collapses altogether is opened by its guard, and gains nothing
     everything = DACKL(tau=0.5, teacher_tau=2, least=7)
-    assert with_bounds(everything, 60, 60, given) == pytest.approx(expected, rel=1e-6)
+    assert with_bounds(everything, 60, 60, inputs) == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_mask_by_hand() -> None:
@@ -79,8 +79,8 @@ def test_the_mask_by_hand() -> None:
     expected = [
         edge((rank - 0.5) / 0.1) * edge((1.5 - rank) / 0.1) for rank in (1, 1 / 3, 2 / 3, 0)
     ]
-    found = loss.mask(network, scores, usable, none)
-    assert found[0].tolist() == pytest.approx(expected, abs=1e-12)
+    result = loss.mask(network, scores, usable, none)
+    assert result[0].tolist() == pytest.approx(expected, abs=1e-12)
     kept = torch.tensor([[False, False, False, True]])
     assert loss.mask(network, scores, usable, kept)[0].tolist() == pytest.approx(
         [*expected[:3], 1.0], abs=1e-12
@@ -92,12 +92,12 @@ def test_the_mask_by_hand() -> None:
     )
     teacher, student = teacher / teacher.sum(), student / student.sum()
     by_hand = float((teacher * (teacher / student).log()).sum())
-    given = ScoreBatch(
+    inputs = ScoreBatch(
         torch.tensor([[0.3, 0.1, 0.2, 0.4]], dtype=torch.float64),
         scores,
         parameters={str(loss): network},
     )
-    assert loss(given).item() == pytest.approx(by_hand, abs=1e-12)
+    assert loss(inputs).item() == pytest.approx(by_hand, abs=1e-12)
 
 
 def test_ranks_of_ties_and_of_what_is_not_usable() -> None:
@@ -138,20 +138,20 @@ def test_what_the_network_sees_does_not_change_with_shift_scale_or_padding() -> 
 @pytest.mark.parametrize("least", [2.0, 4.0])
 def test_the_guard_keeps_the_masks_mass(least: float) -> None:
     """A student that cannot learn tempts the network to mask all that is hard."""
-    given = batch(rows=6, width=8, mask=torch.ones(6, 8, dtype=torch.bool))
+    inputs = batch(rows=6, width=8, mask=torch.ones(6, 8, dtype=torch.bool))
     loss = DACKL(least=least)
-    network = make_loss_parameters(loss, given)[str(loss)]
+    network = make_loss_parameters(loss, inputs)[str(loss)]
     optimiser = torch.optim.Adam(network.parameters(), lr=0.05)
-    assert given.teacher is not None
-    usable, none = ~given.teacher.isnan(), torch.zeros(6, 8, dtype=torch.bool)
+    assert inputs.teacher is not None
+    usable, none = ~inputs.teacher.isnan(), torch.zeros(6, 8, dtype=torch.bool)
     masses, values = [], []
     for _ in range(150):
-        value = loss(ScoreBatch(given.student, given.teacher, parameters={str(loss): network}))
+        value = loss(ScoreBatch(inputs.student, inputs.teacher, parameters={str(loss): network}))
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
         with torch.no_grad():
-            masses.append(float(loss.mask(network, given.teacher, usable, none).sum(dim=1).mean()))
+            masses.append(float(loss.mask(network, inputs.teacher, usable, none).sum(dim=1).mean()))
             values.append(float(value))
     assert masses[0] > 6.5  # it begins almost open
     assert min(masses) >= least - 1e-9
@@ -162,69 +162,69 @@ def test_positives_ties_short_lists_and_half_precision() -> None:
     loss = DACKL(least=1)
     one = ScoreBatch(torch.zeros(1, 1), torch.ones(1, 1), parameters={})
     assert loss(one).item() == 0.0  # no list of two: the network is not even asked
-    given = batch(labels=torch.tensor([[0, 0, 1, 0, 0, 0, 0]] * 5))
+    inputs = batch(labels=torch.tensor([[0, 0, 1, 0, 0, 0, 0]] * 5))
     network = Bounds(60, 60)
-    assert given.teacher is not None
-    mask = DACKL(least=0.5).mask(network, given.teacher, given.scored, given.relevant)
+    assert inputs.teacher is not None
+    mask = DACKL(least=0.5).mask(network, inputs.teacher, inputs.scored, inputs.relevant)
     assert mask[2].tolist() == pytest.approx([0, 0, 1, 0, 0, 0, 0], abs=1e-3)
     assert mask[1].tolist()[2:] == [0] * 5  # padding
     half = ScoreBatch(
-        given.student.half(),
-        given.teacher.half(),
-        given.mask,
+        inputs.student.half(),
+        inputs.teacher.half(),
+        inputs.mask,
         parameters=make_loss_parameters(loss, batch()),
     )
     assert half.student.dtype == torch.float32
     half = ScoreBatch(
-        given.student.half(),
-        given.teacher.half(),
-        given.mask,
+        inputs.student.half(),
+        inputs.teacher.half(),
+        inputs.mask,
         parameters=make_loss_parameters(loss, half),
     )
     assert torch.isfinite(loss(half)) and loss(half).dtype == torch.float32
 
 
 def test_gradients_and_several_teachers() -> None:
-    given = batch()
+    inputs = batch()
     loss = DACKL(tau=0.7, least=2)
-    parameters = make_loss_parameters(loss, given)
+    parameters = make_loss_parameters(loss, inputs)
     torch.nn.init.normal_(parameters[str(loss)][2].weight)  # type: ignore[index]
 
     def of(student: torch.Tensor) -> torch.Tensor:
-        return loss(ScoreBatch(student, given.teacher, given.mask, parameters=parameters))
+        return loss(ScoreBatch(student, inputs.teacher, inputs.mask, parameters=parameters))
 
-    assert torch.autograd.gradcheck(of, given.student.clone().requires_grad_())
-    value = of(given.student)
+    assert torch.autograd.gradcheck(of, inputs.student.clone().requires_grad_())
+    value = of(inputs.student)
     value.backward()
     assert all(
         p.grad is not None and p.grad.abs().sum() > 0 for p in parameters[str(loss)].parameters()
     )
-    assert given.teacher is not None
-    both = torch.stack([given.teacher, -given.teacher])
+    assert inputs.teacher is not None
+    both = torch.stack([inputs.teacher, -inputs.teacher])
     parts = [
-        loss(ScoreBatch(given.student, teacher, given.mask, parameters=parameters))
+        loss(ScoreBatch(inputs.student, teacher, inputs.mask, parameters=parameters))
         for teacher in both
     ]
-    together = loss(ScoreBatch(given.student, both, given.mask, parameters=parameters))
+    together = loss(ScoreBatch(inputs.student, both, inputs.mask, parameters=parameters))
     assert together.item() == pytest.approx((parts[0] + parts[1]).item() / 2)
 
 
 def test_in_expressions() -> None:
     loss = parse_loss("DACKL(tau=0.05, least=2)@4 + 0.5*KL")
     assert parse_loss(str(loss)) == loss and loss.needs == {"score"} and not loss.representations
-    given = batch()
-    parameters = make_loss_parameters(loss, given, seed=3)
+    inputs = batch()
+    parameters = make_loss_parameters(loss, inputs, seed=3)
     assert list(parameters) == ["DACKL(tau=0.05, least=2)"]
     one, same = (
         list(made[next(iter(made))].parameters())
-        for made in (parameters, make_loss_parameters(loss, given, seed=3))
+        for made in (parameters, make_loss_parameters(loss, inputs, seed=3))
     )
     assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
     assert torch.isfinite(
-        loss(ScoreBatch(given.student, given.teacher, given.mask, parameters=parameters))
+        loss(ScoreBatch(inputs.student, inputs.teacher, inputs.mask, parameters=parameters))
     )
     with pytest.raises(ValueError, match="make_loss_parameters"):
-        loss(given)
+        loss(inputs)
     for wrong in ("DACKL(width=0)", "DACKL(least=-1)", "DACKL(tau=0)"):
         with pytest.raises(IrdistillError, match="above 0"):
             parse_loss(wrong)

@@ -99,8 +99,8 @@ def test_cprd_by_hand() -> None:
         "prob>0.2": 2,
     }
     for rule, count in rules.items():
-        found = value(CPRD(tau=1, positive=False, negatives="list", valid=rule), **batch)
-        assert found == pytest.approx(sum(terms[:count]) / count, abs=1e-6), rule
+        result = value(CPRD(tau=1, positive=False, negatives="list", valid=rule), **batch)
+        assert result == pytest.approx(sum(terms[:count]) / count, abs=1e-6), rule
     assert value(CPRD(tau=1, positive=False, negatives="list", valid="score>9"), **batch) == 0.0
     # documents of other lists stand in every denominator, and then the last item has a term as well
     in_batch, columns = torch.tensor([[0.2, 0.9, 0.1, 0.4, -0.3]]), torch.tensor([[0, 1, 2, 3]])
@@ -108,14 +108,14 @@ def test_cprd_by_hand() -> None:
         math.log(sum(math.exp(s) for s in ordered[j:]) + math.exp(-0.3)) - ordered[j]
         for j in range(4)
     ]
-    found = value(CPRD(tau=1, positive=False), **batch, in_batch=in_batch, columns=columns)
-    assert found == pytest.approx(sum(terms) / 4, abs=1e-6)
+    result = value(CPRD(tau=1, positive=False), **batch, in_batch=in_batch, columns=columns)
+    assert result == pytest.approx(sum(terms) / 4, abs=1e-6)
     # the positive comes first, and needs no score
     labels, teacher = torch.tensor([[0, 0, 0, 1]]), torch.tensor([[5.0, 1.0, 4.0, NAN]])
     ordered = [0.4, 0.2, 0.1, 0.9]
     terms = [math.log(sum(math.exp(s) for s in ordered[j:])) - ordered[j] for j in range(3)]
-    found = value(CPRD(tau=1, valid="gap>3"), student=student, teacher=teacher, labels=labels)
-    assert found == pytest.approx(sum(terms[:2]) / 2, abs=1e-6)
+    result = value(CPRD(tau=1, valid="gap>3"), student=student, teacher=teacher, labels=labels)
+    assert result == pytest.approx(sum(terms[:2]) / 2, abs=1e-6)
 
 
 @settings(max_examples=150, deadline=None)
@@ -192,13 +192,13 @@ def test_preference_without_a_teacher_is_ranknet() -> None:
         math.log(2), abs=1e-12
     )
     by_hand = math.log(1 + math.exp(-0.5 * (2 * (1.0 - 0.0) - 3.0)))
-    found = value(
+    result = value(
         Preference(beta=0.5, scale=2),
         student=torch.tensor([[1.0, 0.0]]),
         teacher=torch.tensor([[3.0, 0.0]]),
         labels=torch.tensor([[1, 0]]),
     )
-    assert found == pytest.approx(by_hand, abs=1e-6)
+    assert result == pytest.approx(by_hand, abs=1e-6)
 
 
 def test_list_net_is_kl_and_the_teachers_entropy() -> None:

@@ -24,14 +24,14 @@ def both(
     """The values of both, and their gradients, on the same whole lists."""
     scores = torch.randn(targets.shape, generator=torch.Generator().manual_seed(5))
     one, two = (scores.clone().requires_grad_() for _ in range(2))
-    found = ours(ScoreBatch(student=one, teacher=targets, labels=targets.clamp_min(0)))
+    result = ours(ScoreBatch(student=one, teacher=targets, labels=targets.clamp_min(0)))
     expected = theirs.compute_loss(
         SimpleNamespace(scores=two, representations=None), SimpleNamespace(targets=targets)
     )
-    found.backward()
+    result.backward()
     expected.backward()
     assert one.grad is not None and two.grad is not None
-    return found.detach(), expected.detach(), one.grad, two.grad
+    return result.detach(), expected.detach(), one.grad, two.grad
 
 
 @pytest.mark.parametrize(
@@ -48,9 +48,11 @@ def both(
 )
 def test_a_teachers_scores(ours: Loss, theirs: tuple[str, dict[str, Any]]) -> None:
     targets = torch.randn(4, 6, generator=torch.Generator().manual_seed(6))
-    found, expected, own, other = both(ours, getattr(peers, theirs[0])(**theirs[1]), targets)
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(own, other)
+    result, expected, student_vectors, other = both(
+        ours, getattr(peers, theirs[0])(**theirs[1]), targets
+    )
+    torch.testing.assert_close(result, expected)
+    torch.testing.assert_close(student_vectors, other)
 
 
 def test_info_nce_of_the_teachers_first() -> None:
@@ -70,8 +72,8 @@ def test_approximate_ndcg_of_grades() -> None:
             for seed in range(4)
         ]
     )
-    found, expected, own, other = both(
+    result, expected, student_vectors, other = both(
         ApproxNDCG(tau=1, by="label"), peers.ApproxNDCG(temperature=1), targets
     )
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(own, other)
+    torch.testing.assert_close(result, expected)
+    torch.testing.assert_close(student_vectors, other)

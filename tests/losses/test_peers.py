@@ -71,14 +71,14 @@ def lists(ties: bool, grades: bool = False) -> tuple[ScoreBatch, list[Any], list
 def test_a_teachers_order(ours: Loss, theirs: Any, ties: bool) -> None:
     batch, inputs, labels = lists(ties)
     whole = theirs(Given())(inputs, labels).item()
-    found = ours(batch).item()
+    result = ours(batch).item()
     if isinstance(
         ours, ADRMSE
     ):  # a list of one is never wrong: theirs counts its item, ours does not
         whole *= sum(LENGTHS) / (sum(LENGTHS) - 1)
     if isinstance(ours, ListNet):  # likewise its entropy of 0
         whole *= len(LENGTHS) / (len(LENGTHS) - 1)
-    assert found == pytest.approx(whole, rel=1e-5)
+    assert result == pytest.approx(whole, rel=1e-5)
 
 
 @pytest.mark.parametrize("k", [None, 2])

@@ -59,8 +59,8 @@ def test_lelp_finds_the_subclasses_that_are_there_and_not_what_the_classifier_se
     assert shares.shape == (400, 2, 4) and torch.allclose(
         shares.sum(dim=2), torch.ones(400, 2).double()
     )
-    own = shares[scores > 0, 1]
-    up = own[:, 0] > own[:, 2]  # +u_1 against -u_1
+    student_vectors = shares[scores > 0, 1]
+    up = student_vectors[:, 0] > student_vectors[:, 2]  # +u_1 against -u_1
     assert torch.equal(up, half[scores > 0] * classes.axes[1, 0, 1].sign() > 0)
 
 
@@ -100,11 +100,11 @@ def test_a_student_learns_the_subclasses() -> None:
 def lelp_example() -> tuple[LELP, dict[str, Any], dict[str, nn.Module]]:
     loss = LELP(directions=2, tau=0.7, teacher_tau=2, threshold=0.5)
     scores = normal(2, 3, seed=2)
-    own, theirs = normal(2, 3, 4), normal(2, 3, 5, seed=1)
+    student_vectors, theirs = normal(2, 3, 4), normal(2, 3, 5, seed=1)
     fields = {
         "student": normal(2, 3, seed=6),
         "teacher": scores,
-        "student_representations": BatchRepresentations(pairs=own),
+        "student_representations": BatchRepresentations(pairs=student_vectors),
         "teacher_representations": BatchRepresentations(pairs=theirs),
     }
     sample = FittingSample(normal(50, 5, seed=11), normal(50, seed=12), normal(1, 5, seed=13))
@@ -158,8 +158,8 @@ def test_lelp_leaves_out_what_has_no_score_or_state() -> None:
         ),
         "teacher_representations": BatchRepresentations(pairs=only(states)),
     }
-    found = loss(ScoreBatch(**fields, parameters=parameters)).item()
-    assert found == pytest.approx(loss(ScoreBatch(**few, parameters=parameters)).item(), abs=1e-12)
+    result = loss(ScoreBatch(**fields, parameters=parameters)).item()
+    assert result == pytest.approx(loss(ScoreBatch(**few, parameters=parameters)).item(), abs=1e-12)
     none = fields | {"teacher": torch.full_like(teacher, NAN)}
     assert loss(ScoreBatch(**none, parameters=parameters)).item() == 0.0
     with pytest.raises(IrdistillError, match="only 2 pairs have a state; more than 2"):

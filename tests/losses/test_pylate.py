@@ -38,21 +38,21 @@ def test_kl_of_maxsim_is_pylates_distillation() -> None:
     queries, documents = torch.rand(2, 4, 8, generator=draw), torch.rand(6, 7, 8, generator=draw)
     teacher = torch.randn(2, 3, generator=draw)
     mask = (torch.arange(7)[None] < torch.tensor(LENGTHS)[:, None]).long()
-    found = []
+    result = []
     for peer in (False, True):
-        asked, held = queries.clone().requires_grad_(), documents.clone().requires_grad_()
+        query_vectors, stored = queries.clone().requires_grad_(), documents.clone().requires_grad_()
         if peer:
             sides = [
                 {
                     "input_ids": torch.ones(2, 4).long(),
                     "attention_mask": torch.ones(2, 4).long(),
-                    "vectors": asked,
+                    "vectors": query_vectors,
                 },
-                {"input_ids": torch.ones(6, 7).long(), "attention_mask": mask, "vectors": held},
+                {"input_ids": torch.ones(6, 7).long(), "attention_mask": mask, "vectors": stored},
             ]
             loss = peers.Distillation(Given(), normalize_scores=False)(sides, teacher)
         else:
-            unit = [nn.functional.normalize(vectors, dim=-1) for vectors in (asked, held)]
+            unit = [nn.functional.normalize(vectors, dim=-1) for vectors in (query_vectors, stored)]
             every = maxsim(
                 list(unit[0]),
                 [vectors[:length] for vectors, length in zip(unit[1], LENGTHS, strict=True)],
@@ -61,6 +61,6 @@ def test_kl_of_maxsim_is_pylates_distillation() -> None:
                 ScoreBatch(student=every.gather(1, torch.arange(6).reshape(2, 3)), teacher=teacher)
             )
         loss.backward()
-        found.append((loss.detach(), asked.grad, held.grad))
-    for ours, theirs in zip(*found, strict=True):
+        result.append((loss.detach(), query_vectors.grad, stored.grad))
+    for ours, theirs in zip(*result, strict=True):
         torch.testing.assert_close(ours, theirs)

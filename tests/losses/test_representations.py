@@ -40,22 +40,26 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def batch(
-    own: BatchRepresentations,
+    student_vectors: BatchRepresentations,
     theirs: BatchRepresentations,
     lists: int = 3,
     width: int = 4,
-    **given: Any,
+    **sample_batch: Any,
 ) -> ScoreBatch:
     fields = {
         "student": normal(lists, width, seed=8),
         "teacher": normal(lists, width, seed=9),
-    } | given
-    return ScoreBatch(**fields, student_representations=own, teacher_representations=theirs)
+    } | sample_batch
+    return ScoreBatch(
+        **fields, student_representations=student_vectors, teacher_representations=theirs
+    )
 
 
-def sides(student: torch.Tensor, teacher: torch.Tensor, **given: Any) -> ScoreBatch:
+def sides(student: torch.Tensor, teacher: torch.Tensor, **sample_batch: Any) -> ScoreBatch:
     return batch(
-        BatchRepresentations(documents=student), BatchRepresentations(documents=teacher), **given
+        BatchRepresentations(documents=student),
+        BatchRepresentations(documents=teacher),
+        **sample_batch,
     )
 
 
@@ -64,33 +68,39 @@ def sides(student: torch.Tensor, teacher: torch.Tensor, **given: Any) -> ScoreBa
 
 
 def test_embedding_mse_by_hand_and_beside_sentence_transformers() -> None:
-    own, theirs = torch.tensor([[3.0, 4.0], [1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    student_vectors, theirs = (
+        torch.tensor([[3.0, 4.0], [1.0, 0.0]]),
+        torch.tensor([[1.0, 0.0], [0.0, 2.0]]),
+    )
     loss = EmbeddingMSE(side="document")
-    assert loss(sides(own, theirs)).item() == pytest.approx(
+    assert loss(sides(student_vectors, theirs)).item() == pytest.approx(
         ((2 - 2 * 0.6) + 2) / 2
     )  # |x - y|^2 = 2 - 2 cos
     raw = EmbeddingMSE(side="document", normalize=False)
-    assert raw(sides(own, theirs)).item() == pytest.approx(((4 + 16) + (1 + 4)) / 2)
+    assert raw(sides(student_vectors, theirs)).item() == pytest.approx(((4 + 16) + (1 + 4)) / 2)
     peer = MSELoss.__new__(MSELoss)
     nn.Module.__init__(peer)
     peer.loss_fct = nn.MSELoss()
-    expected = peer.loss_fct(own, theirs).item() * own.shape[1]
-    assert raw(sides(own, theirs)).item() == pytest.approx(expected)
+    expected = peer.loss_fct(student_vectors, theirs).item() * student_vectors.shape[1]
+    assert raw(sides(student_vectors, theirs)).item() == pytest.approx(expected)
     assert EmbeddingMSE(side="document")(sides(theirs * 7, theirs)).item() == pytest.approx(
         0.0, abs=1e-12
     )
 
 
 def test_embedding_mse_of_other_dimensions_learns_a_projection() -> None:
-    own = normal(9, 3)
-    theirs = own @ normal(3, 5, seed=2)
-    loss, given = EmbeddingMSE(side="document", normalize=False), sides(own, theirs)
-    parameters = make_loss_parameters(loss, given)
+    student_vectors = normal(9, 3)
+    theirs = student_vectors @ normal(3, 5, seed=2)
+    loss, sample_batch = (
+        EmbeddingMSE(side="document", normalize=False),
+        sides(student_vectors, theirs),
+    )
+    parameters = make_loss_parameters(loss, sample_batch)
     assert parameters[str(loss)].weight.shape == (5, 3)  # type: ignore[union-attr]
-    assert make_loss_parameters(loss, sides(own, own)) == {}
+    assert make_loss_parameters(loss, sides(student_vectors, student_vectors)) == {}
     optimiser = torch.optim.Adam(parameters[str(loss)].parameters(), lr=0.05)
     for _ in range(400):
-        value = loss(sides(own, theirs, parameters=parameters))
+        value = loss(sides(student_vectors, theirs, parameters=parameters))
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
@@ -106,99 +116,115 @@ def test_embedding_mse_of_other_dimensions_learns_a_projection() -> None:
     ],
 )
 def test_texts_without_a_vector_are_left_out(loss: Loss) -> None:
-    own, theirs = normal(5, 4), normal(5, 4, seed=1)
+    student_vectors, theirs = normal(5, 4), normal(5, 4, seed=1)
     theirs[2] = NAN
-    given = sides(own, theirs)
-    parameters = make_loss_parameters(loss, given)
+    sample_batch = sides(student_vectors, theirs)
+    parameters = make_loss_parameters(loss, sample_batch)
     rest = [0, 1, 3, 4]
-    expected = loss(sides(own[rest], theirs[rest], parameters=parameters)).item()
-    assert loss(sides(own, theirs, parameters=parameters)).item() == pytest.approx(expected)
-    nothing = sides(own.requires_grad_(), torch.full((5, 4), NAN).double(), parameters=parameters)
+    expected = loss(sides(student_vectors[rest], theirs[rest], parameters=parameters)).item()
+    assert loss(sides(student_vectors, theirs, parameters=parameters)).item() == pytest.approx(
+        expected
+    )
+    nothing = sides(
+        student_vectors.requires_grad_(), torch.full((5, 4), NAN).double(), parameters=parameters
+    )
     assert loss(nothing).item() == 0.0
 
 
 def test_pairs_leave_out_padding_and_queries_have_their_own_side() -> None:
-    own, theirs = normal(2, 3, 4), normal(2, 3, 4, seed=1)
+    student_vectors, theirs = normal(2, 3, 4), normal(2, 3, 4, seed=1)
     mask = torch.tensor([[True, True, True], [True, False, False]])
     theirs[0, 1] = NAN
-    given = batch(
-        BatchRepresentations(pairs=own), BatchRepresentations(pairs=theirs), 2, 3, mask=mask
+    sample_batch = batch(
+        BatchRepresentations(pairs=student_vectors),
+        BatchRepresentations(pairs=theirs),
+        2,
+        3,
+        mask=mask,
     )
     chosen = [(0, 0), (0, 2), (1, 0)]
     expected = (
         sum(
-            (F.normalize(own[i, j], dim=0) - F.normalize(theirs[i, j], dim=0)).square().sum()
+            (F.normalize(student_vectors[i, j], dim=0) - F.normalize(theirs[i, j], dim=0))
+            .square()
+            .sum()
             for i, j in chosen
         )
         / 3
     )
-    assert EmbeddingMSE(side="pair")(given).item() == pytest.approx(float(expected))
-    one = batch(BatchRepresentations(queries=own[0]), BatchRepresentations(queries=own[0]))
+    assert EmbeddingMSE(side="pair")(sample_batch).item() == pytest.approx(float(expected))
+    one = batch(
+        BatchRepresentations(queries=student_vectors[0]),
+        BatchRepresentations(queries=student_vectors[0]),
+    )
     assert EmbeddingMSE()(one).item() == 0.0
     with pytest.raises(ValueError, match="needs the documents"):
         EmbeddingMSE(side="document")(one)
     # a cut list takes its states along: the second list's pairs of the teacher's first two scores
     teacher = torch.tensor([[1.0, 3.0, 2.0], [5.0, 4.0, 6.0]]).double()
     cut = batch(
-        BatchRepresentations(pairs=own),
+        BatchRepresentations(pairs=student_vectors),
         BatchRepresentations(pairs=normal(2, 3, 4, seed=1)),
         2,
         3,
         teacher=teacher,
     ).top(1)
     assert cut.student_representations is not None and cut.student_representations.pairs is not None
-    assert torch.equal(cut.student_representations.pairs[:, 0], torch.stack([own[0, 1], own[1, 2]]))
+    assert torch.equal(
+        cut.student_representations.pairs[:, 0],
+        torch.stack([student_vectors[0, 1], student_vectors[1, 2]]),
+    )
 
 
 @settings(max_examples=40, deadline=None)
 @draws(st.integers(0, 10**6), st.integers(2, 9), st.floats(0.05, 1.0), st.floats(0.02, 2.0))
 def test_mi_alpha_stays_below_its_bound(seed: int, count: int, alpha: float, tau: float) -> None:
     loss = MIAlpha(alpha=alpha, tau=tau, dimension=None)
-    own = normal(count, 4, seed=seed)
-    for theirs in (own, normal(count, 4, seed=seed + 1)):
-        assert -loss(sides(own, theirs)).item() <= math.log(count / alpha) + 1e-9
+    student_vectors = normal(count, 4, seed=seed)
+    for theirs in (student_vectors, normal(count, 4, seed=seed + 1)):
+        assert -loss(sides(student_vectors, theirs)).item() <= math.log(count / alpha) + 1e-9
 
 
 def test_mi_alpha_is_info_nce_at_one_and_by_hand_below() -> None:
-    own, theirs = normal(6, 5), normal(6, 5, seed=4)
-    critic = F.normalize(own, dim=1) @ F.normalize(theirs, dim=1).T / 0.2
+    student_vectors, theirs = normal(6, 5), normal(6, 5, seed=4)
+    critic = F.normalize(student_vectors, dim=1) @ F.normalize(theirs, dim=1).T / 0.2
     expected = F.cross_entropy(critic.T, torch.arange(6)).item() - math.log(6)  # each y among all x
-    assert MIAlpha(alpha=1, tau=0.2, dimension=None)(sides(own, theirs)).item() == pytest.approx(
-        expected, abs=1e-12
-    )
+    assert MIAlpha(alpha=1, tau=0.2, dimension=None)(
+        sides(student_vectors, theirs)
+    ).item() == pytest.approx(expected, abs=1e-12)
     value, m = 0.0, critic.exp().mean(dim=0)
     z = 0.3 * m + 0.7
     value = 1 + sum(float(critic[j, j] - z[j].log()) for j in range(6)) / 6
     value -= sum(float(critic[i, j].exp() / z[j]) for i in range(6) for j in range(6)) / 36
-    assert MIAlpha(alpha=0.3, tau=0.2, dimension=None)(sides(own, theirs)).item() == pytest.approx(
-        -value, abs=1e-12
-    )
+    assert MIAlpha(alpha=0.3, tau=0.2, dimension=None)(
+        sides(student_vectors, theirs)
+    ).item() == pytest.approx(-value, abs=1e-12)
     parameters = nn.ModuleDict({"baseline": nn.Linear(5, 1)}).double()
     loss = MIAlpha(alpha=0.3, tau=0.2, dimension=None, baseline="learned")
     z = 0.3 * m + 0.7 * parameters["baseline"](theirs)[:, 0].exp()
     value = 1 + float(((critic.diagonal() - z.log()).mean() - (critic.exp() / z).mean()).detach())
-    assert loss(sides(own, theirs, parameters={str(loss): parameters})).item() == pytest.approx(
-        -value, abs=1e-9
-    )
+    assert loss(
+        sides(student_vectors, theirs, parameters={str(loss): parameters})
+    ).item() == pytest.approx(-value, abs=1e-9)
 
 
 def test_mi_alpha_with_heads_compares_vectors_of_other_dimensions() -> None:
-    own = normal(16, 3)
-    theirs = torch.cat([own @ normal(3, 3, seed=5), normal(16, 4, seed=6)], dim=1)
+    student_vectors = normal(16, 3)
+    theirs = torch.cat([student_vectors @ normal(3, 3, seed=5), normal(16, 4, seed=6)], dim=1)
     loss = MIAlpha(dimension=8)
-    parameters = make_loss_parameters(loss, sides(own, theirs))
+    parameters = make_loss_parameters(loss, sides(student_vectors, theirs))
     optimiser = torch.optim.Adam(parameters[str(loss)].parameters(), lr=0.02)
     seen = []
     for _ in range(120):
-        value = loss(sides(own, theirs, parameters=parameters))
+        value = loss(sides(student_vectors, theirs, parameters=parameters))
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
         seen.append(value.item())
     assert seen[-1] < seen[0] - 1 and -seen[-1] <= math.log(16 / 0.9)
     with pytest.raises(IrdistillError, match="3 dimensions and the teacher's 7; set dimension=128"):
-        make_loss_parameters(MIAlpha(dimension=None), sides(own, theirs))
-    assert loss(sides(own[:1], theirs[:1], parameters=parameters)).item() == 0.0
+        make_loss_parameters(MIAlpha(dimension=None), sides(student_vectors, theirs))
+    assert loss(sides(student_vectors[:1], theirs[:1], parameters=parameters)).item() == 0.0
 
 
 # -- tokens
@@ -211,15 +237,16 @@ def tokens(vectors: torch.Tensor, *lengths: int) -> TokenVectors:
     )
 
 
-def graph(own: TokenVectors, theirs: TokenVectors) -> ScoreBatch:
+def graph(student_vectors: TokenVectors, theirs: TokenVectors) -> ScoreBatch:
     return batch(
-        BatchRepresentations(document_tokens=own), BatchRepresentations(document_tokens=theirs)
+        BatchRepresentations(document_tokens=student_vectors),
+        BatchRepresentations(document_tokens=theirs),
     )
 
 
 def test_trg_by_hand() -> None:
     """Two texts of two and three tokens; every row is worked out with plain loops."""
-    own, theirs = normal(2, 3, 4), normal(2, 3, 6, seed=1)
+    student_vectors, theirs = normal(2, 3, 4), normal(2, 3, 6, seed=1)
     lengths = (2, 3)
     places = [(text, place) for text in range(2) for place in range(lengths[text])]
 
@@ -228,7 +255,7 @@ def test_trg_by_hand() -> None:
         return torch.stack([unit[i] @ unit[j] / 0.1 for j in others]).softmax(0)
 
     def divergence(i: tuple[int, int], others: list[tuple[int, int]]) -> float:
-        t, s = row(theirs, i, others), row(own, i, others)
+        t, s = row(theirs, i, others), row(student_vectors, i, others)
         return float((t * (t / s).log()).sum())
 
     across = [divergence(i, [j for j in places if j[0] != i[0]]) for i in places]
@@ -237,10 +264,10 @@ def test_trg_by_hand() -> None:
         for i in places
         if lengths[i[0]] > 2
     ]
-    given = graph(tokens(own, *lengths), tokens(theirs, *lengths))
-    assert TRG(within=0)(given).item() == pytest.approx(sum(across) / 5, abs=1e-9)
-    assert TRG(cross=0)(given).item() == pytest.approx(sum(inside) / 3, abs=1e-9)
-    assert TRG(cross=0.5, within=2)(given).item() == pytest.approx(
+    sample_batch = graph(tokens(student_vectors, *lengths), tokens(theirs, *lengths))
+    assert TRG(within=0)(sample_batch).item() == pytest.approx(sum(across) / 5, abs=1e-9)
+    assert TRG(cross=0)(sample_batch).item() == pytest.approx(sum(inside) / 3, abs=1e-9)
+    assert TRG(cross=0.5, within=2)(sample_batch).item() == pytest.approx(
         0.5 * sum(across) / 5 + 2 * sum(inside) / 3, abs=1e-9
     )
     unit = F.normalize(theirs, dim=-1)
@@ -250,7 +277,9 @@ def test_trg_by_hand() -> None:
             (j for j in places if j[0] != i[0]), key=lambda j: -float(unit[i] @ unit[j])
         )[:2]
         near.append(divergence(i, others))
-    assert TRG(within=0, neighbours=2)(given).item() == pytest.approx(sum(near) / 5, abs=1e-9)
+    assert TRG(within=0, neighbours=2)(sample_batch).item() == pytest.approx(
+        sum(near) / 5, abs=1e-9
+    )
 
 
 def test_trg_of_equal_graphs_is_nothing_whatever_the_padding() -> None:
@@ -259,23 +288,25 @@ def test_trg_of_equal_graphs_is_nothing_whatever_the_padding() -> None:
         theirs @ torch.linalg.qr(normal(4, 4, seed=3)).Q * 3.0
     )  # rotated and longer: the same similarities
     wide = torch.cat([turned, turned.new_full((3, 2, 4), NAN)], dim=1)
-    own = TokenVectors(
+    student_vectors = TokenVectors(
         wide, torch.cat([tokens(turned, 5, 2, 1).mask, torch.zeros(3, 2).bool()], dim=1)
     )
-    assert TRG()(graph(own, tokens(theirs, 5, 2, 1))).item() == pytest.approx(0.0, abs=1e-12)
-    assert TRG()(graph(own, tokens(theirs, 5, 2, 0))).item() == pytest.approx(
+    assert TRG()(graph(student_vectors, tokens(theirs, 5, 2, 1))).item() == pytest.approx(
+        0.0, abs=1e-12
+    )
+    assert TRG()(graph(student_vectors, tokens(theirs, 5, 2, 0))).item() == pytest.approx(
         0.0, abs=1e-12
     )  # a text without teacher vectors
     with pytest.raises(IrdistillError, match="2 token vectors of the student and 4 of the teacher"):
-        TRG()(graph(own, tokens(theirs, 5, 4, 1)))
+        TRG()(graph(student_vectors, tokens(theirs, 5, 4, 1)))
     assert TRG()(graph(tokens(theirs, 1, 0, 0), tokens(theirs, 1, 0, 0))).item() == 0.0
 
 
 def test_trg_takes_no_more_tokens_than_asked() -> None:
-    own, theirs = normal(4, 9, 3), normal(4, 9, 3, seed=1)
-    given = graph(tokens(own, 9, 9, 9, 9), tokens(theirs, 9, 9, 9, 9))
+    student_vectors, theirs = normal(4, 9, 3), normal(4, 9, 3, seed=1)
+    sample_batch = graph(tokens(student_vectors, 9, 9, 9, 9), tokens(theirs, 9, 9, 9, 9))
     chosen = [round(i * 35 / 5) for i in range(6)]
-    few = [vectors.reshape(36, 1, 3)[chosen] for vectors in (own, theirs)]
+    few = [vectors.reshape(36, 1, 3)[chosen] for vectors in (student_vectors, theirs)]
     # one token a text would forbid nothing more than the diagonal, so give each its own text again
     texts = [place // 9 for place in chosen]
     assert len(set(texts)) == 4
@@ -287,7 +318,7 @@ def test_trg_takes_no_more_tokens_than_asked() -> None:
         others = [j for j in range(6) if texts[j] != texts[i]]
         s, t = (x[i, others].softmax(0) for x in similarities)
         total += float((t * (t / s).log()).sum()) / 6
-    assert TRG(within=0, tokens=6)(given).item() == pytest.approx(total, abs=1e-9)
+    assert TRG(within=0, tokens=6)(sample_batch).item() == pytest.approx(total, abs=1e-9)
 
 
 # -- all of them
@@ -306,7 +337,9 @@ ALL: list[Loss] = [
 ]
 
 
-def everything(dtype: torch.dtype = torch.float64, own: int = 4, theirs: int = 5) -> ScoreBatch:
+def everything(
+    dtype: torch.dtype = torch.float64, student_vectors: int = 4, theirs: int = 5
+) -> ScoreBatch:
     def states(size: int, seed: int) -> BatchRepresentations:
         return BatchRepresentations(
             normal(3, size, seed=seed).to(dtype),
@@ -324,7 +357,7 @@ def everything(dtype: torch.dtype = torch.float64, own: int = 4, theirs: int = 5
         normal(3, 4, seed=31).to(dtype),
         teacher,
         mask,
-        student_representations=states(own, 40),
+        student_representations=states(student_vectors, 40),
         teacher_representations=states(theirs, 50),
     )
 
@@ -332,9 +365,9 @@ def everything(dtype: torch.dtype = torch.float64, own: int = 4, theirs: int = 5
 SAMPLE = FittingSample(normal(40, 5, seed=20), normal(40, seed=21), normal(2, 5, seed=22))
 
 
-def parameters_for(loss: Loss, given: ScoreBatch) -> dict[str, nn.Module]:
+def parameters_for(loss: Loss, sample_batch: ScoreBatch) -> dict[str, nn.Module]:
     return make_loss_parameters(
-        loss, given, SAMPLE if loss.basic_losses[0].fits_to_sample else None
+        loss, sample_batch, SAMPLE if loss.basic_losses[0].fits_to_sample else None
     )
 
 
@@ -345,16 +378,16 @@ def fitting(loss: Loss, dtype: torch.dtype = torch.float64) -> ScoreBatch:
 
 @pytest.mark.parametrize("loss", ALL, ids=str)
 def test_gradients(loss: Loss) -> None:
-    given = fitting(loss)
-    parameters = parameters_for(loss, given)
-    states = given.student_representations
+    sample_batch = fitting(loss)
+    parameters = parameters_for(loss, sample_batch)
+    states = sample_batch.student_representations
     assert (
         states is not None
         and states.query_tokens is not None
         and states.document_tokens is not None
     )
     inputs = [
-        given.student,
+        sample_batch.student,
         states.queries,
         states.documents,
         states.pairs,
@@ -376,10 +409,10 @@ def test_gradients(loss: Loss) -> None:
         return loss(
             ScoreBatch(
                 values[0],
-                given.teacher,
-                given.mask,
+                sample_batch.teacher,
+                sample_batch.mask,
                 student_representations=made,
-                teacher_representations=given.teacher_representations,
+                teacher_representations=sample_batch.teacher_representations,
                 parameters=parameters,
             )
         ) + sum(value.sum() * 0.0 for value in values)

@@ -12,8 +12,14 @@ import pytest
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.runs import RunWriter, merge, open_run, parquet, write_run
+from irdistill.runs import RunWriter, merge, open_run, write_run
 from irdistill.runs.journal import Journal
+from irdistill.runs.part_files import (
+    encode_table,
+    read_query_fingerprints,
+    read_query_ids,
+    write_encoded,
+)
 from tests.runs.stored import files, identity, lists
 
 
@@ -154,7 +160,7 @@ def test_a_damaged_line_of_the_journal_is_a_part_that_is_made_again(
 def test_a_list_of_queries_without_its_column_is_refused(
     tmp_path: Path, columns: dict[str, list[str]]
 ) -> None:
-    parquet.write(tmp_path / "queries.parquet", parquet.encode(pa.table(columns)))
-    for read in (parquet.read_ids, parquet.read_query_fingerprints):
+    write_encoded(tmp_path / "queries.parquet", encode_table(pa.table(columns)))
+    for read in (read_query_ids, read_query_fingerprints):
         with pytest.raises(IrdistillError, match=r"queries\.parquet is missing or damaged"):
             read(tmp_path / "queries.parquet")

@@ -14,7 +14,7 @@ from irdistill.collections import Collection, load_collection
 from irdistill.collections import corpus as corpus_module
 from irdistill.errors import IrdistillError
 from irdistill.modeling import stemming as stems_module
-from irdistill.modeling.stemming import StemNumbers, Tokenizer, words_of
+from irdistill.modeling.stemming import StemNumbers, StemTokenizer, words_of
 from irdistill.search.lexical.bm25 import BM25
 from irdistill.search.lexical.bm25_build import split_words
 from irdistill.search.ranking import best_rows
@@ -48,7 +48,7 @@ def test_ndcg_on_public_collections(
 
 
 def test_tokenizer_stems_and_drops_stop_words() -> None:
-    stems = Tokenizer()("The cats WERE running, x 42 co-operating!")
+    stems = StemTokenizer()("The cats WERE running, x 42 co-operating!")
     assert stems == ["cat", "were", "run", "42", "co", "oper"]
 
 
@@ -128,7 +128,7 @@ def test_the_index_equals_that_of_bm25s_for_every_memory_limit(
     ).corpus
     vocabulary: dict[str, int] = {}
     tokens = [
-        [vocabulary.setdefault(stem, len(vocabulary)) for stem in Tokenizer()(text)]
+        [vocabulary.setdefault(stem, len(vocabulary)) for stem in StemTokenizer()(text)]
         for text in texts
     ]
     plain = Bm25s(k1=k1, b=b, method="lucene").build_index_from_ids(

@@ -61,12 +61,12 @@ def test_prompts_and_similarity(backbone: str, tmp_path: Path) -> None:
         documents, plain.encode(["a dog", "a fish"], prompt="", task="document"), atol=1e-6
     )
     vectors = [
-        torch.from_numpy(student.encode(given, kind, precision="float32"))  # type: ignore[attr-defined]
-        for given, kind in ((["cat"], "query"), (["dog", "fish"], "document"))
+        torch.from_numpy(student.encode(inputs, kind, precision="float32"))  # type: ignore[attr-defined]
+        for inputs, kind in ((["cat"], "query"), (["dog", "fish"], "document"))
     ]
-    found, _ = student.scores(*vectors, torch.tensor([[0, 1]]))
-    assert np.allclose(found, plain.similarity(queries, documents), atol=1e-4)
-    assert np.allclose(found, queries @ documents.T, atol=1e-4)  # a dot product, no cosine
+    outcome, _ = student.scores(*vectors, torch.tensor([[0, 1]]))
+    assert np.allclose(outcome, plain.similarity(queries, documents), atol=1e-4)
+    assert np.allclose(outcome, queries @ documents.T, atol=1e-4)  # a dot product, no cosine
     assert student.identity()["prompts"] == {"query": "what is ", "document": "a "}
 
 
@@ -75,13 +75,13 @@ def test_what_is_false_is_not_what_is_absent(
 ) -> None:
     """Punctuation is masked unless that is False, and here the word a counts as such."""
     monkeypatch.setattr("irdistill.students.late_interaction_student.string.punctuation", "a")
-    found = [
+    outcome = [
         build_student(
-            "late-interaction", backbone, mask_punctuation=given, device="cpu"
+            "late-interaction", backbone, mask_punctuation=inputs, device="cpu"
         ).identity()["skiplist"]
-        for given in (None, False)
+        for inputs in (None, False)
     ]
-    assert found == [["a"], []]
+    assert outcome == [["a"], []]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from irdistill.students import build_student
 from irdistill.students import exporting as module
 from irdistill.students.base import Student
 from irdistill.students.dense_student import DenseStudent
-from irdistill.students.exporting import FORMATS, Agreement, export
+from irdistill.students.exporting import FORMATS, ExportAgreement, export_student
 from irdistill.students.term_vectors import TermVectors
 from irdistill.students.towers import copy_tower, two_towers
 from tests.students.tiny import WORDS, tiny_backbone
@@ -38,8 +38,8 @@ def run(network: Path, student: Student, kind: Any, texts: list[Any]) -> np.ndar
     """What ONNX Runtime makes of texts, without sentence-transformers."""
     session = onnxruntime.InferenceSession(str(network), providers=["CPUExecutionProvider"])
     features = student.pad(student.tokenize(texts, kind), kind)
-    given = {value.name: features[value.name].numpy() for value in session.get_inputs()}
-    return np.asarray(session.run(None, given)[0])
+    inputs = {value.name: features[value.name].numpy() for value in session.get_inputs()}
+    return np.asarray(session.run(None, inputs)[0])
 
 
 @pytest.mark.slow
@@ -51,8 +51,8 @@ def test_a_dense_student_with_two_towers(backbone: str, tmp_path: Path) -> None:
     with torch.no_grad():
         for parameter in student.tower("query")[0].parameters():
             parameter.mul_(1.1)
-    found = export(student, tmp_path / "out", "onnx", QUERIES, DOCUMENTS)
-    assert found.pairs == 36 and found.difference <= 1e-5 and found.tau > 0.999
+    result = export_student(student, tmp_path / "out", "onnx", QUERIES, DOCUMENTS)
+    assert result.pairs == 36 and result.difference <= 1e-5 and result.tau > 0.999
     for kind in ("query", "document"):
         folder = tmp_path / "out" / f"{kind}_0_Transformer" / "onnx"
         assert [path.name for path in folder.iterdir()] == ["model.onnx"]
@@ -64,40 +64,42 @@ def test_a_dense_student_with_two_towers(backbone: str, tmp_path: Path) -> None:
         assert np.allclose(mean, student.encode(DOCUMENTS, kind, "float32"), atol=1e-4)  # type: ignore[attr-defined]
     saved = json.loads((tmp_path / "out" / "irdistill_export.json").read_text())
     assert saved["format"] == "onnx" and saved["agreement"]["pairs"] == 36
-    with pytest.raises(IrdistillError, match="is there already"):
-        export(student, tmp_path / "out", "onnx", QUERIES, DOCUMENTS)
+    with pytest.raises(IrdistillError, match="exists already"):
+        export_student(student, tmp_path / "out", "onnx", QUERIES, DOCUMENTS)
 
 
 @pytest.mark.slow
 def test_a_cross_encoder_with_8_bit_weights(backbone: str, tmp_path: Path) -> None:
     """The figures are those of ONNX Runtime's own logits: alike, and not the same."""
     student = build_student("cross-encoder", backbone, device="cpu")
-    found = export(student, tmp_path / "out", "onnx-int8", QUERIES, DOCUMENTS, least_tau=0.5)
+    result = export_student(
+        student, tmp_path / "out", "onnx-int8", QUERIES, DOCUMENTS, least_tau=0.5
+    )
     network = tmp_path / "out" / "onnx" / "model_qint8.onnx"
     assert (
-        list(network.parent.iterdir()) == [network] and found.file_bytes == network.stat().st_size
+        list(network.parent.iterdir()) == [network] and result.file_bytes == network.stat().st_size
     )
     pairs = [(query, document) for query in QUERIES for document in DOCUMENTS]
     off = np.abs(
         run(network, student, "pair", pairs).reshape(-1) - student.predict(pairs).numpy()
     ).max()  # type: ignore[attr-defined]
     assert (
-        1e-5 < found.difference < 0.1 and 0.2 < off / found.difference < 5
+        1e-5 < result.difference < 0.1 and 0.2 < off / result.difference < 5
     )  # the batches, and so the scales, are others
-    assert 0.5 <= found.tau < 1
+    assert 0.5 <= result.tau < 1
 
 
 @pytest.mark.slow
 def test_openvino(backbone: str, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
-    found = export(
+    result = export_student(
         build_student("dense", backbone, device="cpu"),
         tmp_path / "out",
         "openvino",
         QUERIES,
         DOCUMENTS,
     )
-    assert found.difference <= 1e-4
+    assert result.difference <= 1e-4
     assert sorted(path.name for path in (tmp_path / "out" / "openvino").iterdir()) == [
         "openvino_model.bin",
         "openvino_model.xml",
@@ -109,7 +111,7 @@ def test_another_network_is_found_out(
 ) -> None:
     """If what is written computes something else, nothing is left."""
 
-    def wrong(module: Any, other: Any, *given: Any) -> int:
+    def wrong(module: Any, other: Any, *inputs: Any) -> int:
         inner = other.forward
         other.forward = lambda **features: {
             "last_hidden_state": inner(**features).last_hidden_state.flip(-1) ** 2
@@ -120,7 +122,7 @@ def test_another_network_is_found_out(
     student = build_student("dense", backbone, device="cpu")
     for form, message in (("onnx", "scores differ"), ("onnx-int8", "Kendall's tau")):
         with pytest.raises(IrdistillError, match=message):
-            export(student, tmp_path / "out", form, QUERIES, DOCUMENTS)
+            export_student(student, tmp_path / "out", form, QUERIES, DOCUMENTS)
         assert list(tmp_path.iterdir()) == []
 
 
@@ -136,11 +138,11 @@ def test_term_vectors_and_adapters_are_refused_by_name(backbone: str, tmp_path: 
         with pytest.raises(
             IrdistillError, match="TermVectors, which no exported network can carry"
         ):
-            export(one, tmp_path / "out", "onnx", QUERIES, DOCUMENTS)
+            export_student(one, tmp_path / "out", "onnx", QUERIES, DOCUMENTS)
     pytest.importorskip("peft")
     adapted = build_student("dense", backbone, lora_rank=2, lora_merge=False, device="cpu")
     with pytest.raises(IrdistillError, match="holds adapters"):
-        export(adapted, tmp_path / "out", "onnx", QUERIES, DOCUMENTS)
+        export_student(adapted, tmp_path / "out", "onnx", QUERIES, DOCUMENTS)
     assert not (tmp_path / "out").exists()
 
 
@@ -153,8 +155,8 @@ def test_scores_are_compared_from_the_written_folder_on(
     """
     student = build_student("dense", backbone, query_prompt="what is ", max_length=12, device="cpu")
     long = [*DOCUMENTS, "heat shock wave in the cell " * 9]
-    found = export(student, tmp_path / "out", "onnx", QUERIES, long)
-    assert found.difference <= 1e-5
+    result = export_student(student, tmp_path / "out", "onnx", QUERIES, long)
+    assert result.difference <= 1e-5
     plain = SentenceTransformer(str(tmp_path / "out"), device="cpu")
     expected = plain.similarity(plain.encode_query(QUERIES), plain.encode_document(long)).numpy()
     vectors, masks = [], []
@@ -172,15 +174,15 @@ def test_scores_are_compared_from_the_written_folder_on(
 
 def test_figures_of_agreement() -> None:
     one = np.array([[1.0, 2, 3], [4, 5, 8]])
-    found = module._compare(one, np.array([[1.0, 3, 2], [4, 5, 8]]), 7)
+    result = module._compare(one, np.array([[1.0, 3, 2], [4, 5, 8]]), 7)
     # one of three pairs of the first query is turned round: tau 1/3; the difference of 1 is an
     # eighth of the largest score
-    assert found == Agreement(6, 0.125, pytest.approx((1 / 3 + 1) / 2), 7)
-    module._check(Agreement(1, 1e-4, 1.0, 1), "onnx", 0.9)
+    assert result == ExportAgreement(6, 0.125, pytest.approx((1 / 3 + 1) / 2), 7)
+    module._check(ExportAgreement(1, 1e-4, 1.0, 1), "onnx", 0.9)
     with pytest.raises(IrdistillError, match="differ"):
-        module._check(Agreement(1, 1.1e-4, 1.0, 1), "onnx", 0.9)
+        module._check(ExportAgreement(1, 1.1e-4, 1.0, 1), "onnx", 0.9)
     with pytest.raises(IrdistillError, match=r"below 0\.9"):
-        module._check(Agreement(1, 0.0, 0.89, 1), "onnx-int8", 0.9)
+        module._check(ExportAgreement(1, 0.0, 0.89, 1), "onnx-int8", 0.9)
 
 
 def test_what_is_refused(backbone: str, tmp_path: Path) -> None:
@@ -192,5 +194,5 @@ def test_what_is_refused(backbone: str, tmp_path: Path) -> None:
     ):
         chosen = student if kind == "dense" else build_student(kind, backbone, device="cpu")
         with pytest.raises(IrdistillError, match=message):
-            export(chosen, tmp_path / "no", form, queries, DOCUMENTS)
+            export_student(chosen, tmp_path / "no", form, queries, DOCUMENTS)
     assert list(FORMATS) == ["onnx", "onnx-int8", "openvino"]

@@ -36,7 +36,7 @@ def test_kernel_pooling_by_hand() -> None:
     The kernel at 0.9 holds exp(-0.1² / 0.02) + exp(-0.4² / 0.02) = exp(-0.5) + exp(-8) matches, and
     so on.
     """
-    found = kernel_features(
+    result = kernel_features(
         torch.tensor([[[1.0, 0.5]]], dtype=torch.float64),
         torch.ones(1, 1).bool(),
         torch.ones(1, 2).bool(),
@@ -70,7 +70,7 @@ def test_kernel_pooling_by_hand() -> None:
         ],
         dtype=torch.float64,
     )
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
     assert len(MU) == 11 and (MU[0], MU[-1], SIGMA) == (1.0, -0.9, 0.1)
 
 
@@ -82,7 +82,7 @@ def test_kernel_pooling_in_plain_loops() -> None:
         torch.arange(width) < torch.tensor(lengths).unsqueeze(1)
         for width, lengths in ((4, queries), (6, documents))
     ]
-    found = kernel_features(cosines, *masks)
+    result = kernel_features(cosines, *masks)
     for pair in range(3):
         for number, mu in enumerate(MU):
             logarithms = parts = 0.0
@@ -93,8 +93,8 @@ def test_kernel_pooling_in_plain_loops() -> None:
                 )
                 logarithms += math.log2(max(count, 1e-10))
                 parts += count / documents[pair]
-            assert math.isclose(float(found[pair, number]), logarithms, abs_tol=1e-9)
-            assert math.isclose(float(found[pair, 11 + number]), parts, abs_tol=1e-9)
+            assert math.isclose(float(result[pair, number]), logarithms, abs_tol=1e-9)
+            assert math.isclose(float(result[pair, 11 + number]), parts, abs_tol=1e-9)
 
 
 def test_gradients_of_kernel_pooling() -> None:
@@ -113,10 +113,10 @@ def test_gradients_of_kernel_pooling() -> None:
     assert torch.autograd.gradcheck(
         lambda x: kernel_features(x * 0.1 + 0.3, query_mask, document_mask)[:, 3:6], (cosines,)
     )
-    found = torch.autograd.grad(kernel_features(cosines, query_mask, document_mask).sum(), cosines)[
-        0
-    ]
-    assert (found[1, 1] == 0).all() and (found[1, :, 2] == 0).all() and (found[0] != 0).all()
+    result = torch.autograd.grad(
+        kernel_features(cosines, query_mask, document_mask).sum(), cosines
+    )[0]
+    assert (result[1, 1] == 0).all() and (result[1, :, 2] == 0).all() and (result[0] != 0).all()
 
 
 def test_the_score_is_linear_in_the_features_of_mixed_states(student: KernelStudent) -> None:
@@ -231,7 +231,7 @@ def test_saved_as_a_small_folder(student: KernelStudent, bert: Path, tmp_path: P
         again.size()["query_layers"] == 1
         and again.model[1].layers.layers[0].self_attn.num_heads == 10
     )
-    with pytest.raises(IrdistillError, match="holds a kernel student, which reranks"):
+    with pytest.raises(IrdistillError, match="holds a kernel student, which can only rerank"):
         DenseStudent.load(tmp_path / "model")
     with pytest.raises(IrdistillError, match="no saved kernel student"):
         KernelStudent.load(bert)

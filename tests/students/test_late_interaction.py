@@ -85,12 +85,12 @@ def test_expanded_queries_are_those_of_sentence_transformers(
     student.model[0].query_expansion = {"strategy": strategy, "attend": attend, "length": 12}
     student.save(tmp_path / "model")
     plain = MultiVectorEncoder(str(tmp_path / "model"), device="cpu")
-    found = encoded(student, TEXTS, "query")
-    for ours, theirs in zip(found, plain.encode_query(TEXTS), strict=True):
+    result = encoded(student, TEXTS, "query")
+    for ours, theirs in zip(result, plain.encode_query(TEXTS), strict=True):
         assert ours.shape == theirs.shape
         assert torch.allclose(ours, theirs, atol=1e-5)
-    assert len(found[2]) == 12
-    assert len(found[3]) == (12 if strategy == "fixed" else 20)
+    assert len(result[2]) == 12
+    assert len(result[3]) == (12 if strategy == "fixed" else 20)
     assert student.identity()["query_expansion"]["length"] == 12
 
 

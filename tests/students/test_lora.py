@@ -54,9 +54,9 @@ def scores(student: Student, query: str, texts: list[str]) -> np.ndarray:
             ).numpy()  # type: ignore[list-item]
         queries, documents = (
             student.join(
-                [student.embed(student.tokenize(given, kind), kind)], torch.arange(len(given))
+                [student.embed(student.tokenize(inputs, kind), kind)], torch.arange(len(inputs))
             )
-            for given, kind in (([query], "query"), (texts, "document"))
+            for inputs, kind in (([query], "query"), (texts, "document"))
         )  # type: ignore[arg-type]
         return student.scores(queries, documents, torch.arange(len(texts))[None])[0][0].numpy()
 
@@ -98,9 +98,9 @@ def test_adapters_learn_and_the_saved_model_is_plain(
     model = tmp_path / "out" / "model"
     assert not list(model.rglob("adapter_*"))
     untrained = plain_scores(kind, make_saved(kind, place, tmp_path), "w1 w2", TEXTS)
-    found = plain_scores(kind, model, "w1 w2", TEXTS)
-    assert np.allclose(found, scores(student, "w1 w2", TEXTS), atol=1e-5)
-    assert not np.allclose(found, untrained, atol=1e-4)
+    result = plain_scores(kind, model, "w1 w2", TEXTS)
+    assert np.allclose(result, scores(student, "w1 w2", TEXTS), atol=1e-5)
+    assert not np.allclose(result, untrained, atol=1e-4)
 
 
 def make_saved(kind: str, place: Path, folder: Path) -> Path:

@@ -198,7 +198,7 @@ def test_a_training_that_stops_goes_on_to_the_same_bytes_and_scores(
     lists = sampler(0)
     for reread in (student, STUDENTS[kind].load(model, device="cpu")):
         reread.model.eval()
-        found = score_batch(
+        result = score_batch(
             Encoder(reread, torch.float32, token_budget=60), _again(collator, reread, place), False
         )
         for i, number in enumerate(lists.queries.tolist()):
@@ -208,7 +208,7 @@ def test_a_training_that_stops_goes_on_to_the_same_bytes_and_scores(
                 kind, model, query, collection.corpus.texts(lists.rows[i][valid])
             )
             np.testing.assert_allclose(
-                found.student[i][torch.from_numpy(valid)].detach(), expected, atol=1e-5
+                result.student[i][torch.from_numpy(valid)].detach(), expected, atol=1e-5
             )
 
 
@@ -222,8 +222,10 @@ def test_a_head_learns_at_its_own_rate(kind: str, place: Path, tmp_path: Path) -
     train(make_collection(), place / "scores", student, "RankNet", tmp_path, options)
     moved = {True: 0.0, False: 0.0}
     for name, value in student.model.named_parameters():
-        own = id(value) in head
-        moved[own] = max(moved[own], float((value.detach() - before[name]).abs().max()))
+        student_vectors = id(value) in head
+        moved[student_vectors] = max(
+            moved[student_vectors], float((value.detach() - before[name]).abs().max())
+        )
     assert moved == {True: pytest.approx(1e-2, rel=1e-3), False: pytest.approx(1e-4, rel=1e-2)}
     with pytest.raises(
         IrdistillError,
@@ -318,16 +320,16 @@ def test_all_zero_and_all_active_vectors_raise_an_alarm(caplog: pytest.LogCaptur
     sparsity = Sparsity(replace(OPTIONS, ramp=2))
     sparsity("query", torch.zeros(2, 10))
     sparsity("document", torch.ones(2, 10))
-    found = sparsity.end_step()
-    assert sparsity.log(1, found) == {
+    result = sparsity.end_step()
+    assert sparsity.log(1, result) == {
         "query": {"active": 0.0, "all_zero": 1.0},
         "document": {"active": 10.0, "all_zero": 0.0},
     }
     assert [record.message.split(":")[0] for record in caplog.records] == [
         "at step 1 100% of the query vectors are all zero"
     ]
-    sparsity.log(3, found)
-    sparsity.log(4, found)
+    sparsity.log(3, result)
+    sparsity.log(4, result)
     assert len(caplog.records) == 2 and "100% of all dimensions active" in caplog.records[1].message
 
 
@@ -339,7 +341,7 @@ def test_a_cross_encoder_refuses_losses_over_the_batch(place: Path, tmp_path: Pa
             match=r'cross-encoder student scores only .* negatives="list"|negatives="list"',
         ):
             train(make_collection(), place / "scores", student, loss, tmp_path / "no", OPTIONS)
-    with pytest.raises(IrdistillError, match="by itself"):
+    with pytest.raises(IrdistillError, match="separately"):
         student.scores(None, None, torch.zeros(1, 1, dtype=torch.int64))
 
 

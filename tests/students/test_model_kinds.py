@@ -65,16 +65,16 @@ def beir(tmp_path: Path) -> str:
 def test_a_splade_model_without_modules_is_sparse_where_asked_and_warned_of_elsewhere(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asked = load_student(MODEL, kind="sparse", device="cpu")
+    read_as_sparse = load_student(MODEL, kind="sparse", device="cpu")
     saved = load_student(splade_folder(tmp_path / "splade"), device="cpu")
-    assert isinstance(asked, SparseStudent) and isinstance(saved, SparseStudent)
+    assert isinstance(read_as_sparse, SparseStudent) and isinstance(saved, SparseStudent)
     texts = list(DOCUMENTS.values())
-    vectors = asked.encode(texts, show_progress=False, precision="float32")
+    vectors = read_as_sparse.encode(texts, show_progress=False, precision="float32")
     assert (
         np.abs(vectors - saved.encode(texts, show_progress=False, precision="float32")).max() == 0
     )
     assert vectors.shape == (3, 30522) and 5 < vectors.nnz / 3 < 300
-    rain = asked._first("document").tokenizer.convert_tokens_to_ids("rain")
+    rain = read_as_sparse._first("document").tokenizer.convert_tokens_to_ids("rain")
     assert vectors[0, rain] > 1 and vectors[1, rain] == 0
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
@@ -115,14 +115,14 @@ def test_the_kind_reaches_search_teachers_cards_recipes_and_timing(
     )
     with pytest.raises(IrdistillError, match="kind sparse and type dense"):
         load_teacher(MODEL, collection.corpus, kind="sparse", type="dense")
-    found = measure_efficiency(
+    outcome = measure_efficiency(
         collection,
         "splade",
         MODEL,
         EfficiencyOptions(k=3, kind={MODEL: "sparse"}),
         work=tmp_path / "work",
     )
-    assert found.parameters > 4_000_000
+    assert outcome.parameters > 4_000_000
     assert BenchmarkSystem(MODEL, kind="sparse").name == f"{MODEL} (sparse)"
 
 
@@ -160,14 +160,14 @@ def test_the_option_of_the_command_line(
     words: list[str], beir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
-    given = {"BEIR": beir, "OUT": str(tmp_path / "out"), "RUN": str(tmp_path / "run")}
+    inputs = {"BEIR": beir, "OUT": str(tmp_path / "out"), "RUN": str(tmp_path / "run")}
     if "RUN" in words:
         bm25 = CliRunner().invoke(
-            cli, ["retrieve", beir, "--out", given["RUN"]], catch_exceptions=False
+            cli, ["retrieve", beir, "--out", inputs["RUN"]], catch_exceptions=False
         )
         assert bm25.exit_code == 0
     result = CliRunner().invoke(
-        cli, [given.get(word, word) for word in words], catch_exceptions=False
+        cli, [inputs.get(word, word) for word in words], catch_exceptions=False
     )
     assert result.exit_code == 0
     producer = open_run(tmp_path / "out").identity.producer

@@ -75,17 +75,17 @@ def place(tmp_path_factory: pytest.TempPathFactory, adi: Collection) -> Path:
     folder = tmp_path_factory.mktemp("real")
     collection = adi
     lists = []
-    for found in BM25(collection.corpus).search(list(collection.queries.values()), DEPTH):
-        judged = collection.qrels[found.query_id]
-        documents = list(dict.fromkeys([*found.doc_ids, *list(judged)[:2]]))
+    for result in BM25(collection.corpus).search(list(collection.queries.values()), DEPTH):
+        judged = collection.qrels[result.query_id]
+        documents = list(dict.fromkeys([*result.doc_ids, *list(judged)[:2]]))
         bm25 = np.array(
-            [*found.scores, *[found.scores.min()] * (len(documents) - len(found.doc_ids))],
+            [*result.scores, *[result.scores.min()] * (len(documents) - len(result.doc_ids))],
             np.float32,
         )
         scores = (bm25 - bm25.mean()) / (bm25.std() + 1e-6) + np.array(
             [3.0 * (doc in judged) for doc in documents], np.float32
         )
-        lists.append(RankedList(found.query_id, documents, scores.astype(np.float32), None))
+        lists.append(RankedList(result.query_id, documents, scores.astype(np.float32), None))
     identity = RunIdentity(
         "teacher", {"model": "BM25 and the judgments"}, collection.describe(), None, {}
     )

@@ -76,9 +76,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     MultiVectorEncoder(str(folder / "dense-bert"), device="cpu").save(str(folder / "colbert"))
     for name in ("dense", "wide", "colbert", "cross"):
         kind = {"colbert": "late-interaction"}.get(name, "dense")
-        given = CPU | ({"backend": "torch"} if name == "cross" else {"type": kind})
+        inputs = CPU | ({"backend": "torch"} if name == "cross" else {"type": kind})
         sort = "cross-encoder" if name == "cross" else "retriever"
-        teacher = TeacherSpec(str(folder / name), sort, folder / "work", settings=given)
+        teacher = TeacherSpec(str(folder / name), sort, folder / "work", settings=inputs)
         score(
             collection,
             folder / "scores",
@@ -90,8 +90,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(kind: str, place: Path) -> Student:
-    given = {"dimension": 8, "mask_punctuation": False} if kind == "late-interaction" else {}
-    return build_student(kind, str(place / "backbone"), device="cpu", **given)
+    inputs = {"dimension": 8, "mask_punctuation": False} if kind == "late-interaction" else {}
+    return build_student(kind, str(place / "backbone"), device="cpu", **inputs)
 
 
 @pytest.mark.parametrize(
@@ -138,10 +138,10 @@ def test_a_training_that_stops_goes_on_to_the_same_bytes(
     record = json.loads((whole / "training.json").read_text())
     assert ("representations" in record["identity"]) == (teacher is not None)
     if "loss" in record:
-        held = load_file(whole / "loss.safetensors")
+        stored = load_file(whole / "loss.safetensors")
         assert sum(record["loss"]["parameters"].values()) > 0 and set(
             record["loss"]["parameters"]
-        ) == {name.rpartition("/")[0] for name in held}
+        ) == {name.rpartition("/")[0] for name in stored}
     else:
         assert not (whole / "loss.safetensors").exists()
     texts = collection.corpus.texts([0, 1, 2])
@@ -185,37 +185,46 @@ def test_the_representations_of_a_batch_are_those_of_the_texts(
     collection = make_collection()
     student = STUDENTS[kind].load(place / teacher, device="cpu")
     sampler, collator = collate(place, student)
-    held = Representations(place / f"{teacher}-scores")
+    stored = Representations(place / f"{teacher}-scores")
     collator.representations = TeacherRepresentations(
-        held, student.representation_names, sampler.query_ids
+        stored, student.representation_names, sampler.query_ids
     )
     calls = []
     embed = student.embed
-    student.embed = lambda *given: calls.append(given[1]) or embed(*given)
+    student.embed = lambda *inputs: calls.append(inputs[1]) or embed(*inputs)
     student.keep_representations = True
     batch = collator(0)
-    found = score_batch(Encoder(student, torch.float32, token_budget=10**6), batch, False)
+    result = score_batch(Encoder(student, torch.float32, token_budget=10**6), batch, False)
     assert sorted(calls) == sorted(student.sides)  # one pass a side
-    assert found.student_representations is not None and found.teacher_representations is not None
+    assert result.student_representations is not None and result.teacher_representations is not None
     for name in student.representation_names:
-        own, theirs = (
-            getattr(found.student_representations, name),
-            getattr(found.teacher_representations, name),
+        student_vectors, theirs = (
+            getattr(result.student_representations, name),
+            getattr(result.teacher_representations, name),
         )
         if name.endswith("tokens"):
-            assert torch.equal(own.mask, theirs.mask) and own.mask.any()
-            assert torch.allclose(own.vectors[own.mask], theirs.vectors[theirs.mask], atol=2e-3)
+            assert torch.equal(student_vectors.mask, theirs.mask) and student_vectors.mask.any()
+            assert torch.allclose(
+                student_vectors.vectors[student_vectors.mask],
+                theirs.vectors[theirs.mask],
+                atol=2e-3,
+            )
             continue
-        own, theirs = (own[found.valid], theirs[found.valid]) if name == "pairs" else (own, theirs)
+        student_vectors, theirs = (
+            (student_vectors[result.valid], theirs[result.valid])
+            if name == "pairs"
+            else (student_vectors, theirs)
+        )
         there = ~theirs.isnan().any(dim=-1)
         assert there.any()
-        unit = [x[there] / x[there].norm(dim=-1, keepdim=True) for x in (own, theirs)]
+        unit = [x[there] / x[there].norm(dim=-1, keepdim=True) for x in (student_vectors, theirs)]
         assert torch.allclose(*unit, atol=2e-3), name
     if kind == "cross-encoder":
         logit = (
-            found.student_representations.pairs[found.valid] @ torch.from_numpy(held.classifier)[0]
+            result.student_representations.pairs[result.valid]
+            @ torch.from_numpy(stored.classifier)[0]
         )
-        expected = found.student[found.valid] - student.model.model.classifier.bias
+        expected = result.student[result.valid] - student.model.model.classifier.bias
         assert torch.allclose(logit, expected, atol=1e-5)
         assert len(collection.queries) == 8
 
@@ -225,9 +234,9 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(
 ) -> None:
     collection = make_collection()
 
-    def attempt(kind: str, loss: str, scores: str, **given: Any) -> None:
+    def attempt(kind: str, loss: str, scores: str, **inputs: Any) -> None:
         train(
-            collection, place / scores, make(kind, place), loss, tmp_path / "out", OPTIONS, **given
+            collection, place / scores, make(kind, place), loss, tmp_path / "out", OPTIONS, **inputs
         )
 
     command = (
@@ -304,9 +313,9 @@ def test_an_own_rate_for_what_the_loss_learns(place: Path, tmp_path: Path) -> No
 
 def test_a_run_of_candidates_that_have_none_is_refused(place: Path, tmp_path: Path) -> None:
     run = open_run(place / "cross-scores")
-    held = Representations(place / "cross-scores")
-    assert held.folder.name == FOLDER and len(run) == 8
+    stored = Representations(place / "cross-scores")
+    assert stored.folder.name == FOLDER and len(run) == 8
     with pytest.raises(IrdistillError, match="has no representation of any text"):
-        TeacherRepresentations(held, frozenset({"pairs"}), ["unknown"] * 8).check(
+        TeacherRepresentations(stored, frozenset({"pairs"}), ["unknown"] * 8).check(
             [collate(place, make("cross-encoder", place))[0](0)]
         )

@@ -24,8 +24,8 @@ from irdistill.students.build import STUDENTS
 from irdistill.students.dense_student import DenseStudent
 from irdistill.students.term_vectors import TermVectors
 from irdistill.students.towers import copy_tower, two_towers
-from irdistill.training.options import PretrainOptions
 from irdistill.training.pretraining import pretrain
+from irdistill.training.pretraining_options import PretrainOptions
 from tests.students.tiny import tiny_backbone
 from tests.teachers.tiny import tiny_cross_encoder
 from tests.training.tiny import make_collection
@@ -312,8 +312,8 @@ def test_a_saved_reranker_of_our_own_goes_on_with_its_head(tmp_path: Path, kind:
         "max_query_length": 9,
         "layers": 3 if kind.startswith("split") else 2,
     }
-    for given in ({}, settings):
-        again = build_student(kind, str(tmp_path / "saved"), device="cpu", seed=5, **given)
+    for inputs in ({}, settings):
+        again = build_student(kind, str(tmp_path / "saved"), device="cpu", seed=5, **inputs)
         assert all(
             torch.equal(value, again.model.state_dict()[key])
             for key, value in first.model.state_dict().items()

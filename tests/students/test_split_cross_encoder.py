@@ -67,13 +67,13 @@ def by_the_backbone(student: SplitCrossEncoderStudent, text: str, split: int) ->
 
     for number, layer in enumerate(layers):
         layer.register_forward_pre_hook(masked(number), with_kwargs=True)
-    given = {
+    inputs = {
         key: value
         for key, value in pair.items()
         if key != "token_type_ids" or backbone.config.model_type != "distilbert"
     }
     with torch.no_grad():
-        state = backbone(**given).last_hidden_state[0, 0]
+        state = backbone(**inputs).last_hidden_state[0, 0]
         return float(student.model[1].score(state))
 
 
@@ -81,11 +81,11 @@ def by_the_backbone(student: SplitCrossEncoderStudent, text: str, split: int) ->
 @pytest.mark.parametrize("split", [0, 1, 3])
 def test_it_is_the_backbone_with_a_mask(family: str, split: int, place: Path) -> None:
     student = make(place, family, split_layer=split)
-    found = scored(student)
+    result = scored(student)
     np.testing.assert_allclose(
-        found, [by_the_backbone(student, text, split) for text in TEXTS], atol=2e-5
+        result, [by_the_backbone(student, text, split) for text in TEXTS], atol=2e-5
     )
-    assert np.ptp(found) > 1e-3
+    assert np.ptp(result) > 1e-3
 
 
 def test_a_split_of_0_is_a_plain_cross_encoder(place: Path) -> None:
@@ -204,7 +204,9 @@ def test_saved_and_loaded_it_scores_the_same(place: Path, tmp_path: Path) -> Non
         "revision": again.revision,
     }
     assert again.identity()["max_query_length"] == 5 and again.identity()["split_layer"] == 1
-    with pytest.raises(IrdistillError, match="holds a split-cross-encoder student, which reranks"):
+    with pytest.raises(
+        IrdistillError, match="holds a split-cross-encoder student, which can only rerank"
+    ):
         DenseStudent.load(tmp_path / "model")
     with pytest.raises(IrdistillError, match="no saved split-cross-encoder student"):
         SplitCrossEncoderStudent.load(place / "distilbert")

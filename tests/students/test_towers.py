@@ -98,15 +98,15 @@ def same_scores(student: Any, folder: Path) -> None:
 def test_a_query_tower_of_its_own(
     kind: str, settings: dict[str, Any], place: Path, tmp_path: Path
 ) -> None:
-    given = dict(settings)
-    if "query_backbone" in given:
-        given["query_backbone"] = str(place / given["query_backbone"])
-    student = build(kind, place, **given)
+    inputs = dict(settings)
+    if "query_backbone" in inputs:
+        inputs["query_backbone"] = str(place / inputs["query_backbone"])
+    student = build(kind, place, **inputs)
     size = student.size()
     assert student.learns("query") and not student.learns("document")
-    assert size["query_layers"] == (2 if "query_layers" not in given else 1)
+    assert size["query_layers"] == (2 if "query_layers" not in inputs else 1)
     assert (
-        student.max_length("query") == given.get("max_query_length", 32)
+        student.max_length("query") == inputs.get("max_query_length", 32)
         and student.max_length("document") == 32
     )
     whole = build(kind, place)
@@ -182,11 +182,11 @@ def test_token_pooling_is_that_of_sentence_transformers(
     plain = build("late-interaction", place, dimension=8)
     pooled = build("late-interaction", place, dimension=8, token_pooling=factor)
     whole = plain.encode(TEXTS, "document", "float32")
-    found = pooled.encode(TEXTS, "document", "float32")
+    result = pooled.encode(TEXTS, "document", "float32")
     expected = HierarchicalTokenPooling(factor).pool(
         [torch.from_numpy(vectors) for vectors in whole]
     )
-    for one, other, full in zip(found, expected, whole, strict=True):
+    for one, other, full in zip(result, expected, whole, strict=True):
         assert len(one) == 1 + max(int((len(full) - 1) // factor), 1)
         np.testing.assert_allclose(one, other, atol=1e-5)
     for one, other in zip(
@@ -206,7 +206,7 @@ def test_token_pooling_is_that_of_sentence_transformers(
     rough = pooled.encode(TEXTS, "document", "bfloat16")
     teacher = LateInteractionTeacher(str(tmp_path / "model"), precision="bfloat16", device="cpu")
     pairs = [TextPair(Query("q", TEXTS[0]), row, text) for row, text in enumerate(TEXTS)]
-    assert [len(one) for one in rough] == [len(one) for one in found] and np.isfinite(
+    assert [len(one) for one in rough] == [len(one) for one in result] and np.isfinite(
         score_pairs(teacher, pairs)[0].values
     ).all()
     again = build_student(

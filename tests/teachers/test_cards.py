@@ -27,7 +27,7 @@ REPLIES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
-def test_a_card_as_it_is_shipped_makes_prompts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_included_cards_make_prompts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = read_card(str(path))
     assert (
         card.name == path.stem
@@ -76,7 +76,7 @@ def test_a_card_as_it_is_shipped_makes_prompts(path: Path, monkeypatch: pytest.M
         assert card.server["url"].endswith("/v1")
 
 
-def test_all_cards_are_looked_at() -> None:
+def test_all_cards_are_covered() -> None:
     assert {
         "server-listwise",
         "gpt-4o-mini-pointwise",

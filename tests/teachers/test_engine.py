@@ -44,9 +44,7 @@ def test_scores_every_candidate(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fail_at", [0, 17, 40, 90])
-def test_stopped_and_started_again_it_ends_with_the_same_bytes(
-    tmp_path: Path, fail_at: int
-) -> None:
+def test_a_resumed_job_ends_with_the_same_bytes(tmp_path: Path, fail_at: int) -> None:
     data = make_collection()
     score(data, make_candidates(data), Counting(), tmp_path / "whole", ScoreOptions(part_queries=2))
     with pytest.raises(KeyboardInterrupt):
@@ -101,7 +99,7 @@ def test_the_same_pair_is_scored_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_a_score_that_is_no_number_stops_and_what_was_written_stays(
+def test_a_score_that_is_not_finite_stops_and_finished_parts_stay(
     tmp_path: Path, value: float
 ) -> None:
     data = make_collection()
@@ -118,7 +116,7 @@ def test_a_score_that_is_no_number_stops_and_what_was_written_stays(
     assert again.pair_count == 160 - 32
 
 
-def test_another_teacher_does_not_continue_a_run(tmp_path: Path) -> None:
+def test_other_settings_do_not_resume_a_run(tmp_path: Path) -> None:
     data = make_collection()
     score(data, make_candidates(data), Counting(), tmp_path / "run")
     before = contents(tmp_path / "run")

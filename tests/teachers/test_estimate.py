@@ -1,4 +1,4 @@
-"""What a job would take, told from a sample: against teachers whose costs are known."""
+"""Cost estimates, against teachers with known costs."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Lister:
         ]
 
 
-def test_what_is_the_same_for_every_pair_is_told_exactly() -> None:
+def test_constant_costs_are_estimated_exactly() -> None:
     data = collection()
     teacher = Priced()
     estimated = estimate_cost(
@@ -122,7 +122,7 @@ def test_what_is_the_same_for_every_pair_is_told_exactly() -> None:
     assert shown["loading"] == "0.0 seconds more, once per worker"
 
 
-def test_the_depth_counts_and_the_seed_decides_the_sample() -> None:
+def test_k_limits_the_pairs_and_the_seed_determines_the_sample() -> None:
     data = collection()
     one, same, other = Priced(), Priced(), Priced()
     assert (

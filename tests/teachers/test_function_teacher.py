@@ -1,4 +1,4 @@
-"""Functions and classes of one's own as teachers."""
+"""The user's functions and classes as teachers."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_stored_states_give_the_scores_of_live_ones(
     assert stored.identity["type"] == kind and stored.identity["max_document_length"] == 20
 
 
-def test_states_that_take_too_much_room_are_not_kept(
+def test_large_states_are_not_stored(
     data: Collection, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("irdistill.teachers.interaction_teacher._KEPT", 5 * 20 * 32 * 4 - 1)

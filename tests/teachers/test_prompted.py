@@ -60,7 +60,7 @@ def scores(teacher: Any) -> np.ndarray:
 @pytest.mark.parametrize(
     "text", ["Q {query} D {document} end", "{document}|{query}", "a {query}{document}"]
 )
-def test_a_template_says_where_the_document_lies(text: str) -> None:
+def test_a_template_returns_the_position_of_the_document(text: str) -> None:
     for query, document in [("cat {document}", "a {query} b"), ("", ""), ("x", "y")]:
         filled, start, end = PairTemplate(text).fill(query, document)
         assert filled[start:end] == document
@@ -235,7 +235,7 @@ def test_rankt5_gives_the_logit_of_one_token(tmp_path: Path) -> None:
     assert teacher.identity["score"] == "logit(<extra_id_10>)"
 
 
-def test_of_the_head_only_the_wanted_rows_are_computed_in_float32(tmp_path: Path) -> None:
+def test_only_the_needed_rows_of_the_head_are_computed_in_float32(tmp_path: Path) -> None:
     folder = tiny_t5(tmp_path / "t5")
     teacher = Seq2SeqTeacher(str(folder), precision="bfloat16", device="cpu")
     head = teacher.network.get_output_embeddings()
@@ -341,7 +341,7 @@ def test_a_classifier_on_a_causal_model_keeps_its_template(tmp_path: Path) -> No
     assert teacher.identity["template"].startswith("<|im_start|>query: {query}\n")
 
 
-def test_what_does_not_fit_stops(tmp_path: Path) -> None:
+def test_settings_that_do_not_fit_are_errors(tmp_path: Path) -> None:
     causal, t5 = str(tiny_causal(tmp_path / "causal")), str(tiny_t5(tmp_path / "t5"))
     options: dict[str, Any] = {"template": "{query} {document}", **CPU}
     with pytest.raises(IrdistillError, match="no chat template for the roles"):

@@ -31,7 +31,7 @@ from tests.teachers.scoring_helpers import Counting, contents, make_candidates, 
 
 
 class Troubled:
-    """BM25 that notes its process for each query, and comes to grief where a file says so."""
+    """BM25 that records its process for each query, and fails if a file tells it to."""
 
     def __init__(self, corpus: Corpus, notes: Path) -> None:
         self.inner, self.notes = BM25Teacher(corpus), notes
@@ -102,7 +102,7 @@ def test_workers_write_the_bytes_of_one_process_though_one_is_killed(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
-def test_a_part_that_fails_twice_stops_the_job_and_the_rest_stays(
+def test_a_part_that_keeps_failing_stops_the_job_and_the_rest_stays(
     tmp_path: Path, spec: TroubledSpec
 ) -> None:
     data = make_collection()
@@ -156,7 +156,7 @@ def test_a_function_scores_on_workers(tmp_path: Path) -> None:
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
 
 
-def test_an_engine_needs_a_spec_and_a_worker(tmp_path: Path) -> None:
+def test_ray_needs_a_name_and_a_worker(tmp_path: Path) -> None:
     data = make_collection()
     with pytest.raises(IrdistillError, match="Give the name of a card"):
         score(data, make_candidates(data), Counting(), tmp_path / "run", ScoreOptions(engine="ray"))
@@ -175,7 +175,7 @@ def test_an_engine_needs_a_spec_and_a_worker(tmp_path: Path) -> None:
         ([{"CPU": 16, "GPU": 1}], 3, 3, {"num_cpus": 1, "num_gpus": 1 / 3}),
     ],
 )
-def test_processors_and_gpus_are_dealt_out(
+def test_processors_and_gpus_are_shared(
     machines: list[dict[str, float]], workers: int | None, count: int, resources: dict[str, float]
 ) -> None:
     count_and_resources = share_resources(

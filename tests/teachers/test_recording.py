@@ -166,7 +166,7 @@ def test_a_retrievers_vectors_are_those_of_sentence_transformers(
 
 
 @pytest.mark.parametrize("name", ["cross", "colbert"])
-def test_stopped_and_started_again_it_ends_with_the_same_bytes(
+def test_a_resumed_job_ends_with_the_same_bytes(
     name: str,
     place: Path,
     data: Collection,
@@ -218,7 +218,7 @@ def test_stopped_and_started_again_it_ends_with_the_same_bytes(
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
 
 
-def test_they_are_added_to_a_finished_run_and_mended_where_a_part_is_gone(
+def test_they_are_added_to_a_finished_run_and_a_missing_part_is_rebuilt(
     place: Path,
     data: Collection,
     candidates: MemoryRun,

@@ -101,7 +101,7 @@ def test_a_late_interaction_retriever_gives_maxsim(
 
 
 @pytest.mark.parametrize("ahead", [1, 3, 1024])
-def test_each_text_is_encoded_once_and_let_go(
+def test_each_text_is_encoded_once_and_released(
     splade: Path, pairs: list[TextPair], monkeypatch: pytest.MonkeyPatch, ahead: int
 ) -> None:
     monkeypatch.setattr(part_encoding, "_AHEAD", ahead)
@@ -145,7 +145,7 @@ def test_half_precision_keeps_the_order(splade: Path, colbert: Path, pairs: list
         assert not np.array_equal(half, torch.tensor(half).bfloat16().float().numpy())
 
 
-def test_a_model_says_what_kind_it_is(
+def test_the_kind_of_a_model_is_detected(
     data: Collection, splade: Path, colbert: Path, tmp_path: Path
 ) -> None:
     dense = tiny_backbone(tmp_path / "dense")

@@ -1,4 +1,4 @@
-"""Teachers against the libraries they stand on."""
+"""Teachers, compared with the libraries that they use."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_two_outputs_give_log_odds_and_more_need_a_label(
     assert scored.values == pytest.approx(predicted(three, pairs)[:, 2], abs=2e-5)
 
 
-def test_texts_are_cut_as_predict_cuts_them(model: Path, pairs: list[TextPair]) -> None:
+def test_texts_are_truncated_as_predict_truncates_them(model: Path, pairs: list[TextPair]) -> None:
     teacher = CrossEncoderTeacher(
         str(model), precision="float32", backend="torch", max_length=16, device="cpu"
     )
@@ -171,7 +171,7 @@ CARDS = sorted(path.stem for path in card_folder("teachers").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", CARDS)
-def test_every_card_is_well(name: str) -> None:
+def test_every_card_is_valid(name: str) -> None:
     card = read_card(name)
     assert (
         card.name == name
@@ -193,7 +193,7 @@ def test_every_card_is_well(name: str) -> None:
         )
 
 
-def test_the_usual_cards_are_there() -> None:
+def test_common_cards_exist() -> None:
     assert {
         "minilm",
         "bm25",
@@ -228,7 +228,7 @@ def test_cards_load_up_to_the_point_of_needing_weights(
             assert read_card(name).settings.items() <= created[-1][1].items()
 
 
-def test_teachers_are_told_apart(data: Collection, model: Path, tmp_path: Path) -> None:
+def test_the_kind_of_a_teacher_is_detected(data: Collection, model: Path, tmp_path: Path) -> None:
     encoder = tiny_backbone(tmp_path / "encoder")
     work = tmp_path / "work"
     assert isinstance(load_teacher("bm25", data.corpus, work=work), BM25Teacher)

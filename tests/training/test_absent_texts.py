@@ -96,7 +96,7 @@ def test_in_training_they_stand_in_no_loss(
 ) -> None:
     student = student_of(kind, tmp_path)
     batch, sampler = batch_of(collection, student, scores_run(tmp_path / "run", collection))
-    found = score_batch(Encoder(student, torch.float32), batch, in_batch=True)
+    scores = score_batch(Encoder(student, torch.float32), batch, in_batch=True)
     texts = [
         [DOCUMENTS[f"d{row}"] if row >= 0 else "" for row in rows]
         for rows in sampler(0).rows.tolist()
@@ -105,7 +105,7 @@ def test_in_training_they_stand_in_no_loss(
     expected = [
         [bool(query and text) for text in line] for query, line in zip(queries, texts, strict=True)
     ]
-    assert found.mask.tolist() == expected and sum(map(sum, expected)) == 8
+    assert scores.mask.tolist() == expected and sum(map(sum, expected)) == 8
     for expression in (
         "KL(tau=0.05)",
         "InfoNCE(tau=0.05)",
@@ -118,10 +118,10 @@ def test_in_training_they_stand_in_no_loss(
         "RankNet",
         "ApproxNDCG",
     ):
-        loss = parse_loss(expression)(found)
+        loss = parse_loss(expression)(scores)
         assert torch.isfinite(loss) and float(loss) < 200, expression
     # the same as without them: their scores, whatever they are, count nowhere
-    absent = ~found.mask
+    absent = ~scores.mask
     changed = score_batch(Encoder(student, torch.float32), batch, in_batch=True)
     with torch.no_grad():
         changed.student[absent] = 1e4
@@ -129,12 +129,12 @@ def test_in_training_they_stand_in_no_loss(
             :,
             [
                 place
-                for place in range(found.in_batch.shape[1])
-                if bool(found.positives[:, place].all())
+                for place in range(scores.in_batch.shape[1])
+                if bool(scores.positives[:, place].all())
             ],
         ] = 1e4
     for expression in ("KL", "InfoNCE", "MarginMSE", "CPRD", "ListMLE"):
-        assert torch.allclose(parse_loss(expression)(found), parse_loss(expression)(changed)), (
+        assert torch.allclose(parse_loss(expression)(scores), parse_loss(expression)(changed)), (
             expression
         )
 
@@ -222,10 +222,10 @@ def test_teachers_leave_them_unscored_with_a_flag(collection: Collection, tmp_pa
             for query in QUERIES
             for row, text in enumerate(DOCUMENTS.values())
         ]
-        found = score_pairs(teacher, pairs)[0]
+        scored = score_pairs(teacher, pairs)[0]
         expected = [not (pair.query.text and pair.text) for pair in pairs]
-        assert np.isnan(found.values).tolist() == expected
-        assert found.flags == [("no tokens" if none else None) for none in expected]
+        assert np.isnan(scored.values).tolist() == expected
+        assert scored.flags == [("no tokens" if none else None) for none in expected]
         run = score(
             collection,
             scores_run(tmp_path / f"c{id(teacher)}", collection),
@@ -282,20 +282,22 @@ def test_a_copy_of_the_positive_under_another_id_is_no_negative(
     batch, sampler = batch_of(collection, student, run, vectors)
     encoder = Encoder(student, torch.float32)
     with torch.no_grad():
-        found = score_batch(encoder, batch, in_batch=True, encoded=encode_batch(encoder, batch))
+        scores = score_batch(encoder, batch, in_batch=True, encoded=encode_batch(encoder, batch))
     order = [sampler.query_ids[number] for number in sampler(0).queries.tolist()]
-    assert found.in_batch.shape == (2, 4)  # cat, dog, rain, heart
+    assert scores.in_batch.shape == (2, 4)  # cat, dog, rain, heart
     first = order.index("q0")
-    assert found.positives[first].sum() == 1 and found.positives[1 - first].sum() == 1
-    scores = {
+    assert scores.positives[first].sum() == 1 and scores.positives[1 - first].sum() == 1
+    by_text = {
         text: float(value)
-        for text, value in zip(("cat", "dog", "rain", "heart"), found.in_batch[first], strict=True)
+        for text, value in zip(("cat", "dog", "rain", "heart"), scores.in_batch[first], strict=True)
     }
     tau = 0.05
     for positive_by in ("label", "teacher"):
         loss = parse_loss(f'InfoNCE(tau={tau}, positive_by="{positive_by}")')
-        alone = loss(found.one_list(first))
-        expected = np.log(sum(np.exp(scores[text] / tau) for text in scores)) - scores["cat"] / tau
+        alone = loss(scores.one_list(first))
+        expected = (
+            np.log(sum(np.exp(by_text[text] / tau) for text in by_text)) - by_text["cat"] / tau
+        )
         assert float(alone) == pytest.approx(expected, rel=1e-3), positive_by
 
 

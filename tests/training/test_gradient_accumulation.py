@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from irdistill.errors import OptionError
 from irdistill.training.options import TrainOptions
 from irdistill.training.trainer import train
-from tests.training.test_train import digests, stopped_after
+from tests.training.support import digests, stopped_after
 from tests.training.tiny import make_backbone, make_collection, make_run, make_student
 from tests.training.two_processes import gradient_descent
 

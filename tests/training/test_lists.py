@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -12,30 +11,11 @@ from irdistill.errors import IrdistillError
 from irdistill.training.data.list_sampler import ListBatch, ListSampler
 from irdistill.training.data.list_source import SamplerOptions
 from irdistill.training.data.sources import RankRange, draw, parse_sources
-
-NAN = float("nan")
-
-
-class Held:
-    """A compiled run made of a dictionary: query id → [(row, score)], best first."""
-
-    def __init__(self, lists: Mapping[str, list[tuple[int, float]]]) -> None:
-        self.query_ids = list(lists)
-        self.index = {query_id: i for i, query_id in enumerate(self.query_ids)}
-        self._lists = [
-            (
-                np.array([p[0] for p in pairs], dtype=np.int32),
-                np.array([p[1] for p in pairs], np.float32),
-            )
-            for pairs in lists.values()
-        ]
-
-    def list(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        return self._lists[i]
+from tests.training.support import NAN, ListsInMemory
 
 
-def many(queries: int = 7, depth: int = 30) -> Held:
-    return Held(
+def many(queries: int = 7, depth: int = 30) -> ListsInMemory:
+    return ListsInMemory(
         {f"q{i}": [(100 * i + j, float(depth - j)) for j in range(depth)] for i in range(queries)}
     )
 
@@ -65,7 +45,7 @@ def test_an_epoch_has_every_query_once() -> None:
 
 
 def test_positives_stand_first_and_nulls_stay_out() -> None:
-    run = Held(
+    run = ListsInMemory(
         {
             "a": [(1, 5.0), (2, 4.0), (3, 3.0), (4, NAN)],
             "b": [(7, 1.0), (8, NAN)],
@@ -86,7 +66,7 @@ def test_positives_stand_first_and_nulls_stay_out() -> None:
 
 
 def test_positives_that_no_run_has_come_in_for_a_loss_on_labels() -> None:
-    run = Held({"a": [(1, 5.0), (2, 4.0)]})
+    run = ListsInMemory({"a": [(1, 5.0), (2, 4.0)]})
     sampler = ListSampler(
         [run],
         {"a": {9: 1}},
@@ -98,8 +78,8 @@ def test_positives_that_no_run_has_come_in_for_a_loss_on_labels() -> None:
 
 
 def test_several_runs_are_joined_by_document() -> None:
-    first = Held({"a": [(1, 5.0), (2, 4.0), (3, NAN)]})
-    second = Held({"a": [(3, 9.0), (1, 8.0)]})
+    first = ListsInMemory({"a": [(1, 5.0), (2, 4.0), (3, NAN)]})
+    second = ListsInMemory({"a": [(3, 9.0), (1, 8.0)]})
     batch = ListSampler([first, second], {}, SamplerOptions(batch_size=1, list_size=5, seed=1))(0)
     assert batch.rows[0].tolist() == [1, 2, 3]
     assert np.array_equal(batch.teacher[:, 0], [[5, 4, NAN], [8, NAN, 9]], equal_nan=True)
@@ -136,7 +116,7 @@ def test_sources_are_read() -> None:
 def test_nothing_usable_is_said() -> None:
     with pytest.raises(IrdistillError, match="none of the 1 queries"):
         ListSampler(
-            [Held({"a": [(1, 2.0), (2, NAN)]})],
+            [ListsInMemory({"a": [(1, 2.0), (2, NAN)]})],
             {},
             SamplerOptions(batch_size=1, list_size=3, seed=1),
         )

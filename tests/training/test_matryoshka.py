@@ -105,16 +105,16 @@ def test_the_saved_model_scores_as_in_training(dimension: int, place: Path) -> N
     student = DenseStudent.load(place / "out" / "model", device="cpu")
     sampler, batch = first_batch(place, student)
     encoder = Encoder(student, torch.float32)
-    found = score_batch(encoder, batch, False, None, encode_batch(encoder, batch), dimension)
+    scores = score_batch(encoder, batch, False, None, encode_batch(encoder, batch), dimension)
     plain = plain_scores(str(place / "out" / "model"), sampler, dimension)
-    assert np.allclose(found.student.detach().numpy() * batch.mask.numpy(), plain, atol=1e-5)
+    assert np.allclose(scores.student.detach().numpy() * batch.mask.numpy(), plain, atol=1e-5)
 
 
 def test_a_search_with_cut_vectors(place: Path) -> None:
     """Also after one with whole vectors, which are kept in the same place."""
     collection, model = make_collection(), place / "out" / "model"
     for dimension in (None, 3):
-        found = retrieve(
+        run = retrieve(
             collection,
             model,
             place / f"run-{dimension}",
@@ -126,7 +126,7 @@ def test_a_search_with_cut_vectors(place: Path) -> None:
         documents = plain.encode_document([collection.corpus.text(row) for row in range(40)])
         for query in list(collection.queries.values())[:3]:
             expected = plain.similarity(plain.encode_query([query.text]), documents)[0]
-            ranked = found[query.id]
+            ranked = run[query.id]
             rows = [int(name[1:]) for name in ranked.doc_ids]
             assert np.allclose(ranked.scores, expected[rows], atol=1e-5)
             assert np.allclose(ranked.scores, expected.sort(descending=True).values, atol=1e-5)

@@ -69,7 +69,7 @@ def teachers(place: Path, collection: Collection) -> list[Run]:
     """Three runs with documents of their own, nulls, ties and doubts; the second lacks a query, the
     third has it first.
     """
-    found = []
+    runs = []
     for number in range(3):
         random = np.random.default_rng(number)
         ids = [query_id for query_id in collection.queries if (number, query_id) != (1, "q2")]
@@ -82,8 +82,8 @@ def teachers(place: Path, collection: Collection) -> list[Run]:
             flags[1] = "false negative: margin" if number == 0 else "truncated"
             lists.append(RankedList(query_id, docs, scores, flags))
         identity = RunIdentity("teacher", {"model": f"t{number}"}, collection.describe())
-        found.append(write_run(place / f"t{number}", identity, lists, part_queries=3))
-    return found
+        runs.append(write_run(place / f"t{number}", identity, lists, part_queries=3))
+    return runs
 
 
 RULES: list[dict[str, Any]] = [
@@ -142,10 +142,14 @@ def test_training_on_a_mix_is_training_on_the_fused_run(
         collection, teachers, make_student(place / "backbone"), loss, place / "on-mix", options
     )
     assert all(torch.equal(value, weights(second)[name]) for name, value in weights(first).items())
-    told = json.loads((place / "on-mix" / "training.json").read_text())
-    assert told["identity"]["options"]["mix"] == "minmax" and len(told["identity"]["scores"]) == 3
-    assert told["lists"] == json.loads((place / "on-fused" / "training.json").read_text())["lists"]
-    assert told["lists"]["flagged"] > 0
+    record = json.loads((place / "on-mix" / "training.json").read_text())
+    assert (
+        record["identity"]["options"]["mix"] == "minmax" and len(record["identity"]["scores"]) == 3
+    )
+    assert (
+        record["lists"] == json.loads((place / "on-fused" / "training.json").read_text())["lists"]
+    )
+    assert record["lists"]["flagged"] > 0
 
 
 def test_a_teacher_of_weight_one_among_zeros_trains_as_alone(
@@ -188,14 +192,14 @@ def test_a_gate_weighs_the_losses_query_by_query(
     assert batch.weights is not None and batch.weights.shape == (3, 8)
     for i, query in enumerate(batch.queries.tolist()):
         query_id = sampler.query_ids[query]
-        found = [run.get(query_id) for run in teachers]
+        lists = [run.get(query_id) for run in teachers]
         from irdistill.runs.fusion import aligned
 
-        doc_ids, parts = aligned(found)
+        doc_ids, parts = aligned(lists)
         expected = gate.weights(parts, len(doc_ids)) * [1, 2, 1]
-        heard = (~np.isnan(batch.teacher[:, i])).sum(axis=1) > 1
-        np.testing.assert_allclose(batch.weights[:, i], expected * heard, rtol=1e-6)
-        assert (found[1] is None) == (query_id == "q2") and heard[1] == (found[1] is not None)
+        counted = (~np.isnan(batch.teacher[:, i])).sum(axis=1) > 1
+        np.testing.assert_allclose(batch.weights[:, i], expected * counted, rtol=1e-6)
+        assert (lists[1] is None) == (query_id == "q2") and counted[1] == (lists[1] is not None)
     options = replace(OPTIONS, gate=gate, steps=2)
     model = train(
         collection,
@@ -263,8 +267,8 @@ def test_masked_documents_stand_in_no_denominator_but_in_the_teachers_list(
     lists = sampler(0)
     expected = []
     for i, query in enumerate(lists.queries.tolist()):
-        own = dict(zip(lists.rows[i].tolist(), scores.student[i].tolist(), strict=True))
-        positive = own[query]
+        score_of = dict(zip(lists.rows[i].tolist(), scores.student[i].tolist(), strict=True))
+        positive = score_of[query]
         # q0: d1 and d2 are suspected, d3 and d4 are negatives; q1: d2 and d3 are; of the other list
         # only d0 and d4 are left
         listed = [3, 4] if query == 0 else [2, 3]
@@ -272,9 +276,11 @@ def test_masked_documents_stand_in_no_denominator_but_in_the_teachers_list(
         chosen = {"list": listed, "batch": other, "all": listed + other}[negatives]
         if scores.in_batch is not None:
             unique = sorted({row for row in lists.rows.ravel().tolist() if row >= 0})
-            own |= {row: float(scores.in_batch[i, unique.index(row)].detach()) for row in other}
+            score_of |= {
+                row: float(scores.in_batch[i, unique.index(row)].detach()) for row in other
+            }
         if chosen:
-            logits = torch.tensor([positive, *(own[row] for row in chosen)]) / 0.5
+            logits = torch.tensor([positive, *(score_of[row] for row in chosen)]) / 0.5
             expected.append(float(logits.logsumexp(0) - logits[0]))
     assert float(loss(scores).detach()) == pytest.approx(np.mean(expected), rel=1e-5)
 
@@ -284,7 +290,9 @@ def test_raw_scores_of_unlike_scales_are_noticed(
 ) -> None:
     compiled = compile_run(teachers[0], collection.corpus)
     assert check_scales([compiled, compiled]) == []
-    lists = [RankedList(found.query_id, found.doc_ids, found.scores * 10) for found in teachers[0]]
+    lists = [
+        RankedList(ranked.query_id, ranked.doc_ids, ranked.scores * 10) for ranked in teachers[0]
+    ]
     wide = write_run(tmp_path / "wide", RunIdentity("teacher", {}, collection.describe()), lists)
     (warning,) = check_scales([compiled, compile_run(wide, collection.corpus)])
     assert "the widest decides" in warning

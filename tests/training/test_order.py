@@ -31,8 +31,8 @@ def test_an_epoch_takes_every_query_once_and_any_step_can_be_asked_for_alone(
     order = Shuffled(count, size, seed)
     taken = [query for step in range(steps) for query in order(step)]
     for epoch in range(len(taken) // count):
-        own = taken[epoch * count : (epoch + 1) * count]
-        assert sorted(own) == [(epoch, query) for query in range(count)]
+        epoch_queries = taken[epoch * count : (epoch + 1) * count]
+        assert sorted(epoch_queries) == [(epoch, query) for query in range(count)]
     for step in (steps - 1, 0):
         assert Shuffled(count, size, seed)(step) == taken[step * size : (step + 1) * size]
 
@@ -109,8 +109,8 @@ def test_steps_are_of_one_cluster_as_far_as_it_has_enough(
     pure = Counter(
         clusters[step[0][1]] for step in steps if len({clusters[query] for _, query in step}) == 1
     )
-    for cluster, held in Counter(clusters).items():
-        assert pure[cluster] >= held // size
+    for cluster, size_of_cluster in Counter(clusters).items():
+        assert pure[cluster] >= size_of_cluster // size
     assert Clustered(clusters, size, seed)(order.steps) == order(order.steps)
 
 
@@ -213,7 +213,7 @@ def test_what_is_off_is_no_part_of_the_identity() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "match"),
+    ("changes", "match"),
     [
         ({"curriculum": "hard"}, "curriculum is 'hard'; expected 'none', 'gap' or 'entropy'"),
         ({"pacing_start": 0}, "pacing_start is 0"),
@@ -228,6 +228,6 @@ def test_what_is_off_is_no_part_of_the_identity() -> None:
         ({"query_active": -3}, "query_active is -3"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(given: dict[str, object], match: str) -> None:
+def test_settings_that_cannot_be_are_refused(changes: dict[str, object], match: str) -> None:
     with pytest.raises(IrdistillError, match=match):
-        TrainOptions(**given)  # type: ignore[arg-type]
+        TrainOptions(**changes)  # type: ignore[arg-type]

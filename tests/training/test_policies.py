@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,13 +25,11 @@ from irdistill.training.data.collate import make_collator
 from irdistill.training.data.list_sampler import ListSampler
 from irdistill.training.data.list_source import SamplerOptions
 from irdistill.training.data.sampler_setup import make_samplers, sampler_options
-from irdistill.training.loop import TrainingLoop
 from irdistill.training.objectives.encode import Encoder
 from irdistill.training.objectives.scoring import score_batch
 from irdistill.training.options import TrainOptions
 from irdistill.training.trainer import train
-from tests.training.test_lists import NAN, Held
-from tests.training.test_train import digests
+from tests.training.support import NAN, ListsInMemory, digests, log, stopped_before
 from tests.training.tiny import make_backbone, make_collection, make_run, make_student
 
 LOSS = 'KL(tau=0.2, teacher_tau=2) + InfoNCE(tau=0.2, weights="teacher")'
@@ -61,28 +57,6 @@ def learn(place: Path, out: Path, options: TrainOptions, loss: str = LOSS) -> De
     student = make_student(place / "backbone")
     train(make_collection(), place / "scores", student, loss, out, options)
     return student
-
-
-def log(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "train_log.jsonl").read_text().splitlines()]
-
-
-@contextmanager
-def stopped_before(step: int) -> Iterator[None]:
-    """Whatever is trained within is interrupted before it takes this step (from 0)."""
-    inner = TrainingLoop.train_step
-
-    def interrupted(self: TrainingLoop, current: int, batches: Any) -> None:
-        if current == step:
-            raise KeyboardInterrupt
-        inner(self, current, batches)
-
-    TrainingLoop.train_step = interrupted  # type: ignore[method-assign]
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            yield
-    finally:
-        TrainingLoop.train_step = inner  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +154,7 @@ def test_cached_gradients_are_the_direct_ones(kind: str, place: Path) -> None:
         SamplerOptions(batch_size=8, list_size=6, seed=1),
     )
     loss = parse_loss('KL(tau=0.5, teacher_tau=2) + InfoNCE(tau=0.5, negatives="list")')
-    found = []
+    results = []
     for cached in (False, True):
         student = build_student(kind, str(place / "backbone"), device="cpu")
         student.model.train()
@@ -191,8 +165,8 @@ def test_cached_gradients_are_the_direct_ones(kind: str, place: Path) -> None:
         gradients = {
             name: p.grad for name, p in student.model.named_parameters() if p.grad is not None
         }
-        found.append((float(value.detach()), gradients, torch.rand(1)))
-    direct, other = found
+        results.append((float(value.detach()), gradients, torch.rand(1)))
+    direct, other = results
     assert direct[0] == pytest.approx(other[0], abs=1e-6) and torch.equal(direct[2], other[2])
     assert (
         direct[1].keys() == other[1].keys()
@@ -216,12 +190,12 @@ def test_no_more_than_a_chunk_of_activations_is_held(place: Path) -> None:
     batch = make_collator(collection, sampler, student, None)(0)
     kept = {}
     for cached in (False, True):
-        held: list[int] = []
+        sizes: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(
-            lambda tensor, held=held: held.append(tensor.nbytes) or tensor, lambda t: t
+            lambda tensor, sizes=sizes: sizes.append(tensor.nbytes) or tensor, lambda t: t
         ):
             score_batch(Encoder(student, torch.float32, 60, cached), batch, True)
-        kept[cached] = sum(held)
+        kept[cached] = sum(sizes)
     assert kept[True] < kept[False] / 20
 
 
@@ -230,7 +204,7 @@ def test_no_more_than_a_chunk_of_activations_is_held(place: Path) -> None:
 
 
 def test_mined_documents_join_the_lists_and_keep_their_scores() -> None:
-    run = Held({"a": [(1, 5.0), (2, 4.0), (3, 3.0), (4, NAN)], "b": [(7, 1.0), (8, 0.0)]})
+    run = ListsInMemory({"a": [(1, 5.0), (2, 4.0), (3, 3.0), (4, NAN)], "b": [(7, 1.0), (8, 0.0)]})
     sampler = ListSampler(
         [run],
         {"a": {1: 1, 12: 1}},
@@ -238,17 +212,22 @@ def test_mined_documents_join_the_lists_and_keep_their_scores() -> None:
         query_ids=["a"],
     )
     before = sampler.draw_list(0, 0)
-    sampler.mined = Held({"a": [(12, 9.0), (3, 8.0), (10, 7.0), (11, 6.0), (4, 5.0)]})
-    sampler.mined_scores = Held({"a": [(11, -2.5)]})
+    sampler.mined = ListsInMemory({"a": [(12, 9.0), (3, 8.0), (10, 7.0), (11, 6.0), (4, 5.0)]})
+    sampler.mined_scores = ListsInMemory({"a": [(11, -2.5)]})
     sampler.mined_take = 4
     rows, scores, labels = sampler.draw_list(0, 0)
-    found = dict(zip(rows.tolist(), scores[0].tolist(), strict=True))
+    score_of = dict(zip(rows.tolist(), scores[0].tolist(), strict=True))
     assert rows[0] == 1 and labels.tolist() == [1, 0, 0, 0, 0, 0]
-    assert found.keys() == {1, 2, 3, 10, 11, 4}  # 12 is relevant, so no negative
-    assert found[3] == 3.0 and found[11] == -2.5 and np.isnan(found[10]) and np.isnan(found[4])
+    assert score_of.keys() == {1, 2, 3, 10, 11, 4}  # 12 is relevant, so no negative
+    assert (
+        score_of[3] == 3.0
+        and score_of[11] == -2.5
+        and np.isnan(score_of[10])
+        and np.isnan(score_of[4])
+    )
     sampler.mined_take = 1
     assert len(set(sampler.draw_list(0, 0)[0].tolist()) & {3, 10, 11, 4}) >= 1
-    sampler.mined = Held({"b": [(1, 1.0)]})
+    sampler.mined = ListsInMemory({"b": [(1, 1.0)]})
     assert all(
         np.array_equal(a, b, equal_nan=True)
         for a, b in zip(before, sampler.draw_list(0, 0), strict=True)
@@ -261,9 +240,9 @@ def test_the_student_of_the_step_is_searched_with_and_stopped_it_ends_with_the_s
     options = replace(OPTIONS, mine_every=3, mine_depth=5)
     searched: list[int] = []
 
-    def counted(*given: Any, **more: Any) -> Any:
-        searched.append(int(Path(given[2]).name))
-        return retrieve(*given, **more)
+    def counted(*arguments: Any, **more: Any) -> Any:
+        searched.append(int(Path(arguments[2]).name))
+        return retrieve(*arguments, **more)
 
     monkeypatch.setattr(mining, "retrieve", counted)
     learn(place, tmp_path / "whole", options)
@@ -320,8 +299,8 @@ def test_a_named_teacher_scores_what_the_run_lacks(place: Path, tmp_path: Path) 
     assert scored.identity.producer["model"] == "bm25"
     for query_id in collection.queries:
         rows, scores = known.list(known.index[query_id])
-        held = {collection.corpus.id(int(row)) for row in np.asarray(rows)[~np.isnan(scores)]}
-        assert set(scored[query_id].doc_ids) == set(mined[query_id].doc_ids) - held
+        scored_ids = {collection.corpus.id(int(row)) for row in np.asarray(rows)[~np.isnan(scores)]}
+        assert set(scored[query_id].doc_ids) == set(mined[query_id].doc_ids) - scored_ids
     with pytest.raises(IrdistillError, match="2 runs were given; fuse them first"):
         train(
             collection,
@@ -369,9 +348,9 @@ def test_it_stops_when_held_out_lists_no_longer_gain_and_keeps_the_best(
         dropout=False,
     )
 
-    def fit(out: Path, given: TrainOptions = options) -> DenseStudent:
+    def fit(out: Path, changed: TrainOptions = options) -> DenseStudent:
         student = make_student(place / "backbone")
-        train(make_collection(), tmp_path / "noise", student, loss, out, given)
+        train(make_collection(), tmp_path / "noise", student, loss, out, changed)
         return student
 
     whole = fit(tmp_path / "whole")
@@ -406,24 +385,24 @@ def test_the_held_out_loss_is_that_of_lists_not_trained_on(place: Path, tmp_path
     student = learn(place, tmp_path / "out", options)
     compiled: list[CompiledRun] = [compile_run(open_run(place / "scores"), collection.corpus)]
     relevant = {f"q{i}": {i: 1} for i in range(8)}
-    trained, held = make_samplers(
+    trained, held_out = make_samplers(
         compiled,
         relevant,
         list(collection.queries),
         sampler_options(options, needs_teacher=True, needs_labels=True),
         options,
     )
-    assert held is not None and len(held.query_ids) == 4
-    assert sorted(trained.query_ids + held.query_ids) == sorted(collection.queries)
+    assert held_out is not None and len(held_out.query_ids) == 4
+    assert sorted(trained.query_ids + held_out.query_ids) == sorted(collection.queries)
     collator, expression, encoder = (
-        make_collator(collection, held, student, None),
+        make_collator(collection, held_out, student, None),
         parse_loss(LOSS),
         Encoder(student, torch.float32),
     )
     student.model.eval()
     values = []
     for chosen in ([0, 1, 2], [3]):
-        held.order = lambda step, chosen=chosen: [(0, query) for query in chosen]
+        held_out.order = lambda step, chosen=chosen: [(0, query) for query in chosen]
         values.append(
             len(chosen) * float(expression(score_batch(encoder, collator(0), True)).detach())
         )
@@ -441,7 +420,7 @@ def test_students_of_other_kinds_are_searched_with_too(
     )
     train(collection, place / "scores", student, "KL(teacher_tau=2)", tmp_path / "out", options)
     mined = open_run(tmp_path / "out" / "mined" / "2", collection)
-    assert {len(found.doc_ids) for found in mined} == {4} and mined.identity.producer[
+    assert {len(ranked.doc_ids) for ranked in mined} == {4} and mined.identity.producer[
         "kind"
     ] == kind
     reader = build_student("cross-encoder", str(place / "backbone"), device="cpu")

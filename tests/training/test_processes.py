@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from irdistill.errors import IrdistillError
 from irdistill.training.processes import Processes
 from tests.training import two_processes
-from tests.training.test_train import digests
+from tests.training.support import digests
 from tests.training.tiny import make_backbone, make_collection, make_run
 
 
@@ -106,18 +106,25 @@ def test_what_is_gathered_has_its_order_and_its_gradients(place: Path) -> None:
     counted.
     """
     assert [Processes(rank, 2).share(5).tolist() for rank in range(2)] == [[0, 2, 4], [1, 3, 0]]
-    found = [json.loads((place / f"gather-{rank}.json").read_text()) for rank in range(2)]
-    for one in found:
-        assert one["dense"] == np.arange(10.0).reshape(5, 2).tolist()
-        assert [len(vectors) for vectors in one["ragged"]] == [3, 1, 4, 2, 5]
+    results = [json.loads((place / f"gather-{rank}.json").read_text()) for rank in range(2)]
+    for result in results:
+        assert result["dense"] == np.arange(10.0).reshape(5, 2).tolist()
+        assert [len(vectors) for vectors in result["ragged"]] == [3, 1, 4, 2, 5]
         assert all(
-            value == len(vectors) for vectors in one["ragged"] for row in vectors for value in row
+            value == len(vectors)
+            for vectors in result["ragged"]
+            for row in vectors
+            for value in row
         )
     # the derivative is the place counted from 1; twice, as gradients are averaged over two
     # processes
-    assert [row[0] for row in found[0]["dense_gradient"]] == [2, 6, 10]
-    assert [row[0] for row in found[1]["dense_gradient"]] == [4, 8, 0]
-    assert found[0]["ragged_gradient"] == [2, 6, 10] and found[1]["ragged_gradient"] == [4, 8, 0]
+    assert [row[0] for row in results[0]["dense_gradient"]] == [2, 6, 10]
+    assert [row[0] for row in results[1]["dense_gradient"]] == [4, 8, 0]
+    assert results[0]["ragged_gradient"] == [2, 6, 10] and results[1]["ragged_gradient"] == [
+        4,
+        8,
+        0,
+    ]
 
 
 @pytest.mark.parametrize(("world", "count"), [(1, 4), (2, 5), (3, 2), (4, 9), (5, 1)])

@@ -17,8 +17,7 @@ from irdistill.training.objectives.controller import Controller
 from irdistill.training.objectives.sparsity import Sparsity
 from irdistill.training.options import TrainOptions
 from irdistill.training.trainer import train
-from tests.training.test_policies import log, stopped_before
-from tests.training.test_train import digests
+from tests.training.support import digests, log, stopped_before
 from tests.training.tiny import make_backbone, make_collection, make_run
 
 OPTIONS = TrainOptions(
@@ -92,14 +91,14 @@ def test_penalties_are_the_given_ones_times_the_factor() -> None:
     for step in range(3):
         sparsity("query", torch.ones(2, 8))
         sparsity("document", torch.ones(3, 4))
-        found = sparsity.penalties(step)
+        penalties = sparsity.penalties(step)
         factors = {
             kind: sparsity.controllers[kind].factor(torch.tensor(1.0))
             for kind in ("query", "document")
         }
-        assert set(found) == {"FLOPS(document)", "L1(query)"}
-        assert float(found["L1(query)"]) == pytest.approx(1e-3 * 8 * float(factors["query"]))
-        assert float(found["FLOPS(document)"]) == pytest.approx(
+        assert set(penalties) == {"FLOPS(document)", "L1(query)"}
+        assert float(penalties["L1(query)"]) == pytest.approx(1e-3 * 8 * float(factors["query"]))
+        assert float(penalties["FLOPS(document)"]) == pytest.approx(
             0.1 * 4 * float(factors["document"])
         )
         logged = sparsity.log(step, sparsity.end_step())

@@ -24,7 +24,7 @@ def test_vectors_are_the_ridge_regression_brought_back_by_the_root_of_the_shrink
     random = np.random.default_rng(0)
     scores = csc_matrix(random.random((30, 6)) * (random.random((30, 6)) < 0.4), dtype=np.float32)
     vectors = random.normal(size=(30, 4)).astype(np.float32)
-    places, found = term_vectors(scores, vectors)
+    places, fitted = term_vectors(scores, vectors)
     assert places.tolist() == [0, 1, 2, 3, 4, 5]
     centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
     spread = centred.T @ centred
@@ -35,13 +35,13 @@ def test_vectors_are_the_ridge_regression_brought_back_by_the_root_of_the_shrink
         target = scores.toarray()[:, word].astype(np.float64)
         plain = np.linalg.lstsq(rows, np.concatenate([target, np.zeros(4)]), rcond=None)[0]
         shrinkage = (target @ target) / (target @ (centred @ plain))
-        np.testing.assert_allclose(found[word], plain * np.sqrt(shrinkage), rtol=1e-5)
+        np.testing.assert_allclose(fitted[word], plain * np.sqrt(shrinkage), rtol=1e-5)
         assert shrinkage > 1
     monkeypatch.setattr(module, "_BLOCK", 7)
-    np.testing.assert_allclose(term_vectors(scores, vectors)[1], found, rtol=1e-5)
-    held = np.diff(scores.indptr)
+    np.testing.assert_allclose(term_vectors(scores, vectors)[1], fitted, rtol=1e-5)
+    frequencies = np.diff(scores.indptr)
     kept, _ = term_vectors(scores, vectors, most=2)
-    assert sorted(held[kept]) == sorted(held)[-2:]
+    assert sorted(frequencies[kept]) == sorted(frequencies)[-2:]
 
 
 def test_a_corpus_without_differences_is_refused() -> None:
@@ -55,12 +55,12 @@ def agreement(collection: Collection, student: object, bm25: BM25) -> float:
     documents = student.search_vectors(
         collection.corpus.texts(range(len(collection.corpus))), "document"
     )  # type: ignore
-    found = student.search_vectors(texts, "query") @ documents.T  # type: ignore
+    scores_of_terms = student.search_vectors(texts, "query") @ documents.T  # type: ignore
     return float(
         np.mean(
             [
                 np.corrcoef(row, bm25.all_scores(text))[0, 1]
-                for row, text in zip(found, texts, strict=True)
+                for row, text in zip(scores_of_terms, texts, strict=True)
             ]
         )
     )
@@ -101,9 +101,9 @@ def test_what_a_query_excludes_does_not_set_the_scale(
             key: replace(query, excluded=excluded.get(key, ()))
             for key, query in collection.queries.items()
         }
-        held = replace(collection, queries=queries)
+        smaller = replace(collection, queries=queries)
         return fit_term_vectors(
-            held, backbone, tmp_path / folder, tmp_path / "work"
+            smaller, backbone, tmp_path / folder, tmp_path / "work"
         ).weights_digest()
 
     assert digest("a") == digest("b", q0=("no such document",)) != digest("c", q0=("d0",))

@@ -10,8 +10,9 @@ import pytest
 
 from irdistill.errors import MissingExtraError
 from irdistill.training import tracking
-from irdistill.training.options import PretrainOptions, TrainOptions
+from irdistill.training.options import TrainOptions
 from irdistill.training.pretraining import pretrain
+from irdistill.training.pretraining_options import PretrainOptions
 from irdistill.training.trainer import train
 from tests.training.tiny import make_backbone, make_collection, make_run, make_student
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,7 +12,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,14 +26,13 @@ from irdistill.training import checkpoints
 from irdistill.training.data.collate import CachedTokenizer, Collator
 from irdistill.training.data.list_sampler import ListSampler
 from irdistill.training.data.list_source import SamplerOptions
-from irdistill.training.loop import TrainingLoop
 from irdistill.training.objectives.encode import Encoder
 from irdistill.training.objectives.scoring import score_batch
 from irdistill.training.options import TrainOptions
 from irdistill.training.trainer import train
+from tests.training.support import LOSS, digests, stopped_after
 from tests.training.tiny import make_backbone, make_collection, make_run, make_student
 
-LOSS = "KL(tau=0.2, teacher_tau=2) + 0.1*InfoNCE(tau=0.2)"
 OPTIONS = TrainOptions(
     steps=12,
     batch_size=4,
@@ -46,16 +43,6 @@ OPTIONS = TrainOptions(
     checkpoint_every=3,
     log_every=2,
 )
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """Of all that must not depend on how the training went."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-        if path.name not in ("journal.jsonl", ".lock")
-    }
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +188,7 @@ def test_a_frozen_document_tower_needs_no_document_forward(place: Path) -> None:
         collection.corpus.texts(np.arange(len(collection.corpus))), "document", precision="float32"
     )
     weights = []
-    for name, given in (("frozen-vectors", vectors), ("frozen-texts", None)):
+    for name, document_vectors in (("frozen-vectors", vectors), ("frozen-texts", None)):
         student = make_student(place / "backbone", frozen=True)
         before = {key: value.clone() for key, value in student.model.state_dict().items()}
         train(
@@ -211,7 +198,7 @@ def test_a_frozen_document_tower_needs_no_document_forward(place: Path) -> None:
             LOSS,
             place / name,
             OPTIONS,
-            document_vectors=given,
+            document_vectors=document_vectors,
         )
         after = student.model.state_dict()
         changed = {key.split(".")[2] for key in before if not torch.equal(before[key], after[key])}
@@ -252,9 +239,9 @@ def test_chunks_and_shared_documents_change_no_score_and_no_gradient(place: Path
         {},
         SamplerOptions(batch_size=6, list_size=6, seed=1),
     )
-    asked = [collection.queries[query_id].text for query_id in sampler.query_ids]
+    query_texts = [collection.queries[query_id].text for query_id in sampler.query_ids]
     queries = CachedTokenizer(
-        student, "query", lambda numbers: [asked[number] for number in numbers]
+        student, "query", lambda numbers: [query_texts[number] for number in numbers]
     )
     texts = collection.corpus.texts
     documents = CachedTokenizer(
@@ -271,7 +258,7 @@ def test_chunks_and_shared_documents_change_no_score_and_no_gradient(place: Path
     lists = sampler(0)
     plain = torch.zeros(scores.student.shape)
     for i, query in enumerate(lists.queries.tolist()):
-        vector = student.embed(student.tokenize([asked[query]], "query"), "query")[0]
+        vector = student.embed(student.tokenize([query_texts[query]], "query"), "query")[0]
         for j, row in enumerate(lists.rows[i].tolist()):
             if row >= 0:
                 tokens = student.tokenize(texts(np.array([row])), "document")
@@ -416,7 +403,8 @@ def test_a_training_of_other_scores_or_vectors_names_the_setting(
             tmp_path / "work",
         )
     changed = [
-        RankedList(found.query_id, found.doc_ids, found.scores * 2, found.flags) for found in lists
+        RankedList(ranked.query_id, ranked.doc_ids, ranked.scores * 2, ranked.flags)
+        for ranked in lists
     ]
     rows = write_run(tmp_path / "rows", open_run(place / "scores").identity, changed)
     with pytest.raises(
@@ -432,30 +420,6 @@ def test_a_training_of_other_scores_or_vectors_names_the_setting(
             "stored",
             tmp_path / "work",
         )
-
-
-def stopped_after(
-    steps: int, place: Path, out: Path, options: TrainOptions, monkeypatch: pytest.MonkeyPatch
-) -> KeyboardInterrupt:
-    """A training into which Ctrl-C is pressed in the step after these."""
-    inner = TrainingLoop.train_step
-
-    def press(self: TrainingLoop, step: int, batches: Any) -> None:
-        if step == steps:
-            raise KeyboardInterrupt
-        inner(self, step, batches)
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt) as stop:
-        patched.setattr(TrainingLoop, "train_step", press)
-        train(
-            make_collection(),
-            place / "scores",
-            make_student(place / "backbone"),
-            LOSS,
-            out,
-            options,
-        )
-    return stop.value
 
 
 def test_checkpoints_by_time_lose_no_steps_and_change_no_bytes(

@@ -25,9 +25,9 @@ def make_collection(queries: int = 8, documents: int = 40) -> Collection:
     """
     random = np.random.default_rng(3)
     docs = {f"d{i}": " ".join(random.choice(WORDS, 3 + i % 17)) for i in range(documents)}
-    asked = {f"q{i}": " ".join(docs[f"d{i}"].split()[:3]) for i in range(queries)}
+    queries_by_id = {f"q{i}": " ".join(docs[f"d{i}"].split()[:3]) for i in range(queries)}
     return Collection.from_dicts(
-        "tiny", docs, asked, {f"q{i}": {f"d{i}": 1} for i in range(queries)}
+        "tiny", docs, queries_by_id, {f"q{i}": {f"d{i}": 1} for i in range(queries)}
     )
 
 

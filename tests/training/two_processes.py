@@ -58,7 +58,7 @@ def student(place: Path, case: str) -> Student:
     return build_student(kind, str(make_backbone(place / "backbone")), device="cpu", **settings)
 
 
-def gradient_descent(model: torch.nn.Module, learning_rate: float, *given: Any) -> Any:
+def gradient_descent(model: torch.nn.Module, learning_rate: float, *options: Any) -> Any:
     """Stands in for `make_optimizer`."""
     group = {"params": model.parameters(), "initial_lr": learning_rate}
     return torch.optim.SGD([group], learning_rate)
@@ -85,19 +85,19 @@ def gather(folder: Path) -> None:
     """
     processes = Processes.join()
     whole = torch.arange(10.0).reshape(5, 2)
-    own = whole[processes.share(5)].requires_grad_()
-    found = processes.gather(own, 5)
-    (found * torch.arange(1.0, 6)[:, None]).sum().backward()
+    part = whole[processes.share(5)].requires_grad_()
+    gathered = processes.gather(part, 5)
+    (gathered * torch.arange(1.0, 6)[:, None]).sum().backward()
     texts = [torch.full((length, 2), float(length)) for length in (3, 1, 4, 2, 5)]
     mine = [texts[place].clone().requires_grad_() for place in processes.share(5)]
     ragged = processes.gather(mine, 5)
     sum(place * vectors.sum() for place, vectors in enumerate(ragged, 1)).backward()  # type: ignore[union-attr]
-    assert own.grad is not None
+    assert part.grad is not None
     (folder / f"gather-{processes.rank}.json").write_text(
         json.dumps(
             {
-                "dense": found.tolist(),
-                "dense_gradient": own.grad.tolist(),
+                "dense": gathered.tolist(),
+                "dense_gradient": part.grad.tolist(),
                 "ragged": [vectors.tolist() for vectors in ragged],
                 "ragged_gradient": [float(vectors.grad[0, 0]) for vectors in mine],  # type: ignore[index]
             }

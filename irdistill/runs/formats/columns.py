@@ -28,7 +28,9 @@ from irdistill.runs.trec_rows import read_file_sample, read_trec_rows
 from irdistill.runs.trec_writing import score_texts, write_text_lines, write_trec_lines
 
 TREC_LAYOUT = "query Q0 document rank score tag"
-TABLE = "query document score, query 0 document score, or as a header or --columns names them"
+TABLE_LAYOUT = (
+    "query document score, query 0 document score, or as a header or --columns names them"
+)
 TRIPLES_LAYOUT = (
     "score of the first document, score of the second, query, first document, second document"
 )

@@ -25,8 +25,8 @@ from irdistill.runs.ranked_lists import RankedList
 from irdistill.runs.run import Run
 from irdistill.runs.score_file import ScoreFile, open_output
 
-NWAY = "[query, [document, score], [document, score], …]"
-HARD = '{"qid": query, "pos": [document, …], "neg": {"system": [document, …]}}'
+NWAY_LAYOUT = "[query, [document, score], [document, score], …]"
+HARD_LAYOUT = '{"qid": query, "pos": [document, …], "neg": {"system": [document, …]}}'
 
 
 def records(source: ScoreFile, layout: str, read: Callable[[int, Any], Record]) -> Iterator[Record]:
@@ -82,7 +82,7 @@ def read_nway(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
         docs = [id_text(doc) for doc, _ in pairs]
         return Record(number, id_text(query), docs, [score for _, score in pairs])
 
-    return rows_of_records(records(source, NWAY, read), source)
+    return rows_of_records(records(source, NWAY_LAYOUT, read), source)
 
 
 def write_nway(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
@@ -109,7 +109,7 @@ def read_hard(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
         scores = [entry.get("ce-score") if isinstance(entry, dict) else None for entry in entries]
         return Record(number, id_text(value["qid"]), docs, scores)
 
-    return rows_of_records(records(source, HARD, read), source)
+    return rows_of_records(records(source, HARD_LAYOUT, read), source)
 
 
 def write_hard(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:

@@ -20,7 +20,7 @@ from irdistill.runs.formats.rows import (
 from irdistill.runs.run import Run
 from irdistill.runs.score_file import ScoreFile, open_output
 
-LAYOUT = '{"query": {"document": score, …}, …}'
+OBJECT_LAYOUT = '{"query": {"document": score, …}, …}'
 PIECE = 1 << 18
 LARGEST = 1 << 26
 """Characters of the largest value, the scores of one query: a million documents have 30 MB."""
@@ -124,8 +124,8 @@ def _records(source: ScoreFile) -> Iterator[Record]:
                 raise ValueError("something comes after the object")
         except (ValueError, RecursionError) as error:
             raise InputError(
-                f"{source.path}, query {max(1, number)}: {error}. This was expected: {LAYOUT}. The"
-                " file is damaged or of another --format."
+                f"{source.path}, query {max(1, number)}: {error}. This was expected:"
+                f" {OBJECT_LAYOUT}. The file is damaged or of another --format."
             ) from error
 
 

@@ -60,7 +60,7 @@ WIDEST = 1 << 27
 _ITEM = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,'"\[\]]+""", re.DOTALL)
 _INTEGER = re.compile(r"[+-]?\d{1,400}", re.ASCII)
 _ELLIPSIS = re.compile(r"(?:^|[\s,])\.\.\.(?:[\s,]|$)")
-PYLATE = '{"query_id": id, "document_ids": [id, …], "scores": [number, …]}'
+PYLATE_LAYOUT = '{"query_id": id, "document_ids": [id, …], "scores": [number, …]}'
 
 
 def is_parquet(path: Path) -> bool:
@@ -196,7 +196,7 @@ def read_lists(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
     def read(number: int, value: Any) -> Record:
         return _record(number, value["query_id"], value["document_ids"], value["scores"])
 
-    return rows_of_records(records(source, PYLATE, read), source)
+    return rows_of_records(records(source, PYLATE_LAYOUT, read), source)
 
 
 def _list_records(source: ScoreFile) -> Iterator[Record]:

@@ -13,9 +13,52 @@ from irdistill.collections.table_content import TREC, TRIPLES
 from irdistill.collections.table_layout import UnknownLayoutError, detect_layout
 from irdistill.collections.text_files import decompress, explain_damage, uncompressed_name
 from irdistill.errors import InputError, NotFoundError, OptionError
-from irdistill.runs.formats import columns, dicts, jsonl, objects, texts
-from irdistill.runs.formats import parquet_tables as tables
+from irdistill.runs.formats.columns import (
+    TABLE_LAYOUT,
+    TREC_LAYOUT,
+    TRIPLES_LAYOUT,
+    read_table,
+    read_trec,
+    read_triples,
+    write_table,
+    write_trec,
+    write_triples,
+)
+from irdistill.runs.formats.dicts import (
+    read_scores,
+    write_scores,
+)
+from irdistill.runs.formats.jsonl import (
+    HARD_LAYOUT,
+    NWAY_LAYOUT,
+    read_hard,
+    read_nway,
+    write_hard,
+    write_nway,
+)
+from irdistill.runs.formats.objects import (
+    OBJECT_LAYOUT,
+    read_object,
+    write_object,
+)
+from irdistill.runs.formats.parquet_tables import (
+    PYLATE_LAYOUT,
+    column_names,
+    is_parquet,
+    read_lists,
+    read_ranked,
+    write_lists,
+    write_ranked,
+)
 from irdistill.runs.formats.rows import Rows, WriteOptions
+from irdistill.runs.formats.texts import (
+    FLAG_LAYOUT,
+    TEVATRON_LAYOUT,
+    read_flag,
+    read_tevatron,
+    write_flag,
+    write_tevatron,
+)
 from irdistill.runs.run import Run
 from irdistill.runs.score_file import ScoreFile
 from irdistill.runs.trec_rows import read_file_sample
@@ -53,31 +96,29 @@ class Format:
 _BOTH = {"needs_collection": True, "two_sided": True}
 _TABLE = {"ranked": True, "table": True}
 _ALL = (
-    Format("trec", columns.TREC_LAYOUT, columns.read_trec, columns.write_trec, ranked=True),
-    Format("tsv", columns.TABLE, columns.read_table, columns.write_table, **_TABLE),
+    Format("trec", TREC_LAYOUT, read_trec, write_trec, ranked=True),
+    Format("tsv", TABLE_LAYOUT, read_table, write_table, **_TABLE),
     Format(
         "triples",
-        columns.TRIPLES_LAYOUT,
-        columns.read_triples,
-        columns.write_triples,
+        TRIPLES_LAYOUT,
+        read_triples,
+        write_triples,
         needs_collection=True,
     ),
-    Format("st-jsonl", jsonl.HARD, jsonl.read_hard, jsonl.write_hard, second_file=True, **_BOTH),
-    Format(
-        "st-pickle", "pickled {query: {document: score}}", dicts.read_scores, dicts.write_scores
-    ),
-    Format("colbert", jsonl.NWAY, jsonl.read_nway, jsonl.write_nway),
+    Format("st-jsonl", HARD_LAYOUT, read_hard, write_hard, second_file=True, **_BOTH),
+    Format("st-pickle", "pickled {query: {document: score}}", read_scores, write_scores),
+    Format("colbert", NWAY_LAYOUT, read_nway, write_nway),
     Format(
         "rank-distillm",
         "Parquet: query_id, doc_id, rank, score",
-        tables.read_ranked,
-        tables.write_ranked,
+        read_ranked,
+        write_ranked,
         **_TABLE,
     ),
-    Format("flagembedding", texts.FLAG, texts.read_flag, texts.write_flag, **_BOTH),
-    Format("tevatron", texts.TEVATRON, texts.read_tevatron, texts.write_tevatron, **_BOTH),
-    Format("disco", objects.LAYOUT, objects.read_object, objects.write_object),
-    Format("pylate", "Parquet, CSV or " + tables.PYLATE, tables.read_lists, tables.write_lists),
+    Format("flagembedding", FLAG_LAYOUT, read_flag, write_flag, **_BOTH),
+    Format("tevatron", TEVATRON_LAYOUT, read_tevatron, write_tevatron, **_BOTH),
+    Format("disco", OBJECT_LAYOUT, read_object, write_object),
+    Format("pylate", "Parquet, CSV or " + PYLATE_LAYOUT, read_lists, write_lists),
 )
 FORMATS = {form.name: form for form in _ALL}
 
@@ -170,9 +211,9 @@ def _by_name(path: Path) -> str | None:
 def _by_content(path: Path, columns: str | Sequence[str] | None) -> str | None:
     if not path.is_file():
         raise NotFoundError(f"there is no file {path}.")
-    if tables.is_parquet(path):
+    if is_parquet(path):
         with ScoreFile(path) as source:
-            return "pylate" if "document_ids" in tables.column_names(source) else "rank-distillm"
+            return "pylate" if "document_ids" in column_names(source) else "rank-distillm"
     with open(path, "rb") as file, explain_damage(path):
         start = decompress(file, path).read(LOOK)
     if columns is not None:

@@ -27,11 +27,11 @@ from irdistill.runs.ranked_lists import RankedList
 from irdistill.runs.run import Run
 from irdistill.runs.score_file import ScoreFile
 
-FLAG = (
+FLAG_LAYOUT = (
     '{"query": text, "pos": [text, …], "neg": [text, …], "pos_scores": [number, …], "neg_scores":'
     " [number, …]}"
 )
-TEVATRON = (
+TEVATRON_LAYOUT = (
     '{"query_id": id, "query": text, "positive_passages": [{"docid": id, "title": text, "text":'
     ' text, "score": number}, …], "negative_passages": […]}'
 )
@@ -106,7 +106,7 @@ def read_flag(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
             raise ValueError("a text is not text")
         return Record(number, value["query"], texts, scores)
 
-    return rows_of_records(records(source, FLAG, read), source, by_text=True)
+    return rows_of_records(records(source, FLAG_LAYOUT, read), source, by_text=True)
 
 
 def write_flag(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
@@ -146,7 +146,7 @@ def read_tevatron(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
         scores = [entry.get("score") if isinstance(entry, dict) else None for entry in entries]
         return Record(number, id_text(value["query_id"]), docs, scores)
 
-    return rows_of_records(records(source, TEVATRON, read), source)
+    return rows_of_records(records(source, TEVATRON_LAYOUT, read), source)
 
 
 def write_tevatron(

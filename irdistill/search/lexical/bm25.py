@@ -16,7 +16,7 @@ from scipy.sparse import csc_matrix
 
 from irdistill.collections import Corpus, Query
 from irdistill.errors import OptionError
-from irdistill.modeling.stemming import NAME, Tokenizer
+from irdistill.modeling.stemming import NAME, StemTokenizer
 from irdistill.search.lexical.bm25_build import MEMORY, build_index
 from irdistill.search.ranking import best_rows
 from irdistill.storage.build_cache import open_or_build
@@ -78,7 +78,7 @@ class BM25:
             "method": "lucene",
             "tokenizer": NAME,
         }
-        self._memory, self._tokenizer = memory, Tokenizer()
+        self._memory, self._tokenizer = memory, StemTokenizer()
         key = digest({"format": FORMAT, "corpus": corpus.fingerprint, **self.settings})
         self.folder = (Path(cache) if cache is not None else cache_folder() / "bm25") / key
         open_or_build(self.folder, self._build, self._open)

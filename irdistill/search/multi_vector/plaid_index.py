@@ -19,7 +19,7 @@ from torch import Tensor
 
 from irdistill.errors import InputError, OptionError
 from irdistill.modeling.hardware import best_device
-from irdistill.search.array_shards import Arrays, WriteOptions, read_part, write_arrays
+from irdistill.search.array_shards import Arrays, ShardOptions, read_part, write_arrays
 from irdistill.search.multi_vector.residual_codec import (
     ROUNDS,
     ResidualCodec,
@@ -252,7 +252,7 @@ def _write_codec(
 
     identity = {"format": FORMAT, "vectors": store.fingerprint, **settings}
     layout = codec_layout(store.dimension)
-    write_arrays(folder, identity, layout, 1, 1, make, WriteOptions(label="cluster"))
+    write_arrays(folder, identity, layout, 1, 1, make, ShardOptions(label="cluster"))
     return Arrays(folder)
 
 
@@ -271,7 +271,7 @@ def _write_codes(store: TokenStore, folder: Path, trained: Arrays, device: torch
 
     identity = {"format": FORMAT, "codec": trained.fingerprint}
     layout = {"codes": ("int32", ()), "residuals": ("uint8", (codec.width,))}
-    options = WriteOptions(label="index")
+    options = ShardOptions(label="index")
     write_arrays(folder, identity, layout, len(store), _SHARD_ROWS, make, options)
     return Arrays(folder)
 
@@ -292,6 +292,6 @@ def _write_lists(store: TokenStore, folder: Path, encoded: Arrays, centroids: in
 
     layout = {"begins": ("int32", (centroids + 1,)), "documents": ("int32", ())}
     identity = {"format": FORMAT, "codes": encoded.fingerprint}
-    options = WriteOptions(label="invert")
+    options = ShardOptions(label="invert")
     write_arrays(folder, identity, layout, len(store), _BLOCK_ROWS, make, options)
     return Arrays(folder)

@@ -32,9 +32,11 @@ class ResidualCodec:
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray], device: torch.device) -> None:
-        """Args:
-        arrays: ``centroids`` (K, D), ``cutoffs`` (2^bits - 1,) and ``weights`` (2^bits,), float32.
-        device: device of the centroids.
+        """Load a codec.
+
+        Args:
+            arrays: ``centroids`` (K, D), ``cutoffs`` (2^bits - 1,) and ``weights`` (2^bits,), all
+                float32, as `train_codec` returns them.
         """
         self._means, self._cutoffs, weights = (
             np.array(arrays[name], np.float32) for name in ("centroids", "cutoffs", "weights")

@@ -14,7 +14,7 @@ from irdistill.console.progress import ProgressRelay
 from irdistill.errors import ModelError
 from irdistill.modeling.hardware import Precision, choose_dtype
 from irdistill.modeling.truncation import Truncation, changes, snapshot
-from irdistill.search.array_shards import TRUNCATION, Arrays, WriteOptions, write_arrays
+from irdistill.search.array_shards import TRUNCATION, Arrays, ShardOptions, write_arrays
 from irdistill.search.retrieve_options import Storage
 from irdistill.search.vectors.vector_store import report_cut_documents
 from irdistill.storage.files import cache_folder, digest
@@ -73,7 +73,7 @@ class TokenStates(Arrays):
             }
 
         layout = {"lengths": ("int32", ()), "states": (storage, (student.dimension,))}
-        options = WriteOptions(relay=relay)
+        options = ShardOptions(relay=relay)
         write_arrays(folder, identity, layout, len(corpus), shard_rows, encode, options)
         return cls(folder)
 

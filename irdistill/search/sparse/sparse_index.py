@@ -16,7 +16,7 @@ from scipy.sparse import csc_matrix, csr_matrix
 
 from irdistill.collections import Corpus
 from irdistill.errors import InputError
-from irdistill.search.array_shards import Arrays, WriteOptions, write_arrays
+from irdistill.search.array_shards import Arrays, ShardOptions, write_arrays
 from irdistill.search.ranking import SearchHits, TopK
 from irdistill.search.vectors.vector_store import SparseStore
 
@@ -64,7 +64,7 @@ class SparseIndex:
             "documents": ("int32", ()),
             "weights": ("float32", ()),
         }
-        options = WriteOptions(label="index")
+        options = ShardOptions(label="index")
         write_arrays(folder, identity, layout, len(store), block_rows, make, options)
         return cls(Arrays(folder))
 

@@ -22,7 +22,7 @@ from irdistill.errors import InputError, ModelError
 from irdistill.modeling.batching import TokenBudget
 from irdistill.modeling.hardware import Precision, choose_dtype
 from irdistill.modeling.truncation import Truncation, changes, snapshot
-from irdistill.search.array_shards import TRUNCATION, Arrays, Layout, WriteOptions, write_arrays
+from irdistill.search.array_shards import TRUNCATION, Arrays, Layout, ShardOptions, write_arrays
 from irdistill.search.retrieve_options import Storage
 from irdistill.storage.checksums import CheckedArray
 from irdistill.storage.files import cache_folder, digest
@@ -141,7 +141,7 @@ class Store(Arrays):
             len(corpus),
             shard_rows,
             encode,
-            WriteOptions(overwrite, make_ranges=make_ranges, relay=relay),
+            ShardOptions(overwrite, make_ranges=make_ranges, relay=relay),
         )
         return cls(folder)
 

@@ -114,30 +114,26 @@ class ResponseLimits:
                     " that never ends a response blocks the job"
                 )
                 return
-            pool._network_backend = _CountingBackend(pool._network_backend, self)
+            pool._network_backend = _Counted(pool._network_backend, self)
 
 
-class _CountingBackend:
-    """Opens connections that count what is read from them."""
-
-    def __init__(self, inner: Any, limits: ResponseLimits) -> None:
-        self._inner, self._limits = inner, limits
-
-    def connect_tcp(self, *args: Any, **options: Any) -> _CountingStream:
-        return _CountingStream(self._inner.connect_tcp(*args, **options), self._limits)
-
-    def connect_unix_socket(self, *args: Any, **options: Any) -> _CountingStream:
-        return _CountingStream(self._inner.connect_unix_socket(*args, **options), self._limits)
-
-    def sleep(self, seconds: float) -> None:
-        self._inner.sleep(seconds)
-
-
-class _CountingStream:
-    """A connection that counts what is read from it."""
+class _Counted:
+    """A network backend or a connection of the HTTP client, which counts what is read."""
 
     def __init__(self, inner: Any, limits: ResponseLimits) -> None:
         self._inner, self._limits = inner, limits
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def connect_tcp(self, *args: Any, **options: Any) -> _Counted:
+        return _Counted(self._inner.connect_tcp(*args, **options), self._limits)
+
+    def connect_unix_socket(self, *args: Any, **options: Any) -> _Counted:
+        return _Counted(self._inner.connect_unix_socket(*args, **options), self._limits)
+
+    def start_tls(self, *args: Any, **options: Any) -> _Counted:
+        return _Counted(self._inner.start_tls(*args, **options), self._limits)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         try:
@@ -152,12 +148,3 @@ class _CountingStream:
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._limits.mark_sent()
         self._inner.write(buffer, self._limits.remaining(timeout))
-
-    def start_tls(self, *args: Any, **options: Any) -> _CountingStream:
-        return _CountingStream(self._inner.start_tls(*args, **options), self._limits)
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._inner.get_extra_info(info)

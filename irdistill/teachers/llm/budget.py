@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field
 
 from irdistill.errors import BudgetError, InputError, OptionError
+from irdistill.storage.plain_data import check_values
 
 
 class Spent(NamedTuple):
@@ -50,11 +53,11 @@ class Prices:
     6.0
     """
 
-    input: float
-    output: float
-    cached_input: float | None = None
+    input: Annotated[float, Field(ge=0)]
+    output: Annotated[float, Field(ge=0)]
+    cached_input: Annotated[float | None, Field(ge=0)] = None
     currency: str = "USD"
-    per: int = 1_000_000
+    per: Annotated[int, Field(ge=1)] = 1_000_000
     read: str = ""
 
     @classmethod
@@ -66,21 +69,13 @@ class Prices:
         """
         if not prices:
             return None
-        known = [entry.name for entry in fields(cls)]
-        if not {"input", "output"} <= prices.keys() <= set(known):
+        if not {"input", "output"} <= prices.keys():
             raise InputError(
-                f"the prices of the card have the keys {', '.join(map(str, prices))}; input and"
-                f" output are needed, and the known keys are {', '.join(known)}."
+                f"the prices of the card have the keys {', '.join(prices)}; input and output are"
+                " needed."
             )
-        for key in ("input", "output", "cached_input", "per"):
-            price = prices.get(key, 1)
-            number = isinstance(price, int | float) and not isinstance(price, bool)
-            if not (number and price >= (key == "per")) and not (key[0] == "c" and price is None):
-                raise InputError(
-                    f"the prices of the card are {dict(prices)}; expected numbers from 0, each for"
-                    " `per` tokens."
-                )
-        return cls(**dict(prices))
+        check_values(prices, cls, "the prices of the card")
+        return cls(**prices)
 
     def cost(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> float:
         """Cost of a request; the cached tokens are part of the input tokens."""

@@ -12,16 +12,18 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import ceil, inf
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from irdistill.errors import InputError, NotFoundError, OptionError, ServerError
+from irdistill.errors import NotFoundError, OptionError, ServerError
 from irdistill.storage.files import cache_folder, digest
+from irdistill.storage.plain_data import check_values
 from irdistill.teachers.llm.budget import Budget, Prices, Spent
 from irdistill.teachers.llm.chat_answers import NO_LOGPROBS, Completion, Usage
 from irdistill.teachers.llm.chat_server import TOP_LOGPROBS, ChatServer, Failure, check_url
@@ -31,11 +33,22 @@ from irdistill.teachers.llm.response_log import ResponseLog, open_log
 
 logger = logging.getLogger(__name__)
 
-_KNOWN = ("url", "name", "key", "prices", "parameters", "labels")
 _TIME_LIMIT = 600.0
 #: A token count above this multiple of the (high) estimate is ignored.
 _IMPLAUSIBLE = 100
 _PROBE = Request((Message("user", "Answer with the word yes."),), max_tokens=16)
+
+
+@dataclass(frozen=True)
+class ServerCard:
+    """The server of a card; see `ServerModel`."""
+
+    url: str | None = None
+    name: str | None = None
+    key: str | None = None
+    prices: dict[str, Any] | None = None
+    parameters: dict[str, Any] | None = None
+    labels: Literal["logprobs", "text"] = "logprobs"
 
 
 class _StoppedError(Exception):
@@ -95,8 +108,9 @@ class ServerModel:
         log: str | Path | None = None,
         replay: bool = False,
     ) -> None:
-        labels, parameters = server.get("labels", "logprobs"), server.get("parameters") or {}
-        _check_server(server, labels, parameters)
+        check_values(server, ServerCard, "the card's server")
+        card = ServerCard(**server)
+        labels, parameters = card.labels, card.parameters or {}
         time_limit = max(_TIME_LIMIT, 2 * timeout) if time_limit is None else time_limit
         for name, value, valid in (
             ("parallel", parallel, parallel >= 1),
@@ -108,14 +122,14 @@ class ServerModel:
                 raise OptionError(
                     f"the setting {name}={value} is invalid; expected a larger number."
                 )
-        self.model, self.url = model, url or server.get("url")
+        self.model, self.url = model, url or card.url
         check_url(self.url)
-        moved = url is not None and urlsplit(url)[:2] != urlsplit(server.get("url") or "")[:2]
+        moved = url is not None and urlsplit(url)[:2] != urlsplit(card.url or "")[:2]
         self._identity = {
             "backend": "openai",
             "api": "chat completions",
             "model": model,
-            "server": server.get("name") or str(self.url).rstrip("/"),
+            "server": card.name or str(self.url).rstrip("/"),
             "parameters": dict(parameters),
             "labels": labels if labels == "text" else f"top {TOP_LOGPROBS} log-probabilities",
         }
@@ -127,14 +141,14 @@ class ServerModel:
             self._server = ChatServer(
                 model,
                 str(self.url),
-                key or (None if moved else server.get("key")),
+                key or (None if moved else card.key),
                 parameters,
                 logprobs=labels == "logprobs",
                 timeout=timeout,
                 time_limit=time_limit,
                 max_retries=max_retries,
             )
-        self._prices = None if moved else Prices.of(server.get("prices"))
+        self._prices = None if moved else Prices.of(card.prices)
         self._budget = Budget(
             lambda: self.log.spent,
             self._prices,
@@ -392,20 +406,6 @@ class _BudgetedTries:
         model._tokens_per_guess = max(model._tokens_per_guess, usage.input_tokens / self._guess)
         cost = model._prices.cost(*usage) if model._prices else 0.0
         return Spent(1, usage.input_tokens + usage.output_tokens, cost), usage, cost
-
-
-def _check_server(server: Mapping[str, Any], labels: Any, parameters: Any) -> None:
-    unknown = sorted(set(server) - set(_KNOWN))
-    if unknown:
-        raise InputError(
-            f"the card's server has the unknown keys {', '.join(unknown)}. Known keys:"
-            f" {', '.join(_KNOWN)}."
-        )
-    if labels not in ("logprobs", "text") or not isinstance(parameters, Mapping):
-        raise InputError(
-            f"the card's server has labels {labels!r} and parameters {parameters!r}; expected"
-            " labels to be logprobs or text, and parameters to be a mapping."
-        )
 
 
 def _to_answer(request: Request, completion: Completion, cost: float = 0.0) -> Answer:

@@ -1,4 +1,4 @@
-"""A chat-completions server on loopback that misbehaves as it is told."""
+"""A chat-completions server on loopback with scripted faults."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\
 
 
 def endless(*start: bytes, piece: bytes = b"x" * 65_536, pause: float = 0.0) -> Reply:
-    """A response that begins like this and goes on for ever."""
+    """An endless response that begins with ``start``."""
 
     def stream() -> Iterator[bytes]:
         yield from start

@@ -1,4 +1,4 @@
-"""The budget: what is let through, what waits, what stops, over several starts of a job."""
+"""The budget: which requests pass, wait or stop, over several starts of a job."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_requests_in_flight_are_counted_at_their_worst() -> None:
     ],
 )
 @pytest.mark.parametrize("parallel", [1, 4])
-def test_the_budget_stops_and_a_larger_one_goes_on(
+def test_a_larger_budget_resumes(
     stub: Any, tmp_path: Path, settings: dict[str, Any], served: int, parallel: int
 ) -> None:
     server = stub()
@@ -144,7 +144,7 @@ def test_refused_requests_are_not_counted(stub: Any, tmp_path: Path) -> None:
     assert sum(server.request_counts.values()) == 12 and server_model.log.spent.requests == 4
 
 
-def test_long_prompts_are_reserved_by_what_was_seen(stub: Any, tmp_path: Path) -> None:
+def test_long_prompts_are_reserved_by_earlier_token_counts(stub: Any, tmp_path: Path) -> None:
     """A language whose tokens are shorter than thought must not overrun the budget."""
     server = stub(lambda prompt, nth: Reply(body=completion("ok", usage=(len(prompt), 1))))
     long = [

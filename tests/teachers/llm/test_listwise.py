@@ -1,4 +1,4 @@
-"""Listwise teachers: exact with a model that knows, null where a model does not say."""
+"""Listwise teachers: exact orders with a perfect model, nulls for missing answers."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_one_pass_brings_the_best_up() -> None:
         (47, 20, 10, [27, 17, 7, 0]),
     ],
 )
-def test_where_windows_begin(count: int, window: int, step: int, starts: list[int]) -> None:
+def test_window_starts(count: int, window: int, step: int, starts: list[int]) -> None:
     assert list(window_starts(count, window, step)) == starts
     assert len(starts) == (1 if count <= window else 1 + math.ceil((count - window) / step))
 
@@ -209,7 +209,7 @@ def test_top_down_without_its_pivot_knows_nothing_of_that_window() -> None:
     assert ranking.order[:3] == [0, 1, 2]
 
 
-def test_top_down_goes_on_after_a_first_window_that_failed() -> None:
+def test_top_down_continues_after_a_failed_first_window() -> None:
     worths = list(range(200, 188, -1))
     model = FakeModel(lambda ranking: "?" if 200 in ranking else list_answer(ranking))
     [ranking] = teacher(model, method="top-down", window=4, top=2).rank([query_pairs(worths)])
@@ -252,7 +252,7 @@ def test_every_document_is_ranked_or_flagged(
 
 
 @pytest.mark.parametrize("method", ["sliding", "top-down"])
-def test_timing_changes_nothing(method: str) -> None:
+def test_results_do_not_depend_on_timing(method: str) -> None:
     lists = [query_pairs(mixed(10 + 3 * number, number), f"q{number}") for number in range(8)]
 
     def reply(worths: list[int]) -> str:
@@ -268,7 +268,7 @@ def test_timing_changes_nothing(method: str) -> None:
         assert teacher(model, method=method, window=6, step=3, top=3).rank(lists) == expected
 
 
-def test_a_shuffled_beginning_depends_on_seed_and_query() -> None:
+def test_a_shuffled_start_depends_on_seed_and_query() -> None:
     def first_shown(query: str, **settings: Any) -> list[int]:
         model = FakeModel()
         teacher(model, **settings).rank([query_pairs(range(100, 112), query)])
@@ -306,7 +306,7 @@ def test_what_a_request_looks_like() -> None:
     assert ranking.usage["tokens"] == len(begun.content.split())
 
 
-def test_identity_tells_what_decides_the_order() -> None:
+def test_the_identity_contains_what_determines_the_order() -> None:
     base = teacher(FakeModel()).identity
     assert base["model"] == {"model": "fake"} and base["method"] == "sliding" and "top" not in base
     changed = [
@@ -340,7 +340,7 @@ def test_identity_tells_what_decides_the_order() -> None:
         ({"answer_tokens": 50, "retry_tokens": 50}, "above 50"),
     ],
 )
-def test_settings_that_cannot_be_used(settings: dict[str, Any], words: str) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(IrdistillError, match=words):
         teacher(FakeModel(), **settings)
 
@@ -349,7 +349,7 @@ def test_settings_that_cannot_be_used(settings: dict[str, Any], words: str) -> N
     "prompt",
     [{}, {"user": "{query}"}, LISTWISE | {"passage": "{text}"}, LISTWISE | {"identifier": "("}],
 )
-def test_prompts_that_cannot_be_used(prompt: dict[str, str]) -> None:
+def test_invalid_prompts_are_refused(prompt: dict[str, str]) -> None:
     with pytest.raises(IrdistillError):
         ListwiseLLMTeacher(FakeModel(), prompt)
 
@@ -369,7 +369,7 @@ CUT_ANSWERS = {
 
 
 @pytest.mark.parametrize("name", CUT_ANSWERS)
-def test_the_thinking_of_a_cut_answer_is_no_ranking(name: str) -> None:
+def test_the_thinking_of_a_cut_answer_is_not_a_ranking(name: str) -> None:
     [ranking] = teacher(FakeModel(lambda worths: CUT_ANSWERS[name])).rank([query_pairs([1, 3, 2])])
     assert (ranking.order, ranking.flags, ranking.usage["windows_cut"]) == ([], ["cut"] * 3, 1)
 
@@ -391,7 +391,7 @@ def test_a_whole_ranking_counts(answer: Answer) -> None:
 
 
 @pytest.mark.parametrize("method", ["sliding", "top-down"])
-def test_what_was_cut_is_asked_once_more_where_the_card_allows(method: str) -> None:
+def test_a_cut_answer_is_retried_if_the_card_allows(method: str) -> None:
     class Thinking(FakeModel):
         def answer(self, requests: Any) -> list[Answer]:
             return [
@@ -422,7 +422,7 @@ def test_what_was_cut_is_asked_once_more_where_the_card_allows(method: str) -> N
     )
 
 
-def test_no_room_for_a_second_try_leaves_the_first() -> None:
+def test_without_room_for_a_retry_the_first_answer_stays() -> None:
     answers = iter([Answer("[2] > [3", cut=True), Answer(error="too long")])
     [ranking] = teacher(FakeModel(lambda worths: next(answers)), retry_tokens=900).rank(
         [query_pairs([1, 3, 2])]
@@ -430,7 +430,7 @@ def test_no_room_for_a_second_try_leaves_the_first() -> None:
     assert ranking.flags == ["cut"] * 3
 
 
-def test_a_refusal_is_called_one() -> None:
+def test_a_refusal_is_flagged() -> None:
     [ranking] = teacher(FakeModel(lambda worths: "I'm sorry, but I cannot rank [1] and [2].")).rank(
         [query_pairs([1, 2])]
     )

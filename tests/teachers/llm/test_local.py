@@ -1,4 +1,4 @@
-"""Local language models against the plainest use of transformers."""
+"""Local language models, compared with plain transformers."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_memory_that_runs_out_halves_the_batch(
     assert max(sizes) > 2 >= sizes[-1]
 
 
-def test_labels_part_at_the_first_token_that_differs(
+def test_labels_are_compared_at_the_first_token_that_differs(
     model: TransformersModel, folder: Path
 ) -> None:
     tokenizer = model.chat.tokenizer
@@ -228,7 +228,7 @@ def test_no_thinking_comes_before_labels() -> None:
     assert plain_chat.render(begun, True).endswith("I say")
 
 
-def test_a_model_that_thinks_first_is_found_out_when_it_is_loaded(
+def test_a_model_that_thinks_first_is_detected_on_loading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tiny_lm(tmp_path)
@@ -252,7 +252,7 @@ def test_a_model_that_thinks_first_is_found_out_when_it_is_loaded(
     assert tokenizer.decode(prompt.ids).endswith("<think>\n\n</think>\n\n")
 
 
-def test_markers_of_thinking_stay_in_what_is_written() -> None:
+def test_thinking_markers_stay_in_generated_text() -> None:
     """Some models make control tokens of them; without the markers thinking would be read as the
     answer.
     """
@@ -322,7 +322,7 @@ def test_a_template_that_refuses_is_explained(tmp_path: Path) -> None:
         model.answer(requests()[:1])
 
 
-def test_what_is_too_long_is_an_error_and_never_cut(folder: Path) -> None:
+def test_a_prompt_that_is_too_long_is_an_error_and_not_truncated(folder: Path) -> None:
     model = TransformersModel(str(folder), precision="float32", device="cpu", max_length=120)
     requested = requests()
     answers = model.answer([*requested, Request((Message("user", "x"),), max_tokens=200)])

@@ -54,7 +54,7 @@ def test_a_model_that_knows_gives_the_exact_order(method: str, count: int) -> No
 
 
 @pytest.mark.parametrize("method", ["heapsort", "sliding"])
-def test_the_top_is_sorted_and_the_rest_says_it_is_not(method: str) -> None:
+def test_the_top_is_sorted_and_the_rest_is_flagged(method: str) -> None:
     worths = mixed(30)
     [ranking] = teacher(FakeModel(choose_better), method=method, top=7).rank([query_pairs(worths)])
     assert ranking.order[:7] == best_first(worths)[:7]
@@ -95,7 +95,7 @@ def test_heapsort_takes_order_n_and_top_log_n_requests(count: int, top: int, sta
 
 @pytest.mark.parametrize("count", [2, 5, 16, 40])
 @pytest.mark.parametrize("top", [1, 3, 10])
-def test_sliding_takes_at_most_two_requests_a_neighbour_and_pass(count: int, top: int) -> None:
+def test_sliding_takes_at_most_two_requests_per_neighbor_and_pass(count: int, top: int) -> None:
     passes = min(top, count - 1)
     worst = FakeModel(choose_better)
     teacher(worst, method="sliding", top=top).rank([query_pairs(range(count))])
@@ -114,8 +114,8 @@ def test_sliding_takes_at_most_two_requests_a_neighbour_and_pass(count: int, top
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("by", ["labels", "text"])
 @pytest.mark.parametrize("favoured", [0, 1])
-def test_a_position_that_a_model_favours_is_cancelled(method: str, by: str, favoured: int) -> None:
-    """The model sees only great differences; else it takes the favoured place. Both orders make
+def test_position_bias_is_canceled(method: str, by: str, favoured: int) -> None:
+    """The model sees only great differences; else it takes the preferred position. Both orders make
     that a tie.
     """
 
@@ -164,7 +164,7 @@ def test_wins_and_ties_make_the_score() -> None:
         (Answer(error="refused"), None),
     ],
 )
-def test_what_log_probabilities_say(answer: Answer, choice: float | None) -> None:
+def test_choices_by_log_probabilities(answer: Answer, choice: float | None) -> None:
     assert teacher(FakeModel()).choice(answer) == choice
 
 
@@ -172,7 +172,7 @@ def test_what_log_probabilities_say(answer: Answer, choice: float | None) -> Non
     ("text", "choice"),
     [("A", 1.0), ("Passage B is better.", 0.0), ("A or B", None), ("neither", None)],
 )
-def test_what_a_text_says(text: str, choice: float | None) -> None:
+def test_choices_by_text(text: str, choice: float | None) -> None:
     assert teacher(FakeModel(), by="text").choice(Answer(text)) == choice
 
 
@@ -188,11 +188,11 @@ def test_what_a_text_says(text: str, choice: float | None) -> None:
         (Answer(error="cut"), (None, "cut")),
     ],
 )
-def test_why_a_text_says_nothing(answer: Answer, judged: tuple[float | None, str | None]) -> None:
+def test_reasons_for_no_choice(answer: Answer, judged: tuple[float | None, str | None]) -> None:
     assert teacher(FakeModel(), by="text").judge(answer) == judged
 
 
-def test_what_was_cut_is_asked_once_more_where_the_card_allows() -> None:
+def test_a_cut_answer_is_retried_if_the_card_allows() -> None:
     class Thinking(FakeModel):
         def answer(self, requests: Any) -> list[Answer]:
             return [
@@ -259,7 +259,7 @@ def test_a_document_that_is_never_compared_is_null(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["heapsort", "sliding"])
 @pytest.mark.parametrize("lost", [{0}, {9}, {4, 5}, {0, 4, 9}, {1, 3, 5, 7}])
-def test_those_at_fault_do_not_stand_in_the_way(method: str, lost: set[int]) -> None:
+def test_documents_that_always_fail_do_not_block_others(method: str, lost: set[int]) -> None:
     worths = list(range(100, 110))
 
     def reply(ranking: list[int]) -> Answer:
@@ -288,7 +288,7 @@ def test_a_comparison_that_failed_is_a_tie_and_both_are_doubtful(method: str) ->
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("reply", [Answer(error="no answer"), "…"])
-def test_nothing_is_ranked_where_nothing_is_answered(method: str, reply: Answer | str) -> None:
+def test_nothing_is_ranked_without_answers(method: str, reply: Answer | str) -> None:
     [ranking] = teacher(FakeModel(lambda worths: reply), method=method, by="text").rank(
         [query_pairs([1, 2, 3])]
     )
@@ -326,7 +326,7 @@ def test_every_document_is_ranked_or_flagged(seed: int, count: int, method: str,
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_timing_changes_nothing(method: str) -> None:
+def test_results_do_not_depend_on_timing(method: str) -> None:
     lists = [query_pairs(mixed(5 + number, number), f"q{number}") for number in range(6)]
 
     def reply(worths: list[int]) -> Answer:
@@ -347,7 +347,7 @@ def test_timing_changes_nothing(method: str) -> None:
         assert rank(model) == expected
 
 
-def test_many_pairs_are_asked_about_in_shares() -> None:
+def test_many_pairs_are_compared_in_batches() -> None:
     model = FakeModel(choose_better, parallel=4096)
     worths = mixed(50)
     [ranking] = teacher(model).rank([query_pairs(worths)])
@@ -373,7 +373,7 @@ def test_what_a_request_looks_like() -> None:
     assert {(request.labels, request.max_tokens) for request in written.requests} == {((), 16)}
 
 
-def test_identity_tells_what_decides_the_order() -> None:
+def test_the_identity_contains_what_determines_the_order() -> None:
     base = teacher(FakeModel()).identity
     assert base["model"] == {"model": "fake"} and base["method"] == "all" and "top" not in base
     identities = [
@@ -397,7 +397,7 @@ def test_identity_tells_what_decides_the_order() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"method": "bubble"}, {"by": "digit"}, {"top": 0}])
-def test_settings_that_cannot_be_used(settings: dict[str, Any]) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(IrdistillError, match="pairwise teacher"):
         teacher(FakeModel(), **settings)
 
@@ -412,6 +412,6 @@ def test_settings_that_cannot_be_used(settings: dict[str, Any]) -> None:
         PAIRWISE | {"choice": "("},
     ],
 )
-def test_prompts_that_cannot_be_used(prompt: dict[str, Any]) -> None:
+def test_invalid_prompts_are_refused(prompt: dict[str, Any]) -> None:
     with pytest.raises(IrdistillError):
         PairwiseTeacher(FakeModel(), prompt)

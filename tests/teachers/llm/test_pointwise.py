@@ -28,7 +28,7 @@ CAT, DOG = Query("q2", "cat"), Query("q1", "dog")
 
 
 class Scripted:
-    """Answers by the passage, and remembers what it was asked."""
+    """Answers by the passage, and records its requests."""
 
     identity: dict[str, Any] = {"model": "scripted", "revision": "1"}  # noqa: RUF012
     parallel = 4
@@ -95,7 +95,7 @@ def test_gains_give_the_expected_gain_among_the_labels() -> None:
     assert teacher.identity["score"] == "expected gain"
 
 
-def test_what_has_no_answer_is_null_with_its_reason() -> None:
+def test_pairs_without_an_answer_are_null_with_the_reason() -> None:
     model = Scripted(
         half=Answer(labels=np.array([-0.1, np.nan], np.float32)),
         long=Answer(error="too long"),
@@ -133,7 +133,7 @@ def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], said: st
         PointwiseTeacher(Scripted(), PROMPT, **settings)
 
 
-def test_a_prompt_is_checked_when_the_teacher_is_made(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_prompt_is_checked_when_the_teacher_is_created(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(IrdistillError, match=r"\{passage\}"):
         PointwiseTeacher(Scripted(), {"user": "{query}"})
     with caplog.at_level(logging.WARNING):
@@ -158,7 +158,7 @@ CARDS = sorted(
 
 
 @pytest.mark.parametrize("path", CARDS, ids=[path.stem for path in CARDS])
-def test_the_cards_hold_together(
+def test_prompts_and_settings_of_cards_fit(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Prompt, labels and settings are accepted, without the model; the query comes first, so that
@@ -220,7 +220,7 @@ def candidates_of(collection: Collection) -> MemoryRun:
     return MemoryRun(RunIdentity("first-stage", {}, collection.describe()), lists)
 
 
-def test_label_mass_is_measured_warned_of_and_kept(
+def test_label_mass_is_measured_and_low_mass_warned_about(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Of a model that begins to think, the labels' odds are noise, however large they are."""

@@ -1,4 +1,4 @@
-"""Prompts that begin alike come together, and nothing is lost or put in twice."""
+"""Prompts with common beginnings are grouped, and each is in one group."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_few_candidates_share_what_all_prompts_begin_with() -> None:
     ) == [Group(100, [0, 1, 2, 3, 4, 5])]
 
 
-def test_what_shares_little_comes_as_one_group_without_prefix() -> None:
+def test_sequences_that_share_little_form_one_group() -> None:
     assert group_by_prefix([[1, 2, 3], [1, 2, 4], [5]]) == [Group(0, [0, 1, 2])]
     assert group_by_prefix([[1, 2, 3], [1, 2, 4], [5]], least=2) == [
         Group(2, [0, 1]),

@@ -1,4 +1,4 @@
-"""Templates are filled in one pass and checked when they are made."""
+"""Templates are checked when they are created, and filled in one pass."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from irdistill.teachers.llm import Message
 from irdistill.teachers.llm.prompt_templates import Template, cut_passage
 
 
-def test_places_are_filled_in_one_pass() -> None:
+def test_placeholders_are_replaced_in_one_pass() -> None:
     template = Template(
         {
             "assistant": "Answer:",
@@ -50,7 +50,7 @@ def test_a_prompt_that_does_not_fit_is_refused(parts: dict[str, str], said: str)
     assert said in str(caught.value)
 
 
-def test_order_tells_which_place_is_read_first() -> None:
+def test_order_compares_the_positions_of_placeholders() -> None:
     assert Template({"user": "{query} {passage}"}, [], "x", ["query", "passage"]).order(
         "query", "passage"
     )

@@ -1,4 +1,4 @@
-"""The work queue: what is in work when, in which order results come, and how it ends."""
+"""The request queue: what runs when, the order of results, and how it ends."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_finished_window_starts_the_next_while_another_query_is_busy() -> None
     ]
 
 
-def test_jobs_are_begun_only_as_there_is_room() -> None:
+def test_jobs_start_only_when_there_is_room() -> None:
     begun = []
 
     def counted() -> Iterator[Generator[list[Request], list[Answer], str]]:
@@ -112,7 +112,7 @@ def test_jobs_are_begun_only_as_there_is_room() -> None:
     assert len(run_jobs(Watching(parallel=4), counted())) == 50
 
 
-def test_a_job_may_ask_nothing() -> None:
+def test_a_job_may_send_no_requests() -> None:
     def silent() -> Generator[list[Request], list[Answer], str]:
         assert (yield []) == []
         return "nothing"
@@ -151,7 +151,7 @@ def test_an_error_of_the_model_stops_everything(
     assert threading.active_count() == before
 
 
-def test_an_interrupted_queue_asks_nothing_new() -> None:
+def test_an_interrupted_queue_sends_no_new_requests() -> None:
     class Interrupted(Echo):
         def answer(self, requests: Sequence[Request]) -> list[Answer]:
             if len(self.calls) == 3:

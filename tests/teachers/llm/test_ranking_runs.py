@@ -81,7 +81,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_what_is_not_ranked_is_null_with_a_flag(tmp_path: Path) -> None:
+def test_unranked_documents_are_null_with_a_flag(tmp_path: Path) -> None:
     collection, first = small()
     run = score(collection, first, TEACHERS["sliding"](), tmp_path / "run")
     scored = run["q0"]
@@ -122,7 +122,7 @@ def test_wins_and_ties_are_the_scores_of_all_pairs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", TEACHERS)
 @pytest.mark.parametrize("fail_after", [1, 15])
-def test_stopped_in_the_middle_it_ends_with_the_same_bytes(
+def test_an_interrupted_job_ends_with_the_same_bytes(
     tmp_path: Path, name: str, fail_after: int
 ) -> None:
     collection, first = small()
@@ -158,7 +158,7 @@ def test_stopped_in_the_middle_it_ends_with_the_same_bytes(
         ("smollm2-pairwise", PairwiseTeacher, choose_better),
     ],
 )
-def test_cards_hold_prompts_and_settings_that_fit(
+def test_prompts_and_settings_of_ranking_cards_fit(
     tmp_path: Path, name: str, kind: type, reply: Any
 ) -> None:
     card = read_card(name)

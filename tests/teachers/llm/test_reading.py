@@ -1,4 +1,4 @@
-"""Reading rankings and choices out of what a model writes."""
+"""Reading rankings and choices in a model's answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from irdistill.teachers.llm.reading import (
         ("", Reading([], [], [0, 1, 2], 0)),
     ],
 )
-def test_what_an_answer_says_about_three_passages(text: str, expected: Reading) -> None:
+def test_rankings_of_three_passages(text: str, expected: Reading) -> None:
     parsed = RankingReader().read(text, 3)
     assert parsed[:4] == expected[:4]
     assert parsed.garbled == (expected.order == [])
@@ -125,7 +125,7 @@ def test_a_choice_by_a_pattern() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["(", r"(\d)(\d)", 7])
-def test_a_pattern_that_is_none(pattern: str) -> None:
+def test_an_invalid_pattern_is_refused(pattern: str) -> None:
     with pytest.raises(IrdistillError, match="identifier"):
         RankingReader(pattern)
     with pytest.raises(IrdistillError, match="choice"):
@@ -174,7 +174,7 @@ def test_a_pattern_that_is_none(pattern: str) -> None:
         ("analysis[2] > [3] > [1]", []),
     ],
 )
-def test_the_order_of_mention_is_no_ranking(text: str, order: list[int]) -> None:
+def test_the_order_of_mention_is_not_a_ranking(text: str, order: list[int]) -> None:
     assert [place + 1 for place in RankingReader().read(text, 3).order] == order
 
 
@@ -212,7 +212,9 @@ def test_a_choice_of_a_cut_answer_must_be_a_line(text: str, cut: bool, chosen: i
         (Answer("```\nb\n```"), ("b", None)),
     ],
 )
-def test_all_answers_are_read_in_one_way(answer: Answer, reply: tuple[str, str | None]) -> None:
+def test_all_answers_are_read_in_the_same_way(
+    answer: Answer, reply: tuple[str, str | None]
+) -> None:
     assert read_answer(answer) == reply
 
 

@@ -133,7 +133,7 @@ def test_labels_sum_the_tokens_that_begin_them(stub: Any, tmp_path: Path) -> Non
         ({"yes": -1.0, "": -0.1, "\n": -0.2}, ("yes", "yesterday"), [-1.0, None]),
     ],
 )
-def test_a_token_counts_for_the_label_it_tells_apart(
+def test_a_token_counts_for_the_only_label_that_it_begins(
     stub: Any,
     tmp_path: Path,
     top: dict[str, float],
@@ -150,7 +150,7 @@ def test_a_token_counts_for_the_label_it_tells_apart(
     assert answer.error == (None if any(expected) else "labels not reported")
 
 
-def test_without_log_probabilities_no_number_is_made_up(stub: Any, tmp_path: Path) -> None:
+def test_without_log_probabilities_there_is_no_score(stub: Any, tmp_path: Path) -> None:
     server = stub(
         lambda prompt, nth: Reply(body=completion({"a": " yes, it is", "b": "yesterday"}[prompt]))
     )
@@ -188,7 +188,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_faults_of_the_moment_are_tried_again(
+def test_temporary_faults_are_retried(
     stub: Any, tmp_path: Path, waits: list[float], name: str
 ) -> None:
     server = stub(first(FAULTS[name], FAULTS[name]))
@@ -201,7 +201,7 @@ def test_faults_of_the_moment_are_tried_again(
         assert len(waits) == 10 and all(0.3 <= seconds <= 1 for seconds in waits)
 
 
-def test_a_slow_answer_is_given_up_and_asked_again(stub: Any, tmp_path: Path) -> None:
+def test_a_slow_answer_times_out_and_is_retried(stub: Any, tmp_path: Path) -> None:
     never = threading.Event()
 
     def plan(prompt: str, nth: int) -> Reply:
@@ -223,7 +223,7 @@ def test_a_slow_answer_is_given_up_and_asked_again(stub: Any, tmp_path: Path) ->
     assert kept[0]["spent"]["tokens"] > 20
 
 
-def test_retry_after_is_waited_for(stub: Any, tmp_path: Path, waits: list[float]) -> None:
+def test_retry_after_is_respected(stub: Any, tmp_path: Path, waits: list[float]) -> None:
     busy, down = (
         Reply(429, error("slow"), (("Retry-After", "7"),)),
         Reply(503, error("slow"), (("Retry-After-Ms", "2500"),)),
@@ -267,7 +267,9 @@ def test_a_server_that_fails_always_stops_the_job(stub: Any, tmp_path: Path, nam
     assert not [line for line in lines(tmp_path) if "key" in line]
 
 
-def test_nobody_listens(stub: Any, tmp_path: Path, waits: list[float]) -> None:
+def test_a_server_that_does_not_run_is_reported(
+    stub: Any, tmp_path: Path, waits: list[float]
+) -> None:
     with ChatStub(always(Reply())).running() as server:
         gone = server.url
     with pytest.raises(IrdistillError, match=r"gave no connection.*Check that it runs"):
@@ -290,7 +292,7 @@ def test_nobody_listens(stub: Any, tmp_path: Path, waits: list[float]) -> None:
         (Reply(429, error("quota", "insufficient_quota")), "answered 429.*no credit left"),
     ],
 )
-def test_what_every_request_would_meet_raises_at_once(
+def test_errors_of_every_request_raise(
     stub: Any, tmp_path: Path, reply: Reply, message: str
 ) -> None:
     server = stub(always(reply))
@@ -320,7 +322,7 @@ def test_what_every_request_would_meet_raises_at_once(
         (Reply(body=completion("", finish="stop")), "no answer"),
     ],
 )
-def test_what_only_one_request_meets_is_a_flag(
+def test_errors_of_one_request_are_flags(
     stub: Any, tmp_path: Path, reply: Reply, flag: str
 ) -> None:
     server = stub(poison(reply))
@@ -332,7 +334,7 @@ def test_what_only_one_request_meets_is_a_flag(
     assert server.request_counts["bad"] == 2
 
 
-def test_the_name_of_the_limit_is_learned_once(stub: Any, tmp_path: Path) -> None:
+def test_the_name_of_the_token_limit_is_learned_once(stub: Any, tmp_path: Path) -> None:
     server = stub()
     refusal = error(
         "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.",
@@ -348,7 +350,9 @@ def test_the_name_of_the_limit_is_learned_once(stub: Any, tmp_path: Path) -> Non
     assert len(server.bodies) == 6 and server.bodies[-1]["max_completion_tokens"] == 20
 
 
-def test_parameters_and_a_begun_answer_reach_the_server(stub: Any, tmp_path: Path) -> None:
+def test_parameters_and_the_beginning_of_an_answer_reach_the_server(
+    stub: Any, tmp_path: Path
+) -> None:
     server = stub()
     request = Request((Message("user", "q"), Message("assistant", "The answer is")))
     model(
@@ -430,13 +434,13 @@ def test_threads_together_keep_to_the_limit(stub: Any, tmp_path: Path) -> None:
             "NO_SUCH_VARIABLE, which is not set",
         ),
         ({"url": "http://127.0.0.1/v1", "adress": 1}, {}, "adress"),
-        ({"url": "http://127.0.0.1/v1", "labels": "guess"}, {}, "labels 'guess'"),
+        ({"url": "http://127.0.0.1/v1", "labels": "guess"}, {}, "labels is 'guess'"),
         ({"url": "http://127.0.0.1/v1", "parameters": {"n": 2}}, {}, "set n, which irdistill sets"),
         ({"url": "http://127.0.0.1/v1", "prices": {"input": 1}}, {}, "input and output are needed"),
         (
             {"url": "http://127.0.0.1/v1", "prices": {"input": "a", "output": 1}},
             {},
-            "numbers from 0",
+            "input is 'a'; expected a number",
         ),
         ({"url": "http://127.0.0.1/v1"}, {"max_cost": 1.0}, "prices are not known"),
         ({"url": "http://127.0.0.1/v1"}, {"max_requests": 0}, "max_requests=0"),
@@ -512,7 +516,7 @@ def test_another_host_gets_no_key_of_the_card(
         ServerModel("m", card, url=server.url, max_cost=1.0)
 
 
-def test_identity_names_the_pool_in_place_of_the_address(stub: Any, tmp_path: Path) -> None:
+def test_the_identity_has_the_name_instead_of_the_address(stub: Any, tmp_path: Path) -> None:
     one, other = stub(), stub()
     first_model, second = (
         model(server, tmp_path, {"name": "pool", "parameters": {"seed": 1}})
@@ -538,7 +542,7 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("name", ENDLESS)
-def test_a_response_without_end_is_given_up(stub: Any, tmp_path: Path, name: str) -> None:
+def test_an_endless_response_is_aborted(stub: Any, tmp_path: Path, name: str) -> None:
     server = stub(poison(ENDLESS[name]))
     began = time.monotonic()
     server_model = model(server, tmp_path, time_limit=0.3, timeout=5, max_retries=5, parallel=1)
@@ -582,7 +586,7 @@ def test_deep_nesting_is_a_fault_like_others(stub: Any, tmp_path: Path, body: by
     )
 
 
-def test_brackets_inside_texts_are_no_nesting(stub: Any, tmp_path: Path) -> None:
+def test_brackets_inside_texts_are_not_nesting(stub: Any, tmp_path: Path) -> None:
     text = '[[["' * 500 + "\\"
     assert (
         model(stub(always(Reply(body=completion(text)))), tmp_path).answer([ask("p")])[0].text
@@ -610,7 +614,7 @@ def test_brackets_inside_texts_are_no_nesting(stub: Any, tmp_path: Path) -> None
     ],
     ids=str,
 )
-def test_counts_of_tokens_that_cannot_be_are_not_believed(
+def test_implausible_token_counts_are_ignored(
     stub: Any, tmp_path: Path, usage: tuple[Any, ...]
 ) -> None:
     body = completion("fine", usage=None) | {
@@ -635,7 +639,7 @@ def test_counts_of_tokens_that_cannot_be_are_not_believed(
     )
 
 
-def test_a_log_probability_that_cannot_be_is_left_out(stub: Any, tmp_path: Path) -> None:
+def test_an_impossible_log_probability_is_ignored(stub: Any, tmp_path: Path) -> None:
     body = completion("yes", top={"yes": -1.0, "no": -2.0})
     body["choices"][0]["logprobs"]["content"][0]["top_logprobs"].append(
         {"token": "maybe", "logprob": 10**400}
@@ -655,7 +659,7 @@ def test_a_log_probability_that_cannot_be_is_left_out(stub: Any, tmp_path: Path)
         Reply(500, b"\x9b2J busy"),
     ],
 )
-def test_what_a_terminal_would_obey_is_written_out(
+def test_control_characters_are_escaped_in_messages(
     stub: Any, tmp_path: Path, reply: Reply, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -688,7 +692,7 @@ def test_what_a_terminal_would_obey_is_written_out(
         ),
     ],
 )
-def test_what_a_server_gives_as_thinking_is_no_answer(
+def test_separate_thinking_of_a_server_is_not_an_answer(
     stub: Any, tmp_path: Path, message: dict[str, Any], answer: tuple[Any, Any]
 ) -> None:
     body = completion("")
@@ -732,7 +736,7 @@ def test_a_model_that_thinks_first_has_no_label(stub: Any, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("replay", [False, True])
-def test_a_damaged_answer_is_asked_again_or_refused(
+def test_a_damaged_answer_is_requested_again_or_refused(
     stub: Any, tmp_path: Path, replay: bool
 ) -> None:
     server = stub()

@@ -1,4 +1,4 @@
-"""Runs scored by a server: killed, gone on with, replayed, overwritten, over budget."""
+"""Runs scored by a server: killed, resumed, replayed, overwritten, over budget."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def logged(path: Path) -> int:
     return sum('"key"' in line and line.endswith("\n") for line in path.open())
 
 
-def test_killed_it_goes_on_and_pays_for_no_answer_twice(stub: Any, folder: Path) -> None:
+def test_a_killed_job_resumes_and_pays_for_no_answer_twice(stub: Any, folder: Path) -> None:
     parallel, enough, dead = 4, threading.Event(), threading.Event()
 
     def until_killed(prompt: str, nth: int) -> Reply:
@@ -184,7 +184,7 @@ def test_overwriting_and_replaying_pay_nothing(
     assert json.loads(rows[-1])["key"] in message and f"among its {PAIRS - 1}" in message
 
 
-def test_a_budget_stops_the_command_and_a_larger_one_ends_it(
+def test_a_larger_budget_resumes_a_stopped_command(
     stub: Any, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = stub()
@@ -206,7 +206,7 @@ def test_a_budget_stops_the_command_and_a_larger_one_ends_it(
     assert "prices are not known" in capsys.readouterr().err
 
 
-def test_what_is_not_answered_is_null_with_a_flag(stub: Any, folder: Path) -> None:
+def test_unanswered_pairs_are_null_with_a_flag(stub: Any, folder: Path) -> None:
     texts = (folder / "set" / "queries.jsonl").read_text()
     (folder / "set" / "queries.jsonl").write_text(texts.replace("question 3", "bad 3"))
     server = stub(poison(Reply(400, error("too many tokens", "context_length_exceeded"))))
@@ -222,10 +222,10 @@ def test_what_is_not_answered_is_null_with_a_flag(stub: Any, folder: Path) -> No
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--max-cost", "-1"), "max_cost is -1"),
+        (("--max-cost", "-1"), "--max-cost is '-1'"),
         (("--url", "ftp://x"), "begins with http"),
         (("--key", "NOT_SET", "--url", "https://host.example.com/v1"), "NOT_SET, which is not set"),
-        (("--parallel", "0"), "parallel is 0"),
+        (("--parallel", "0"), "--parallel is '0'"),
         (("--responses", "candidates.txt"), "is not a response log"),
     ],
 )

@@ -49,7 +49,7 @@ def check(log: ResponseLog, keys: str = "abc") -> None:
             )
 
 
-def test_answers_come_back_as_they_were(tmp_path: Path) -> None:
+def test_answers_round_trip(tmp_path: Path) -> None:
     log = filled(tmp_path / "deep" / "log.jsonl")
     log.add_spent(Spent(1, 5, 0.5), "garbage")
     check(log)
@@ -93,7 +93,7 @@ def test_a_last_line_cut_short_is_dropped(
 
 
 @pytest.mark.parametrize("kept", [0, 5])
-def test_a_header_cut_short_begins_anew(tmp_path: Path, kept: int) -> None:
+def test_a_truncated_header_is_rewritten(tmp_path: Path, kept: int) -> None:
     path = tmp_path / "log.jsonl"
     filled(path).close()
     path.write_bytes(path.read_bytes()[:kept])
@@ -144,7 +144,7 @@ def test_another_file_is_not_touched(tmp_path: Path, content: str, message: str)
     assert path.read_text() == content
 
 
-def test_another_process_is_kept_out_until_the_first_is_gone(tmp_path: Path) -> None:
+def test_the_log_is_locked_against_other_processes(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     code = (
         "import sys; from irdistill.teachers.llm.response_log import ResponseLog\n"
@@ -160,7 +160,7 @@ def test_another_process_is_kept_out_until_the_first_is_gone(tmp_path: Path) -> 
     assert len(open_log(path)) == 0
 
 
-def test_within_a_process_there_is_one_log_a_file(tmp_path: Path) -> None:
+def test_a_file_has_one_log_per_process(tmp_path: Path) -> None:
     first, second = open_log(tmp_path / "log.jsonl"), open_log(tmp_path / "x" / ".." / "log.jsonl")
     assert first is second and open_log(tmp_path / "other.jsonl") is not first
 
@@ -183,7 +183,7 @@ def test_threads_append_whole_lines(tmp_path: Path) -> None:
     assert again.get(f"{3:016d}{17:016d}") == Answer("x" * 37 * 17)
 
 
-def test_replay_reads_and_mends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_replay_does_not_change_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     path = tmp_path / "log.jsonl"
     filled(path).close()
@@ -197,7 +197,7 @@ def test_replay_reads_and_mends_nothing(tmp_path: Path, caplog: pytest.LogCaptur
         ResponseLog(tmp_path / "absent.jsonl", replay=True)
 
 
-def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
+def test_every_flipped_bit_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     filled(path).close()
     whole = path.read_bytes()
@@ -229,7 +229,7 @@ def test_a_line_that_is_damaged_after_opening_is_not_used(
     )
 
 
-def test_logs_without_checksums_still_open_and_go_on_with_them(
+def test_old_logs_without_checksums_open_and_new_lines_have_them(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "log.jsonl"

@@ -50,7 +50,7 @@ ANSWERED = {
 
 
 @pytest.mark.parametrize("name", ANSWERED)
-def test_what_is_said_after_the_thinking(name: str) -> None:
+def test_the_text_after_the_thinking_is_the_answer(name: str) -> None:
     said = split_thinking(ANSWERED[name])
     assert (said.text, said.whole) == ("said", True)
     assert split_thinking(said.text) == (said.text, True, said.text)
@@ -87,7 +87,7 @@ def test_thinking_without_an_end_leaves_nothing(text: str) -> None:
         "",
     ],
 )
-def test_what_is_no_thinking_stays(text: str) -> None:
+def test_text_that_is_not_thinking_stays(text: str) -> None:
     assert split_thinking(text) == (text, True, text)
 
 
@@ -111,7 +111,7 @@ def test_each_marker_is_closed_by_its_own(opening: str, closing: str) -> None:
     assert split_thinking(f"{opening} a [1] {closing} b").text == "b" and not begins_thinking("yes")
 
 
-def test_long_answers_take_no_long() -> None:
+def test_long_answers_are_read_quickly() -> None:
     for text in (
         "<think>" * 50_000,
         "</think>" * 50_000,

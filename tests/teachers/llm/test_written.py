@@ -135,13 +135,13 @@ NONE = {
 
 
 @pytest.mark.parametrize("text", LINES)
-def test_the_line_that_was_asked_for(text: str) -> None:
+def test_the_requested_line_is_read(text: str) -> None:
     assert read_written(Answer(text)) == Reply(LINES[text])
     assert read_written(Answer(LINES[text])) == Reply(LINES[text])
 
 
 @pytest.mark.parametrize("text", NONE, ids=lambda text: text[:20])
-def test_what_is_no_answer_is_none(text: str) -> None:
+def test_an_answer_without_a_line_has_no_text(text: str) -> None:
     assert read_written(Answer(text)) == Reply("", NONE[text])
 
 
@@ -160,7 +160,7 @@ def test_what_is_no_answer_is_none(text: str) -> None:
         ("", Reply("", "cut")),
     ],
 )
-def test_of_a_cut_answer_only_a_whole_line_counts(text: str, reply: Reply) -> None:
+def test_only_a_complete_line_of_a_cut_answer_counts(text: str, reply: Reply) -> None:
     assert read_written(Answer(text, cut=True)) == reply
 
 

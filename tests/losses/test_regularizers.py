@@ -64,7 +64,7 @@ def process(rank: int, folder: str) -> None:
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
     )
     vectors = torch.load(f"{folder}/vectors.pt")[slice(1) if rank == 0 else slice(1, None)]
-    found = []
+    result = []
     for penalty in (flops, l1):
         scale = torch.ones(
             3, dtype=torch.float64, requires_grad=True
@@ -72,8 +72,8 @@ def process(rank: int, folder: str) -> None:
         value = penalty(vectors * scale, shared_out=True)
         value.backward()
         distributed.all_reduce(scale.grad)
-        found.append((value.detach(), scale.grad / 2))
-    torch.save(found, f"{folder}/found-{rank}.pt")
+        result.append((value.detach(), scale.grad / 2))
+    torch.save(result, f"{folder}/found-{rank}.pt")
     distributed.destroy_process_group()
 
 

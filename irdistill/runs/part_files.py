@@ -17,7 +17,7 @@ from irdistill.storage.files import atomic_path, file_sha256
 PART_ADVICE = "Run the command that wrote the run again: it writes this part only."
 
 
-def encode(table: pa.Table) -> pa.Buffer:
+def encode_table(table: pa.Table) -> pa.Buffer:
     """Parquet bytes of a part, the same for the same rows.
 
     Ids are stored as lengths and bytes, scores as split bytes: 20 million random MS MARCO rows take
@@ -46,14 +46,14 @@ def encode(table: pa.Table) -> pa.Buffer:
     return sink.getvalue()
 
 
-def write(path: Path, data: pa.Buffer, sync_folder: bool = True) -> str:
+def write_encoded(path: Path, data: pa.Buffer, sync_folder: bool = True) -> str:
     """Write bytes atomically, as ``atomic_path`` does; returns their SHA-256."""
     with atomic_path(path, sync_folder) as temporary, open(temporary, "wb") as stream:
         stream.write(memoryview(data))
     return hashlib.sha256(memoryview(data)).hexdigest()
 
 
-def read(path: Path, columns: list[str] | None = None, sha256: str | None = None) -> pa.Table:
+def read_part(path: Path, columns: list[str] | None = None, sha256: str | None = None) -> pa.Table:
     """Read a part.
 
     Args:
@@ -92,7 +92,7 @@ def encode_queries(query_ids: list[str], fingerprints: Mapping[str, str]) -> pa.
         columns["fingerprint"] = pa.array(
             [fingerprints.get(query_id) for query_id in query_ids], pa.string()
         )
-    return encode(pa.table(columns))
+    return encode_table(pa.table(columns))
 
 
 def read_query_fingerprints(path: Path) -> dict[str, str]:
@@ -106,7 +106,7 @@ def read_query_fingerprints(path: Path) -> dict[str, str]:
     return {query_id: value for query_id, value in pairs if value is not None}
 
 
-def read_ids(path: Path) -> list[str]:
+def read_query_ids(path: Path) -> list[str]:
     """The query ids of ``queries.parquet``.
 
     Raises:
