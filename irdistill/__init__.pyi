@@ -160,11 +160,11 @@ from irdistill.teachers.function_teacher import (
     teacher as teacher,
 )
 from irdistill.training.options import (
-    PretrainOptions as PretrainOptions,
 )
 from irdistill.training.options import (
     TrainOptions as TrainOptions,
 )
+from irdistill.training.pretraining_options import PretrainOptions as PretrainOptions
 from irdistill.verbs.evaluation_verbs import (
     audit as audit,
 )
