@@ -160,8 +160,6 @@ from irdistill.teachers.function_teacher import (
     teacher as teacher,
 )
 from irdistill.training.options import (
-)
-from irdistill.training.options import (
     TrainOptions as TrainOptions,
 )
 from irdistill.training.pretraining_options import PretrainOptions as PretrainOptions
