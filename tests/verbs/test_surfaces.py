@@ -237,3 +237,8 @@ def test_the_page_of_options_is_up_to_date() -> None:
     assert page.read_text(encoding="utf-8") == options_page(), (
         "run: python -m irdistill.verbs.option_tables > docs/options.md"
     )
+
+
+def test_type_checkers_see_the_python_surface() -> None:
+    stub = Path(ird.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+    assert set(re.findall(r"(\w+) as \1", stub)) == set(ird.__all__) - {"__version__"}
