@@ -63,11 +63,11 @@ def test_python_in_the_docs(place: str, code: str) -> None:
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             resolve(node, names)
-        if isinstance(node, ast.Call) and (function := resolve(node.func, names)) is not MISSING:
-            if "verb" in getattr(function, "__dict__", {}):
-                options = set(declared_verb(function).options)
-                unknown = {keyword.arg for keyword in node.keywords if keyword.arg} - options
-                assert not unknown, f"{place} gives {function.__name__} {unknown}"
+        function = resolve(node.func, names) if isinstance(node, ast.Call) else MISSING
+        if isinstance(node, ast.Call) and "verb" in getattr(function, "__dict__", {}):
+            options = set(declared_verb(function).options)
+            unknown = {keyword.arg for keyword in node.keywords if keyword.arg} - options
+            assert not unknown, f"{place} gives {function.__name__} {unknown}"
 
 
 def test_there_are_snippets() -> None:
