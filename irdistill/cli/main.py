@@ -14,7 +14,7 @@ import click
 
 from irdistill import __version__
 from irdistill.cli.commands import VerbGroup, examples
-from irdistill.console.progress import set_quiet
+from irdistill.console.progress_bars import set_quiet
 from irdistill.console.terminal import PrintableFormatter, echo
 from irdistill.errors import IrdistillError
 from irdistill.storage.files import describe_os_error

@@ -7,7 +7,6 @@ True
 
 from __future__ import annotations
 
-from irdistill.losses.base import NEEDS, REGISTRY, Cut, Loss, Sum, make_loss_parameters, register
 from irdistill.losses.batch import ScoreBatch
 from irdistill.losses.contrastive import InfoNCE
 from irdistill.losses.cprd import CPRD
@@ -15,6 +14,15 @@ from irdistill.losses.dackl import DACKL
 from irdistill.losses.embedding import EmbeddingMSE, MIAlpha
 from irdistill.losses.expression import parse_loss, signature
 from irdistill.losses.listwise import KL, ListMLE, ListNet
+from irdistill.losses.loss_base import (
+    NEEDS,
+    REGISTRY,
+    Cut,
+    Loss,
+    Sum,
+    make_loss_parameters,
+    register,
+)
 from irdistill.losses.metric import ADRMSE, ApproxNDCG, LambdaLoss
 from irdistill.losses.pairwise import Hinge, MarginMSE, Preference, RankNet
 from irdistill.losses.parameter_checks import AtLeast, NonNegative, Positive

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irdistill.losses.base import Loss, register
 from irdistill.losses.batch import ScoreBatch
 from irdistill.losses.listwise import masked_divergence
+from irdistill.losses.loss_base import Loss, register
 from irdistill.losses.parameter_checks import Positive
 from irdistill.losses.representations import FittingSample
 

@@ -16,7 +16,7 @@ from dataclasses import fields
 from typing import Any
 
 from irdistill.errors import OptionError
-from irdistill.losses.base import REGISTRY, Loss
+from irdistill.losses.loss_base import REGISTRY, Loss
 
 LONGEST = 1_000
 """Maximal characters of an expression; several thousand terms exhaust the recursion of Python's

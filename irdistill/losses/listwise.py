@@ -7,8 +7,8 @@ from typing import Annotated, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from irdistill.losses.base import Loss, order_needs, register
 from irdistill.losses.batch import ScoreBatch
+from irdistill.losses.loss_base import Loss, order_needs, register
 from irdistill.losses.parameter_checks import AtLeast, Positive
 
 

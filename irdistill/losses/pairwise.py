@@ -7,8 +7,8 @@ from typing import Literal
 from torch import Tensor, inf
 from torch.nn import functional as F
 
-from irdistill.losses.base import Loss, order_needs, register
 from irdistill.losses.batch import ScoreBatch
+from irdistill.losses.loss_base import Loss, order_needs, register
 from irdistill.losses.parameter_checks import Positive
 
 

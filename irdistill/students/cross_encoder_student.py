@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from irdistill.errors import ModelError, OptionError
 from irdistill.modeling.model_revisions import model_revision
-from irdistill.students.base import Student
 from irdistill.students.layers import keep_layers
 from irdistill.students.model_kinds import describe_model
+from irdistill.students.student_base import Student
 from irdistill.students.student_loading import load_encoder
 from irdistill.students.student_options import StudentOptions
 from irdistill.students.tower_model import TextKind

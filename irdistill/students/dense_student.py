@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from sentence_transformers.base.modules import Normalize, Router
 from torch import Tensor, nn
 
-from irdistill.console.progress import ProgressCallback
+from irdistill.console.progress_bars import ProgressCallback
 from irdistill.errors import OptionError
 from irdistill.losses.representations import BatchRepresentations
 from irdistill.modeling.batching import TokenBudget

@@ -15,7 +15,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
 from torch import Tensor, nn
 
-from irdistill.console.progress import ProgressCallback
+from irdistill.console.progress_bars import ProgressCallback
 from irdistill.errors import ModelError, OptionError
 from irdistill.modeling.batching import TokenBudget
 from irdistill.modeling.hardware import Precision

@@ -16,7 +16,7 @@ from irdistill.training.data.list_sampler import ListBatch
 from irdistill.training.data.list_source import ListSource
 
 if TYPE_CHECKING:
-    from irdistill.students.base import Student
+    from irdistill.students.student_base import Student
     from irdistill.training.options import TrainOptions
 
 logger = logging.getLogger(__name__)

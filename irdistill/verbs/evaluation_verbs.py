@@ -464,7 +464,7 @@ def report(
     The page shows rankings query by query if the sources are runs. card adds the figures to the
     README.md of a model's folder; mteb writes MTEB's files into a folder of results.
     """
-    from irdistill.evaluation.reporting.publish import evaluate_runs, publish, read_results
+    from irdistill.evaluation.reporting.publishing import evaluate_runs, publish, read_results
 
     is_file = len(sources) == 1 and sources[0].endswith(".json")
     if is_file and self_match != "keep":

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from irdistill.collections import Collection
     from irdistill.distributed.ray_cluster import RayCluster
     from irdistill.runs import Run
-    from irdistill.students.base import Student
+    from irdistill.students.student_base import Student
     from irdistill.verbs.argument_types import CollectionLike, ModelLike, RunLike, RunsLike
 
 

@@ -24,15 +24,15 @@ from irdistill.errors import IrdistillError
 from irdistill.losses import parse_loss
 from irdistill.runs import compile_run, open_run
 from irdistill.students import KINDS, build_student
-from irdistill.students.base import Student
 from irdistill.students.build import STUDENTS
+from irdistill.students.student_base import Student
 from irdistill.training import checkpoints
 from irdistill.training.data.collate import make_collator
 from irdistill.training.data.list_sampler import ListSampler
 from irdistill.training.data.list_source import SamplerOptions
 from irdistill.training.loop import TrainingLoop
+from irdistill.training.objectives.batch_scores import score_batch
 from irdistill.training.objectives.encode import Encoder
-from irdistill.training.objectives.scoring import score_batch
 from irdistill.training.objectives.sparsity import Sparsity
 from irdistill.training.options import TrainOptions
 from irdistill.training.trainer import train

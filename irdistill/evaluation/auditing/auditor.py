@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 from irdistill.collections import Collection
-from irdistill.console.progress import progress
+from irdistill.console.progress_bars import progress
 from irdistill.errors import InputError, OptionError
 from irdistill.evaluation.auditing.advice import advise
 from irdistill.evaluation.auditing.agreement import Agreement, compare_rankings

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from irdistill.console.progress import progress
+from irdistill.console.progress_bars import progress
 from irdistill.modeling.hardware import best_device
 from irdistill.search.array_shards import read_part
 from irdistill.storage.checksums import CheckedArray

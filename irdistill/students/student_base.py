@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router, Transformer
 from torch import Tensor, nn
 
-from irdistill.console.progress import ProgressCallback
+from irdistill.console.progress_bars import ProgressCallback
 from irdistill.errors import IrdistillError, ModelError, OptionError
 from irdistill.losses.representations import BatchRepresentations
 from irdistill.modeling.batching import TokenBudget
