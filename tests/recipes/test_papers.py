@@ -280,7 +280,7 @@ def test_orders_that_others_made_take_the_place_of_the_teachers(
             lists.append(
                 RankedList(query, docs, torch.arange(len(docs), 0, -1).float().numpy(), None)
             )
-        write_run(place / "orders", order.record, lists, overwrite=reverse)
+        write_run(place / "orders", order.identity, lists, overwrite=reverse)
         recipe = tiny(
             "rank-distillm",
             place,
@@ -330,7 +330,7 @@ def test_cprd_has_its_controls_on_the_same_lists(cprd: tuple[Recipe, Path]) -> N
             and record[stage]["options"] == record["infonce"]["options"]
         )
     assert len({tuple(one["log"]) for one in record.values()}) == 4
-    candidates = open_run(out / "found-train").record.producer
+    candidates = open_run(out / "found-train").identity.producer
     assert candidates["model"].endswith("model")  # the student's own search mines the negatives
     rows = figures(out)
     assert (
