@@ -232,7 +232,7 @@ def _specialised(result: Specialised, arguments: Mapping[str, Any]) -> Printed:
 
 
 def _verified(problems: Mapping[str, list[str]], arguments: Mapping[str, Any]) -> Printed:
-    lines = [line for path, found in problems.items() for line in found or [f"{path}: well"]]
+    lines = [line for path, faults in problems.items() for line in faults or [f"{path}: well"]]
     return Printed("\n".join(lines), {"problems": problems}, not any(problems.values()))
 
 

@@ -217,11 +217,11 @@ def evaluate(
         )
     systems = named_runs(runs)
     if isinstance(baseline, str) and baseline not in systems:
-        given = {str(run): name for name, run in systems.items() if isinstance(run, str | Path)}
-        if baseline not in given:
+        names = {str(run): name for name, run in systems.items() if isinstance(run, str | Path)}
+        if baseline not in names:
             systems = named_runs([*systems.values(), baseline])
-            given = {str(run): name for name, run in systems.items()}
-        baseline = given[baseline]
+            names = {str(run): name for name, run in systems.items()}
+        baseline = names[baseline]
     judged = _judged(collection, qrels_columns)
     name = str(collection) if isinstance(collection, str | Path) else None
     # paths are not opened here, as a TREC file is measured while it is read
