@@ -17,7 +17,6 @@ import click
 from irdistill.errors import OptionError
 from irdistill.verbs import CATALOG, load_verb, verb_names
 
-_OUTPUT = "irdistill.standard_output"
 _NUMBERS = {int: "INTEGER", float: "FLOAT", bool: "BOOLEAN", Path: "PATH"}
 
 
@@ -283,29 +282,15 @@ def _keep_output_clean(
 ) -> Path | None:
     """With ``--json -`` everything else that is printed goes to standard error."""
     if str(value) == "-":
-        context.meta[_OUTPUT] = sys.stdout
+        from irdistill.cli.printing import STANDARD_OUTPUT
+
+        context.meta[STANDARD_OUTPUT] = sys.stdout
         context.with_resource(redirect_stdout(sys.stderr))
     elif value is not None:
         from irdistill.storage.ownership import check_replaceable
 
         check_replaceable(value)
     return value
-
-
-def write_result(json_file: Path | None, result: Mapping[str, Any]) -> None:
-    """Write a result to the file of ``--json``, or print it if that is ``-``."""
-    from irdistill.console.terminal import echo, printable_json
-    from irdistill.storage.files import json_text, make_folder
-    from irdistill.storage.ownership import write_json_file
-
-    if json_file is None:
-        return
-    if str(json_file) == "-":
-        text = printable_json(json_text(dict(result)).rstrip("\n"))
-        echo(text, file=click.get_current_context().meta[_OUTPUT])
-    else:
-        make_folder(json_file.parent)
-        write_json_file(json_file, dict(result))
 
 
 def examples(*lines: str) -> str:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from irdistill.runs import Run
 
 
+STANDARD_OUTPUT = "irdistill.standard_output"
+"""Key of the click context for the standard output while ``--json -`` redirects prints."""
+
+
 class Printed(NamedTuple):
     """A result as text and as JSON.
 
@@ -35,13 +39,29 @@ def print_result(
     Returns:
         Whether the command exits with 0.
     """
-    from irdistill.cli.commands import write_result
-
     printed = _PRINTERS[verb](result, arguments)
     write_result(json_file, printed.json)
     if printed.text:
         echo(printed.text)
     return printed.ok
+
+
+def write_result(json_file: Path | None, result: Mapping[str, Any]) -> None:
+    """Write a result to the file of ``--json``, or print it if that is ``-``."""
+    import click
+
+    from irdistill.console.terminal import printable_json
+    from irdistill.storage.files import json_text, make_folder
+    from irdistill.storage.ownership import write_json_file
+
+    if json_file is None:
+        return
+    if str(json_file) == "-":
+        text = printable_json(json_text(dict(result)).rstrip("\n"))
+        echo(text, file=click.get_current_context().meta[STANDARD_OUTPUT])
+    else:
+        make_folder(json_file.parent)
+        write_json_file(json_file, dict(result))
 
 
 def _table(values: Mapping[str, Any]) -> Printed:

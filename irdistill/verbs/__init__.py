@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from irdistill.verbs.declaration import Verb
 
 
-class Entry(NamedTuple):
+class CatalogEntry(NamedTuple):
     """Where a verb is declared, and what it does.
 
     Attributes:
@@ -98,13 +98,15 @@ doctor | cli.tool_verbs:check_installation
 """
 
 
-def _catalog() -> dict[str, Entry]:
+def _catalog() -> dict[str, CatalogEntry]:
     lines = _VERBS.strip().splitlines()
     catalog = {}
     for line, summary in zip(lines[::2], lines[1::2], strict=True):
         name, place, *recipes = line.split(" | ")
         module, _, function = place.partition(":")
-        catalog[name] = Entry(f"irdistill.{module}", function, bool(recipes), summary.strip())
+        catalog[name] = CatalogEntry(
+            f"irdistill.{module}", function, bool(recipes), summary.strip()
+        )
     return catalog
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from irdistill.cli.main import main
+from irdistill.cli.entry_point import main
 
 
 def test_page_html_and_json(

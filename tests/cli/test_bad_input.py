@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from irdistill.cli.main import main
+from irdistill.cli.entry_point import main
 
 
 def snapshot(place: Path) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from irdistill.card_files import find_card
 from irdistill.cli.commands import MultiValueCommand, read_words
-from irdistill.cli.main import main
+from irdistill.cli.entry_point import main
 from irdistill.errors import IrdistillError
 from irdistill.runs import RunWriter, open_run
 from irdistill.search import retrieval

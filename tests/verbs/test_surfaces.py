@@ -14,7 +14,7 @@ import pytest
 
 import irdistill as ird
 from irdistill.cli.commands import checked_options, verb_command
-from irdistill.cli.main import cli
+from irdistill.cli.entry_point import cli
 from irdistill.errors import OptionError
 from irdistill.recipes.recipe import Stage
 from irdistill.recipes.stages import check_stage
@@ -186,13 +186,13 @@ def test_a_verb_shows_its_options_in_help() -> None:
     [
         ("import irdistill; dir(irdistill)", 0.2, {"numpy", "pydantic", "torch"}),
         (
-            "from irdistill.cli.main import cli; cli.main(['--help'], standalone_mode=False)",
+            "from irdistill.cli.entry_point import cli; cli.main(['--help'], standalone_mode=False)",
             0.3,
             {"numpy", "pyarrow", "pydantic", "torch"},
         ),
         *(
             (
-                "from irdistill.cli.main import cli;"
+                "from irdistill.cli.entry_point import cli;"
                 f" cli.main(['{verb}', '--help'], standalone_mode=False)",
                 1.5,
                 {"torch", "transformers", "sentence_transformers"},
