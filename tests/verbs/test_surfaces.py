@@ -194,7 +194,7 @@ def test_a_verb_shows_its_options_in_help() -> None:
             (
                 "from irdistill.cli.entry_point import cli;"
                 f" cli.main(['{verb}', '--help'], standalone_mode=False)",
-                1.5,
+                3.0,
                 {"torch", "transformers", "sentence_transformers"},
             )
             for verb in ("retrieve", "score", "train", "evaluate", "generate", "specialise")
