@@ -140,8 +140,8 @@ def audit(
 def _check_evaluation(values: Mapping[str, Any]) -> None:
     from irdistill.evaluation.evaluator import check_baseline
 
-    datasets, single = values.get("datasets"), "collection" in values or "runs" in values
-    if (datasets is None) == (not single) or (single and "runs" not in values):
+    datasets, single = values.get("datasets"), values.keys() & {"collection", "runs"}
+    if len(single) != (2 if datasets is None else 0):
         raise OptionError(
             "give a collection and runs, or datasets (a mapping of collections to runs by name)."
         )
