@@ -12,7 +12,7 @@ from irdistill.losses.contrastive import InfoNCE
 from irdistill.losses.cprd import CPRD
 from irdistill.losses.dackl import DACKL
 from irdistill.losses.embedding import EmbeddingMSE, MIAlpha
-from irdistill.losses.expression import parse_loss, signature
+from irdistill.losses.expression import parse_loss
 from irdistill.losses.listwise import KL, ListMLE, ListNet
 from irdistill.losses.loss_base import (
     NEEDS,
@@ -22,6 +22,7 @@ from irdistill.losses.loss_base import (
     Sum,
     make_loss_parameters,
     register,
+    signature,
 )
 from irdistill.losses.metric import ADRMSE, ApproxNDCG, LambdaLoss
 from irdistill.losses.pairwise import Hinge, MarginMSE, Preference, RankNet

@@ -241,4 +241,6 @@ def test_the_page_of_options_is_up_to_date() -> None:
 
 def test_type_checkers_see_the_python_surface() -> None:
     stub = Path(ird.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
-    assert set(re.findall(r"(\w+) as \1", stub)) == set(ird.__all__) - {"__version__"}
+    assert set(re.findall(r"(\w+) as \1", stub)) == set(ird.__all__) - {"__version__"}, (
+        "irdistill/__init__.pyi and _SURFACE in irdistill/__init__.py differ: edit both"
+    )
