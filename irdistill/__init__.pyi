@@ -163,17 +163,17 @@ from irdistill.training.options import (
     TrainOptions as TrainOptions,
 )
 from irdistill.training.pretraining_options import PretrainOptions as PretrainOptions
+from irdistill.verbs.comparison_verbs import (
+    choose as choose,
+)
+from irdistill.verbs.comparison_verbs import (
+    compare as compare,
+)
 from irdistill.verbs.evaluation_verbs import (
     audit as audit,
 )
 from irdistill.verbs.evaluation_verbs import (
     benchmark as benchmark,
-)
-from irdistill.verbs.evaluation_verbs import (
-    choose as choose,
-)
-from irdistill.verbs.evaluation_verbs import (
-    compare as compare,
 )
 from irdistill.verbs.evaluation_verbs import (
     evaluate as evaluate,

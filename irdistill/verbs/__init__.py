@@ -51,9 +51,9 @@ terms | verbs.training_verbs:fit_terms | recipes
     Fit term vectors: distill BM25 into the query tower of a dense model in closed form.
 evaluate | verbs.evaluation_verbs:evaluate | recipes
     Evaluate runs as trec_eval does, with confidence intervals and tested differences.
-compare | verbs.evaluation_verbs:compare | recipes
+compare | verbs.comparison_verbs:compare | recipes
     Compare losses over students, collections and seeds.
-choose | verbs.evaluation_verbs:choose | recipes
+choose | verbs.comparison_verbs:choose | recipes
     Choose the training settings whose run is best; train takes them as ``chosen``.
 measure | verbs.evaluation_verbs:measure | recipes
     Measure the cost of systems: latency, throughput, operations, bytes.
