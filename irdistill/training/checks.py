@@ -222,7 +222,7 @@ def _entropy_warnings(loss: Loss, lists: Sequence[np.ndarray], spreads: np.ndarr
             f"almost one-hot (entropy {mean:.1%} of the maximum), so {loss} learns only its first"
             " choice"
         )
-    elif mean > 0.999:
+    elif mean > 0.99 and tau < teacher_tau:
         problem = (
             f"almost uniform (entropy {mean:.2%} of the maximum), so {loss} hardly learns an order"
         )

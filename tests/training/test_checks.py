@@ -84,3 +84,8 @@ def test_a_custom_loss_is_checked_by_what_it_declares() -> None:
             check_teacher(Copied(), [batch([[9.0, 0.0], [8.0, -1.0]])], "cosine")
     finally:
         REGISTRY.pop("Copied", None)
+
+
+def test_distributions_near_uniform_are_noticed() -> None:
+    (warning,) = check("KL(teacher_tau=10)", [[2.0, 0.0, 1.0], [1.0, 0.0, 2.0]])
+    assert "almost uniform" in warning and "Try teacher_tau=0.5" in warning

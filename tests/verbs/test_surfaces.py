@@ -146,7 +146,7 @@ def test_options_of_training_that_had_no_flag() -> None:
 def test_wrong_options_name_what_was_expected() -> None:
     train = {**required("train"), "out": "x"}
     for values, message in (
-        ({"steps": 0}, "steps is 0; expected greater than or equal to 1"),
+        ({"steps": 0}, "steps is 0; expected at least 1"),
         ({"precision": "int8"}, "precision is 'int8'; expected 'auto'"),
         ({"learning_rat": 1e-4}, "did you mean learning_rate"),
         ({"student": "sparse", "pooling": "cls"}, "pooling"),
