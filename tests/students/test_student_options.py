@@ -43,7 +43,7 @@ def test_the_constructor_shows_the_options_of_its_kind() -> None:
         ("dense", {"split_layer": 2}, "a dense student has no option split_layer=2"),
         ("dense", {"layers": "two"}, "layers='two' is not allowed: expected a valid integer"),
         ("dense", {"freeze_documents": 1}, "freeze_documents=1 is not allowed"),
-        ("late-interaction", {"expand_queries": 2}, "at least 3"),
+        ("late-interaction", {"expand_queries": 2}, "greater than or equal to 3"),
         ("dense", {"lora_merge": False}, "lora_merge needs lora_rank"),
     ],
 )
