@@ -3,9 +3,10 @@
 The names below are the Python surface: verbs, collections, runs, losses, students and exceptions.
 They are imported when they are first used. ``__init__.pyi`` lists them for type checkers.
 
->>> import irdistill as ird
->>> print(ird.KL(tau=0.05) + 0.1 * ird.InfoNCE())
-KL(tau=0.05) + 0.1*InfoNCE
+Examples:
+    >>> import irdistill as ird
+    >>> print(ird.KL(tau=0.05) + 0.1 * ird.InfoNCE())
+    KL(tau=0.05) + 0.1*InfoNCE
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ __version__ = "0.1.0"
 _SURFACE = {
     "irdistill.errors": """
         BudgetError DamagedError InputError LockedError MissingExtraError ModelError
-        NotFoundError OptionError OutputExistsError ServerError SettingsDifferError
-        WrongCollectionError
+        NotFoundError NothingScoredError OptionError OutputExistsError ServerError
+        SettingsDifferError WrongCollectionError
     """,
-    "irdistill.collections": "Collection Qrels load_collection",
+    "irdistill.collections": "Collection Qrels Query Turn as_qrels load_collection",
     "irdistill.runs": "Run as_run open_run",
     "irdistill.losses": """
         ADRMSE ApproxNDCG BCE CPRD DACKL EmbeddingMSE Hinge InfoNCE KL LELP LambdaLoss ListMLE
@@ -34,6 +35,7 @@ _SURFACE = {
         SplitCrossEncoderStudent load_student
     """,
     "irdistill.students.student_options": "StudentOptions",
+    "irdistill.teachers.score_options": "ScoreOptions",
     "irdistill.training.options": "TrainOptions",
     "irdistill.training.pretraining_options": "PretrainOptions",
     "irdistill.verbs.search_verbs": "retrieve search_text",
@@ -46,6 +48,8 @@ _SURFACE = {
     "irdistill.verbs.comparison_verbs": "choose compare",
     "irdistill.verbs.query_verbs": "critic_curve filter generate rewrite split",
     "irdistill.recipes.recipe_verbs": "run_recipe specialise",
+    "irdistill.evaluation.auditing.audit_results": "Audit",
+    "irdistill.evaluation.figures": "Evaluation",
     "irdistill.teachers.function_teacher": "teacher",
 }
 _MODULES = {name: module for module, names in _SURFACE.items() for name in names.split()}

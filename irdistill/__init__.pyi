@@ -7,6 +7,15 @@ from irdistill.collections import (
     Qrels as Qrels,
 )
 from irdistill.collections import (
+    Query as Query,
+)
+from irdistill.collections import (
+    Turn as Turn,
+)
+from irdistill.collections import (
+    as_qrels as as_qrels,
+)
+from irdistill.collections import (
     load_collection as load_collection,
 )
 from irdistill.errors import (
@@ -34,6 +43,9 @@ from irdistill.errors import (
     NotFoundError as NotFoundError,
 )
 from irdistill.errors import (
+    NothingScoredError as NothingScoredError,
+)
+from irdistill.errors import (
     OptionError as OptionError,
 )
 from irdistill.errors import (
@@ -47,6 +59,12 @@ from irdistill.errors import (
 )
 from irdistill.errors import (
     WrongCollectionError as WrongCollectionError,
+)
+from irdistill.evaluation.auditing.audit_results import (
+    Audit as Audit,
+)
+from irdistill.evaluation.figures import (
+    Evaluation as Evaluation,
 )
 from irdistill.losses import (
     ADRMSE as ADRMSE,
@@ -158,6 +176,9 @@ from irdistill.students.student_options import (
 )
 from irdistill.teachers.function_teacher import (
     teacher as teacher,
+)
+from irdistill.teachers.score_options import (
+    ScoreOptions as ScoreOptions,
 )
 from irdistill.training.options import (
     TrainOptions as TrainOptions,

@@ -1,8 +1,9 @@
 """Losses: functions of scores, as Python objects and as expressions.
 
->>> from irdistill.losses import KL, InfoNCE, parse_loss
->>> parse_loss("KL(tau=0.05) + 0.1*InfoNCE") == KL(tau=0.05) + 0.1 * InfoNCE()
-True
+Examples:
+    >>> from irdistill.losses import KL, InfoNCE, parse_loss
+    >>> parse_loss("KL(tau=0.05) + 0.1*InfoNCE") == KL(tau=0.05) + 0.1 * InfoNCE()
+    True
 """
 
 from __future__ import annotations

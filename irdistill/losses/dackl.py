@@ -40,7 +40,8 @@ class DACKL(Loss):
     ``top`` is the form without a network. O(N^2).
 
     Attributes:
-        tau, teacher_tau: divide the scores of student and teacher.
+        tau: divides the scores of the student.
+        teacher_tau: divides the scores of the teacher.
         width: width of the mask's edges, as a share of the list.
         least: items that the mask keeps per list, averaged over the batch; shorter lists keep all.
     """

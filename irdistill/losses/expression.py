@@ -31,8 +31,9 @@ def parse_loss(expression: str | Loss) -> Loss:
     Raises:
         OptionError: a syntax error, an unknown loss or parameter, or a parameter out of range.
 
-    >>> parse_loss("KL(tau=0.05) + 0.1*InfoNCE").needs == {"score", "label"}
-    True
+    Examples:
+        >>> parse_loss("KL(tau=0.05) + 0.1*InfoNCE").needs == {"score", "label"}
+        True
     """
     if isinstance(expression, Loss):
         return expression

@@ -40,10 +40,11 @@ class KL(Loss):
         top: use only the teacher's first ``top`` documents of a list and those labeled relevant;
             None uses all.
 
-    >>> from irdistill.losses import ScoreBatch
-    >>> batch = ScoreBatch(student=torch.zeros(1, 2), teacher=torch.tensor([[0.0, 1.0]]))
-    >>> KL(tau=0.05)(batch)
-    tensor(0.1109)
+    Examples:
+        >>> from irdistill.losses import ScoreBatch
+        >>> batch = ScoreBatch(student=torch.zeros(1, 2), teacher=torch.tensor([[0.0, 1.0]]))
+        >>> KL(tau=0.05)(batch)
+        tensor(0.1109)
     """
 
     tau: Positive = 1.0
@@ -81,7 +82,8 @@ class ListNet(Loss):
     and its value is above 0 for every student.
 
     Attributes:
-        tau, teacher_tau: divide the scores of student and teacher.
+        tau: divides the scores of the student.
+        teacher_tau: divides the scores of the teacher.
         by: the targets: the ``"teacher"``'s scores or the ``"label"``s.
     """
 

@@ -56,21 +56,22 @@ def register(
     Raises:
         OptionError: the name is taken or is not an identifier, or a need is unknown.
 
-    >>> @register("Smooth", needs={"score"})
-    ... class Smooth(Loss):
-    ...     tau: Positive = 1.0
-    ...
-    ...     def compute(self, batch):
-    ...         scored = batch.scored
-    ...         if not scored.any():
-    ...             return batch.zero()
-    ...         return torch.nn.functional.smooth_l1_loss(
-    ...             batch.student[scored] / self.tau, batch.teacher[scored]
-    ...         )
-    >>> 0.5 * Smooth(tau=2) @ 10
-    0.5*Smooth(tau=2)@10
-    >>> Smooth()(ScoreBatch(student=torch.zeros(1, 2), teacher=torch.ones(1, 2)))
-    tensor(0.5000)
+    Examples:
+        >>> @register("Smooth", needs={"score"})
+        ... class Smooth(Loss):
+        ...     tau: Positive = 1.0
+        ...
+        ...     def compute(self, batch):
+        ...         scored = batch.scored
+        ...         if not scored.any():
+        ...             return batch.zero()
+        ...         return torch.nn.functional.smooth_l1_loss(
+        ...             batch.student[scored] / self.tau, batch.teacher[scored]
+        ...         )
+        >>> 0.5 * Smooth(tau=2) @ 10
+        0.5*Smooth(tau=2)@10
+        >>> Smooth()(ScoreBatch(student=torch.zeros(1, 2), teacher=torch.ones(1, 2)))
+        tensor(0.5000)
     """
     if not name.isidentifier():
         raise OptionError(f"{name!r} cannot name a loss; give letters, digits and underscores.")
@@ -130,12 +131,13 @@ class Loss(ABC):
     Losses are values: equal parameters make equal losses, ``+`` adds, ``*`` weights, ``@`` cuts
     each list to a depth, and ``str`` gives the expression that `parse_loss` reads.
 
-    >>> from irdistill.losses import KL, InfoNCE, parse_loss
-    >>> loss = KL(tau=0.05) + 0.1 * InfoNCE()
-    >>> loss
-    KL(tau=0.05) + 0.1*InfoNCE
-    >>> parse_loss(str(loss)) == loss
-    True
+    Examples:
+        >>> from irdistill.losses import KL, InfoNCE, parse_loss
+        >>> loss = KL(tau=0.05) + 0.1 * InfoNCE()
+        >>> loss
+        KL(tau=0.05) + 0.1*InfoNCE
+        >>> parse_loss(str(loss)) == loss
+        True
     """
 
     name: ClassVar[str] = ""

@@ -42,7 +42,8 @@ class BCE(Loss):
         by: the target. ``"label"``: 1 for a relevant document and 0 for any other. ``"teacher"``:
             ``sigmoid(t / teacher_tau)`` of the teacher's raw logit; documents without a teacher
             score are left out.
-        tau, teacher_tau: divide the scores of student and teacher.
+        tau: divides the scores of the student.
+        teacher_tau: divides the scores of the teacher.
     """
 
     by: Literal["label", "teacher"] = "label"

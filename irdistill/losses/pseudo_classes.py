@@ -40,7 +40,8 @@ class LELP(Loss):
 
     Attributes:
         directions: k for each class.
-        tau, teacher_tau: divide the scores of student and teacher.
+        tau: divides the scores of the student.
+        teacher_tau: divides the scores of the teacher.
         threshold: the teacher's score at which relevant and not relevant are equally likely.
         temperature: of the subclasses; small ones make them hard.
     """

@@ -39,7 +39,8 @@ class TRG(Loss):
             cost is its square.
         neighbors: keep this many of the teacher's nearest tokens in each row across texts; None
             keeps all.
-        cross, within: weights of the two terms; 0 leaves a term out.
+        cross: weight of ``L_TRG``; 0 leaves it out.
+        within: weight of ``L_ctx``; 0 leaves it out.
     """
 
     side: Literal["query", "document"] = "document"

@@ -123,8 +123,9 @@ def _cached_adapter(model: str, revision: str | None) -> Path | None:
 def split_gguf(resolved: str) -> tuple[str, str | None]:
     """The folder or hub id of a resolved model and its GGUF file; None for other formats.
 
-    >>> split_gguf("owner/name::model.gguf")
-    ('owner/name', 'model.gguf')
+    Examples:
+        >>> split_gguf("owner/name::model.gguf")
+        ('owner/name', 'model.gguf')
     """
     if "::" in resolved:
         place, _, file = resolved.partition("::")

@@ -90,8 +90,9 @@ def parse_yaml(text: str, place: str) -> Any:
             more than ``MOST_VALUES`` values, repeats a key, or holds another type (a date, bytes, a
             set, NaN).
 
-    >>> parse_yaml("steps: 100\\nsources: [1, 2]", "the recipe")
-    {'steps': 100, 'sources': [1, 2]}
+    Examples:
+        >>> parse_yaml("steps: 100\\nsources: [1, 2]", "the recipe")
+        {'steps': 100, 'sources': [1, 2]}
     """
     import yaml
 

@@ -27,12 +27,12 @@ class CrossEncoderStudent(Student):
     saved without an activation: ``CrossEncoder.predict`` returns the scores it was trained on. A
     backbone that is a reranker with one output keeps its head.
 
-    Example::
-
-        import irdistill as ird
-
-        student = ird.CrossEncoderStudent("microsoft/MiniLM-L12-H384-uncased", layers=4)
-        student.predict([("delete a folder", "shutil.rmtree removes a directory tree")])
+    Examples:
+        >>> import irdistill as ird
+        >>> backbone = "microsoft/MiniLM-L12-H384-uncased"
+        >>> student = ird.CrossEncoderStudent(backbone, layers=4)  # doctest: +SKIP
+        >>> pair = ("delete a folder", "shutil.rmtree removes a directory tree")
+        >>> student.predict([pair])  # doctest: +SKIP
     """
 
     kind = "cross-encoder"

@@ -52,12 +52,11 @@ class LateInteractionStudent(Student):
     late-interaction model keeps its projection and its mask. ``token_pooling`` follows Clavié et
     al. 2024, arXiv:2409.14683.
 
-    Example::
-
-        import irdistill as ird
-
-        student = ird.LateInteractionStudent("bert-base-uncased", expand_queries=32)
-        student.encode(["how to delete a folder"], "query")[0].shape  # (32, 128)
+    Examples:
+        >>> import irdistill as ird
+        >>> student = ird.LateInteractionStudent("bert-base-uncased")  # doctest: +SKIP
+        >>> student.encode(["how to delete a folder"], "query")[0].shape  # doctest: +SKIP
+        (32, 128)
     """
 
     kind = "late-interaction"

@@ -49,11 +49,13 @@ def teacher(
         version: replaces the hash of the source.
         batch_size: the most pairs that one call gets.
 
-    >>> @teacher(name="overlap", version="1")
-    ... def overlap(queries, documents):
-    ...     return [len(set(q.split()) & set(d.split())) for q, d in zip(queries, documents)]
-    >>> dict(FunctionTeacher(overlap).identity)
-    {'kind': 'function', 'model': 'overlap', 'version': '1', 'batch_size': 1024}
+    Examples:
+        >>> import irdistill as ird
+        >>> @ird.teacher(name="overlap", version="1")
+        ... def overlap(queries, documents):
+        ...     return [len(set(q.split()) & set(d.split())) for q, d in zip(queries, documents)]
+        >>> candidates = ird.retrieve("pydocs/test", "bm25")  # doctest: +SKIP
+        >>> ird.score("pydocs/test", candidates, overlap, out="out/overlap")  # doctest: +SKIP
     """
     if batch_size < 1:
         raise OptionError(f"batch_size is {batch_size}; expected at least 1.")
@@ -76,10 +78,11 @@ class FunctionTeacher:
     Raises:
         OptionError: the identity cannot be derived, because the function has no name.
 
-    >>> lengths = FunctionTeacher(teacher(name="lengths", version="1")(
-    ...     lambda queries, documents: [len(document) for document in documents]))
-    >>> lengths.identity["model"]
-    'lengths'
+    Examples:
+        >>> lengths = FunctionTeacher(teacher(name="lengths", version="1")(
+        ...     lambda queries, documents: [len(document) for document in documents]))
+        >>> lengths.identity["model"]
+        'lengths'
     """
 
     def __init__(
@@ -160,8 +163,9 @@ def _check_parameters(function: TeacherFunction, settings: Mapping[str, Any]) ->
 def is_reference(name: str) -> bool:
     """Whether a name has the form ``module:function`` or ``path/to/file.py:function``.
 
-    >>> [is_reference(name) for name in ("my.module:score", "a/b.py:score", "package:x/y", "a/b")]
-    [True, True, False, False]
+    Examples:
+        >>> [is_reference(name) for name in ("my.module:score", "b.py:score", "package:x/y")]
+        [True, True, False]
     """
     return _REFERENCE.fullmatch(name) is not None
 

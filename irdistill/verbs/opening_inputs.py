@@ -68,8 +68,9 @@ def short_names(paths: list[str]) -> list[str]:
     Raises:
         OptionError: a path is given twice.
 
-    >>> short_names(["out/a/run", "out/b/run"])
-    ['a/run', 'b/run']
+    Examples:
+        >>> short_names(["out/a/run", "out/b/run"])
+        ['a/run', 'b/run']
     """
     for parts in range(1, 1 + max((len(Path(path).parts) for path in paths), default=0)):
         names = ["/".join(Path(path).parts[-parts:]) for path in paths]
