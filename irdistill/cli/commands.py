@@ -49,9 +49,10 @@ class VerbGroup(click.Group):
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
             close = difflib.get_close_matches(args[0], self.list_commands(ctx), 3)
-            if close and "Did you mean" not in error.message:
-                error.message += f" Did you mean {', '.join(close)}?"
-            raise
+            if not close or "Did you mean" in error.message:
+                raise
+            hint = f"{error.message} Did you mean {', '.join(close)}?"
+            raise click.UsageError(hint, ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The names and summaries of the verbs, without importing them."""
