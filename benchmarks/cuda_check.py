@@ -95,8 +95,8 @@ def student_scores(kind: str, backbone: Path, precision: str, device: str) -> np
     from irdistill.students import build_student
     from irdistill.training.data.collate import make_collator
     from irdistill.training.data.list_sampler import ListBatch
+    from irdistill.training.objectives.batch_scores import score_batch
     from irdistill.training.objectives.encode import Encoder
-    from irdistill.training.objectives.scoring import score_batch
 
     collection = tiny_collection()
     student = build_student(kind, str(backbone), device=device, **STUDENTS[kind])

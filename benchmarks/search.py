@@ -61,7 +61,7 @@ def dense_store(folder: Path, rows: int, dimension: int) -> Any:
 
 def dense(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Compare with FAISS, which has its vectors in memory."""
-    from irdistill.search.vectors.exact_search import exact_search
+    from irdistill.search.vectors.brute_force import exact_search
     from irdistill.search.vectors.faiss_index import import_faiss
 
     store = dense_store(folder / "dense", settings.vectors, settings.dimension)
@@ -187,7 +187,7 @@ def memory(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def side(settings: argparse.Namespace) -> dict[str, float]:
     """One process of the memory check."""
-    from irdistill.search.vectors.exact_search import exact_search
+    from irdistill.search.vectors.brute_force import exact_search
     from irdistill.search.vectors.vector_store import VectorStore
 
     queries = dense_rows(settings.queries, settings.dimension, 1)

@@ -42,8 +42,9 @@ def list_cards(kind: str | None = None) -> list[Card]:
     Raises:
         NotFoundError: there is no such kind.
 
-    >>> "quickstart" in [card.name for card in list_cards("recipes")]
-    True
+    Examples:
+        >>> "quickstart" in [card.name for card in list_cards("recipes")]
+        True
     """
     if kind is not None and kind not in CARD_KINDS:
         raise NotFoundError(

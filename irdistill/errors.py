@@ -58,6 +58,10 @@ class ModelError(IrdistillError):
     """A model cannot be loaded, or does not do what it is used for."""
 
 
+class NothingScoredError(ModelError):
+    """A teacher scored no document. The run is complete and saved, with a flag per document."""
+
+
 class ServerError(IrdistillError):
     """A server did not answer, or answered with an error."""
 

@@ -30,7 +30,7 @@ from irdistill.modeling.model_files import resolve_model
 from irdistill.modeling.model_revisions import model_revision
 from irdistill.search import retrieve
 from irdistill.students import CrossEncoderStudent, build_student, load_student
-from irdistill.students.base import Student
+from irdistill.students.student_base import Student
 from irdistill.teachers import (
     CausalTeacher,
     CrossEncoderTeacher,

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from rich.console import Console
 
 from irdistill.doctor import HealthCheck, examine, health, is_healthy, render, to_json
-from irdistill.doctor.requirements import installed_version, modules_of, requirements
+from irdistill.doctor.installed_packages import installed_version, modules_of, requirements
 from irdistill.errors import MissingExtraError
 
 REPOSITORY = Path(__file__).resolve().parents[1]

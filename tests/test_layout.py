@@ -45,7 +45,7 @@ BASE = {
 
 HEAVY_LIBRARIES = {"torch", "transformers", "sentence_transformers", "pandas"}
 LIGHT_PACKAGES = ("collections", "runs")
-MAX_LINES = 640
+MAX_LINES = 500
 VAGUE_NAMES = {"utils", "util", "helpers", "misc", "common"}
 
 

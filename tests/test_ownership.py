@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from irdistill.cli.main import cli
+from irdistill.cli.entry_point import cli
 from irdistill.errors import DamagedError, IrdistillError
 from irdistill.storage import checksums
 from irdistill.storage.checksums import (

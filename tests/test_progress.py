@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from irdistill.console import progress as module
-from irdistill.console.progress import ProgressRelay, progress, show_activity, with_progress
+from irdistill.console import progress_bars as module
+from irdistill.console.progress_bars import ProgressRelay, progress, show_activity, with_progress
 from irdistill.search.array_shards import ShardOptions, write_arrays
 from irdistill.students import DenseStudent
 from tests.students.tiny import tiny_backbone

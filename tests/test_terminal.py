@@ -13,7 +13,7 @@ from typing import Any
 import click
 import pytest
 
-from irdistill.cli import main
+from irdistill.cli import entry_point as main
 from irdistill.console.terminal import PrintableFormatter, echo, printable, printable_json
 from irdistill.errors import IrdistillError
 from irdistill.storage.files import describe_os_error, json_text

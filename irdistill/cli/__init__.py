@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from irdistill.cli.main import main
+from irdistill.cli.entry_point import main
 
 __all__ = ["main"]

@@ -6,6 +6,7 @@ are imported when their command is used, so that ``irdistill --help`` is fast.
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
@@ -17,7 +18,6 @@ import click
 from irdistill.errors import OptionError
 from irdistill.verbs import CATALOG, load_verb, verb_names
 
-_OUTPUT = "irdistill.standard_output"
 _NUMBERS = {int: "INTEGER", float: "FLOAT", bool: "BOOLEAN", Path: "PATH"}
 
 
@@ -40,6 +40,19 @@ class VerbGroup(click.Group):
         """Build the command of a verb."""
         name = self.prefix + cmd_name
         return verb_command(name) if name in CATALOG else self.commands.get(cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command of the first word; an error suggests close names."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            close = difflib.get_close_matches(args[0], self.list_commands(ctx), 3)
+            if not close or "Did you mean" in error.message:
+                raise
+            hint = f"{error.message} Did you mean {', '.join(close)}?"
+            raise click.UsageError(hint, ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The names and summaries of the verbs, without importing them."""
@@ -121,6 +134,7 @@ def checked_options(verb: Any, words: Mapping[str, Any]) -> dict[str, Any]:
     }
     if verb.name == "search" and "query" not in arguments:
         arguments["query"] = click.prompt("Question", err=True)
+    verb.refuse_alternatives(arguments, lambda name: _flag(verb, name))
     checked: dict[str, Any] = verb.check(arguments, label=lambda name: _flag(verb, name))
     return checked
 
@@ -283,29 +297,15 @@ def _keep_output_clean(
 ) -> Path | None:
     """With ``--json -`` everything else that is printed goes to standard error."""
     if str(value) == "-":
-        context.meta[_OUTPUT] = sys.stdout
+        from irdistill.cli.printing import STANDARD_OUTPUT
+
+        context.meta[STANDARD_OUTPUT] = sys.stdout
         context.with_resource(redirect_stdout(sys.stderr))
     elif value is not None:
         from irdistill.storage.ownership import check_replaceable
 
         check_replaceable(value)
     return value
-
-
-def write_result(json_file: Path | None, result: Mapping[str, Any]) -> None:
-    """Write a result to the file of ``--json``, or print it if that is ``-``."""
-    from irdistill.console.terminal import echo, printable_json
-    from irdistill.storage.files import json_text, make_folder
-    from irdistill.storage.ownership import write_json_file
-
-    if json_file is None:
-        return
-    if str(json_file) == "-":
-        text = printable_json(json_text(dict(result)).rstrip("\n"))
-        echo(text, file=click.get_current_context().meta[_OUTPUT])
-    else:
-        make_folder(json_file.parent)
-        write_json_file(json_file, dict(result))
 
 
 def examples(*lines: str) -> str:

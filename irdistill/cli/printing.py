@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from irdistill.runs import Run
 
 
+STANDARD_OUTPUT = "irdistill.standard_output"
+"""Key of the click context for the standard output while ``--json -`` redirects prints."""
+
+
 class Printed(NamedTuple):
     """A result as text and as JSON.
 
@@ -35,13 +39,29 @@ def print_result(
     Returns:
         Whether the command exits with 0.
     """
-    from irdistill.cli.commands import write_result
-
     printed = _PRINTERS[verb](result, arguments)
     write_result(json_file, printed.json)
     if printed.text:
         echo(printed.text)
     return printed.ok
+
+
+def write_result(json_file: Path | None, result: Mapping[str, Any]) -> None:
+    """Write a result to the file of ``--json``, or print it if that is ``-``."""
+    import click
+
+    from irdistill.console.terminal import printable_json
+    from irdistill.storage.files import json_text, make_folder
+    from irdistill.storage.ownership import write_json_file
+
+    if json_file is None:
+        return
+    if str(json_file) == "-":
+        text = printable_json(json_text(dict(result)).rstrip("\n"))
+        echo(text, file=click.get_current_context().meta[STANDARD_OUTPUT])
+    else:
+        make_folder(json_file.parent)
+        write_json_file(json_file, dict(result))
 
 
 def _table(values: Mapping[str, Any]) -> Printed:
@@ -69,11 +89,10 @@ def _run(run: Run, arguments: Mapping[str, Any]) -> Printed:
         "run": str(run.path),
         "queries": len(run),
         "rows": run.num_rows,
-        "nulls": run.manifest.nulls,
+        "unscored": run.manifest.nulls,
     }
     kind = run.identity.kind
     if kind == "teacher":
-        values["unscored"] = values.pop("nulls")
         flags = sorted(unscored_flags(run).items())
         values |= {f"unscored ({flag})": count for flag, count in flags}
         values |= truncation_shares(run)
@@ -232,7 +251,7 @@ def _specialised(result: Specialised, arguments: Mapping[str, Any]) -> Printed:
 
 
 def _verified(problems: Mapping[str, list[str]], arguments: Mapping[str, Any]) -> Printed:
-    lines = [line for path, found in problems.items() for line in found or [f"{path}: well"]]
+    lines = [line for path, faults in problems.items() for line in faults or [f"{path}: well"]]
     return Printed("\n".join(lines), {"problems": problems}, not any(problems.values()))
 
 

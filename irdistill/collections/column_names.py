@@ -51,8 +51,9 @@ _ROLES = {
 def role_of(name: str) -> str | None:
     """The role of a column name; None if the name is not known.
 
-    >>> role_of("Query-ID"), role_of("docno"), role_of("x")
-    ('query', 'document', None)
+    Examples:
+        >>> role_of("Query-ID"), role_of("docno"), role_of("x")
+        ('query', 'document', None)
     """
     return _ROLES.get(_plain(name), (None, 0))[0]
 
@@ -156,8 +157,9 @@ def parse_columns(columns: str | Sequence[str], kind: str) -> tuple[list[str], d
     Raises:
         InputError: the columns cannot be read, or a role is unknown or repeated.
 
-    >>> parse_columns("query=id,score=bm25", "run")
-    ([], {'query': 'id', 'score': 'bm25'})
+    Examples:
+        >>> parse_columns("query=id,score=bm25", "run")
+        ([], {'query': 'id', 'score': 'bm25'})
     """
     parts = [part.strip() for part in (columns.split(",") if isinstance(columns, str) else columns)]
     named = [part for part in parts if "=" in part]

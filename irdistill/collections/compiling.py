@@ -25,7 +25,7 @@ from irdistill.collections.corpus import (
 )
 from irdistill.collections.document_table import BATCH_ROWS, SCHEMA, Document, record_batch
 from irdistill.collections.load_report import LoadReport, problems_json
-from irdistill.console.progress import progress
+from irdistill.console.progress_bars import progress
 from irdistill.errors import InputError
 from irdistill.storage.build_cache import open_or_build
 from irdistill.storage.checksums import write_sealed

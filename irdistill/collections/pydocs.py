@@ -33,7 +33,7 @@ from irdistill.collections.load_report import LoadReport
 from irdistill.collections.pydocs_build import DISTRIBUTIONS, number_of_steps, text_key
 from irdistill.collections.pydocs_text import normalize_summary, shorten, split_docstring
 from irdistill.collections.qrels import Qrels
-from irdistill.console.progress import progress, with_progress
+from irdistill.console.progress_bars import progress, with_progress
 from irdistill.errors import InputError, IrdistillError, NotFoundError
 from irdistill.storage.build_cache import open_or_build
 from irdistill.storage.checksums import open_files, read_sealed, write_sealed

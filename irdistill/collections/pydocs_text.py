@@ -52,8 +52,11 @@ def split_docstring(docstring: str, name: str) -> DocstringParts:
     Args:
         name: the qualified name; a summary that only repeats it is not a question.
 
-    >>> split_docstring("Delete a folder and all files.\\n\\nLinks are not followed at all.", "rm")
-    DocstringParts(text='Links are not followed at all.', summary='Delete a folder and all files')
+    Examples:
+        >>> docstring = "Delete a folder and all files.\\n\\nLinks are not followed at all."
+        >>> parts = split_docstring(docstring, "rm")
+        >>> parts.summary, parts.text
+        ('Delete a folder and all files', 'Links are not followed at all.')
     """
     signatures, prose = _signature_lines(docstring.split("\n"))
     first, rest = _first_paragraph(prose)

@@ -18,8 +18,9 @@ _SLICE = re.compile(r"(.+)\[(?:(\d+)(%?))?:(?:(\d+)(%?))?\]")
 def split_slice(name: str) -> tuple[str, str]:
     """The id without its slice, and the slice with its brackets (or an empty string).
 
-    >>> split_slice("scifact#train[80%:]")
-    ('scifact#train', '[80%:]')
+    Examples:
+        >>> split_slice("scifact#train[80%:]")
+        ('scifact#train', '[80%:]')
     """
     match = _SLICE.fullmatch(name)
     return (match[1], name[len(match[1]) :]) if match else (name, "")
@@ -48,8 +49,9 @@ def split_folder(name: str) -> tuple[str, str]:
 def split_id(name: str) -> tuple[str, str]:
     """As `split_folder`, without looking at the disk.
 
-    >>> split_id("sets/scifact#train")
-    ('sets/scifact', 'train')
+    Examples:
+        >>> split_id("sets/scifact#train")
+        ('sets/scifact', 'train')
     """
     folder, mark, split = name.rpartition("#")
     return (folder, split) if mark and "/" not in split else (name, "")

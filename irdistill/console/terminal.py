@@ -18,8 +18,9 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud
 def printable(text: str) -> str:
     r"""The text with control characters escaped.
 
-    >>> print(printable("red: \x1b[31m"))
-    red: \x1b[31m
+    Examples:
+        >>> print(printable("red: \x1b[31m"))
+        red: \x1b[31m
     """
     return _CONTROL.sub(_escaped, text.replace("\r\n", "\n"))
 
@@ -27,8 +28,9 @@ def printable(text: str) -> str:
 def printable_json(text: str) -> str:
     r"""JSON text with control characters as JSON escapes; the values do not change.
 
-    >>> print(printable_json('"red: \x9b31m"'))
-    "red: \u009b31m"
+    Examples:
+        >>> print(printable_json('"red: \x9b31m"'))
+        "red: \u009b31m"
     """
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 

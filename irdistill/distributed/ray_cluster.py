@@ -147,8 +147,9 @@ def share_resources(
         nodes: as ``ray.nodes()`` returns them.
         workers: requested number of workers.
 
-    >>> share_resources([{"Alive": True, "Resources": {"CPU": 8}}], 2)
-    (2, {'num_cpus': 4})
+    Examples:
+        >>> share_resources([{"Alive": True, "Resources": {"CPU": 8}}], 2)
+        (2, {'num_cpus': 4})
     """
     machines = [
         node["Resources"]

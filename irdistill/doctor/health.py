@@ -16,7 +16,12 @@ from packaging.requirements import Requirement
 from rich.table import Table
 from rich.text import Text
 
-from irdistill.doctor.requirements import faiss_builds, installed_version, modules_of, requirements
+from irdistill.doctor.installed_packages import (
+    faiss_builds,
+    installed_version,
+    modules_of,
+    requirements,
+)
 from irdistill.search.lucene.java_runtime import (
     MINIMUM_VERSION,
     all_javas,

@@ -49,8 +49,8 @@ class LossFigure:
     """One loss on one student and collection.
 
     Attributes:
-        mean, deviation: over the seeds, of the mean over queries; the deviation is None for one
-            seed.
+        mean: mean over the seeds of the mean over queries.
+        deviation: standard deviation over the seeds; None for one seed.
         seeds: seed -> mean over queries.
         rank: mean over the seeds of its rank among the losses, 1 for the best.
         best: whether no other loss has a higher mean here.
@@ -77,7 +77,9 @@ class LossPair:
         difference: ``loss`` minus ``against``.
         p: paired t-test (randomization test if all queries differ by the same amount).
         p_holm: p corrected over all pairs of the whole table.
-        wins, ties, losses: numbers of queries.
+        wins: number of queries on which ``loss`` is better.
+        ties: number of queries without a difference.
+        losses: number of queries on which ``loss`` is worse.
     """
 
     loss: str

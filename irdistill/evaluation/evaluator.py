@@ -83,13 +83,14 @@ def evaluate(
         OptionError: a baseline is not among the runs, or a measure is unknown or cannot be
             computed.
 
-    >>> judgments = {"q1": {"d1": 1}, "q2": {"d2": 1}}
-    >>> runs = {
-    ...     "BM25": {"q1": {"d1": 2.0, "d2": 1.0}, "q2": {"d1": 3.0, "d2": 1.0}},
-    ...     "student": {"q1": {"d1": 2.0, "d2": 1.0}, "q2": {"d1": 1.0, "d2": 3.0}},
-    ... }
-    >>> evaluate(judgments, runs, "RR@10").row("student", "qrels", "RR@10").value
-    1.0
+    Examples:
+        >>> judgments = {"q1": {"d1": 1}, "q2": {"d2": 1}}
+        >>> runs = {
+        ...     "BM25": {"q1": {"d1": 2.0, "d2": 1.0}, "q2": {"d1": 3.0, "d2": 1.0}},
+        ...     "student": {"q1": {"d1": 2.0, "d2": 1.0}, "q2": {"d1": 1.0, "d2": 3.0}},
+        ... }
+        >>> evaluate(judgments, runs, "RR@10").row("student", "qrels", "RR@10").value
+        1.0
     """
     names = [str(measure) for measure in parse_measures(measures)]
     against = check_baseline(runs, baseline)

@@ -40,18 +40,28 @@ class Row:
 
     Attributes:
         n: number of queries in the qrels; all count.
-        value, low, high: mean and its 95% bootstrap interval over queries. Measures that count
-            (``NumRet``, ``NumRel``, ``NumQ``) give the sum, without an interval or tests.
-        p, p_random, p_holm: paired t-test, randomization test, and ``p`` corrected over the whole
-            table. Where all queries differ by the same amount, the t-test is not defined, and
-            ``p`` is that of the randomization test.
-        against: the baseline; ``difference`` is this system minus the baseline.
+        value: mean over queries. Measures that count (``NumRet``, ``NumRel``, ``NumQ``) give the
+            sum, without an interval or tests.
+        low: lower end of the 95% bootstrap interval of the mean.
+        high: upper end of that interval.
+        p: p-value of the paired t-test. Where all queries differ by the same amount, the t-test is
+            not defined, and ``p`` is that of the randomization test.
+        p_random: p-value of the randomization test.
+        p_holm: ``p`` after Holm's correction over the whole table.
+        against: the baseline.
+        difference: this system minus the baseline.
+        difference_low: lower end of the 95% bootstrap interval of the difference.
+        difference_high: upper end of that interval.
         effect: Cohen's d_z; None where all queries differ by the same amount, or for one query.
         detectable: smallest true difference that the t-test finds in 4 of 5 such query sets; None
             as for ``effect``.
-        tie_low, tie_high: mean under the worst and the best order of documents with equal scores.
-        tied: number of queries whose value depends on that order. All three are None where the
-            bounds are not known for the measure.
+        wins: number of queries on which this system is above the baseline.
+        ties: number of queries without a difference.
+        losses: number of queries on which this system is below the baseline.
+        tie_low: mean under the worst order of documents with equal scores; None, as the next two,
+            where the bounds are not known for the measure.
+        tie_high: mean under the best order of documents with equal scores.
+        tied: number of queries whose value depends on that order.
         judged: Judged@10, the mean share of judged documents among the first 10.
         holes: mean share of unjudged documents among those that the measure looks at.
         missing: number of queries without a result; they count as 0.
@@ -95,6 +105,7 @@ class Evaluation(Displayed):
     """A table of figures, and the values of each query.
 
     Attributes:
+        rows: the figures, one per system, dataset and measure.
         per_query: dataset -> system -> values.
     """
 

@@ -68,9 +68,10 @@ def friedman(values: Mapping[str, Sequence[float] | np.ndarray], level: float = 
         InputError: fewer than two systems or blocks, different numbers of blocks, or a figure that
             is not finite.
 
-    >>> result = friedman({"a": [0.5, 0.6, 0.7], "b": [0.4, 0.5, 0.6]})
-    >>> result.ranks, round(result.p, 4)
-    ({'a': 1.0, 'b': 2.0}, 0.0833)
+    Examples:
+        >>> result = friedman({"a": [0.5, 0.6, 0.7], "b": [0.4, 0.5, 0.6]})
+        >>> result.ranks, round(result.p, 4)
+        ({'a': 1.0, 'b': 2.0}, 0.0833)
     """
     lengths = {len(row) for row in values.values()}
     if len(values) < 2 or len(lengths) != 1 or min(lengths) < 2:

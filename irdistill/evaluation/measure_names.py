@@ -60,8 +60,9 @@ def parse_measures(measures: str | Sequence[Any]) -> list[Any]:
         OptionError: a measure is unknown, has a parameter that it does not take, or cannot be
             computed here; none is given, or one is given twice.
 
-    >>> [str(measure) for measure in parse_measures("nDCG@10 RR@10")]
-    ['nDCG@10', 'RR@10']
+    Examples:
+        >>> [str(measure) for measure in parse_measures("nDCG@10 RR@10")]
+        ['nDCG@10', 'RR@10']
     """
     if isinstance(measures, ir_measures.Measure):
         measures = [measures]

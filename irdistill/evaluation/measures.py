@@ -86,8 +86,9 @@ def per_query(
         InputError: the qrels are empty or have grades that are not whole numbers.
         WrongCollectionError: the run has none of the queries.
 
-    >>> per_query({"q": {"d": 1}}, {"q": {"x": 2.0, "d": 1.0}}, "RR@10").values["RR@10"]
-    array([0.5])
+    Examples:
+        >>> per_query({"q": {"d": 1}}, {"q": {"x": 2.0, "d": 1.0}}, "RR@10").values["RR@10"]
+        array([0.5])
     """
     parsed = parse_measures(measures)
     qrels = as_qrels(qrels)

@@ -34,14 +34,18 @@ class Difference:
     """A system minus its baseline, over the same queries.
 
     Attributes:
-        mean, low, high: mean of the differences per query, with its 95% bootstrap interval.
+        mean: mean of the differences per query.
+        low: lower end of its 95% bootstrap interval.
+        high: upper end of that interval.
         p: two-sided paired t-test. Where all differences are the same, t is not defined, and this
             is ``p_random``.
         p_random: two-sided randomization (sign-flip) test.
         effect: Cohen's d_z, the mean in standard deviations of the differences; 0 where nothing
             differs, None where all differences are the same, or for one query.
         detectable: see `detectable`.
-        wins, ties, losses: numbers of queries.
+        wins: number of queries on which the system is better.
+        ties: number of queries without a difference.
+        losses: number of queries on which the system is worse.
     """
 
     mean: float
@@ -181,8 +185,9 @@ def holm(values: Sequence[float]) -> list[float]:
     Raises:
         InputError: a value is not a probability.
 
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
+    Examples:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
     """
     numbers = np.asarray(values, np.float64)
     if len(numbers) and not ((numbers >= 0) & (numbers <= 1)).all():

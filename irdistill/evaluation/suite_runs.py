@@ -13,7 +13,7 @@ import numpy as np
 
 from irdistill.collections import Collection, load_collection
 from irdistill.collections.slices import split_id
-from irdistill.console.progress import describe_kept, note_on_interrupt
+from irdistill.console.progress_bars import describe_kept, note_on_interrupt
 from irdistill.errors import InputError, NotFoundError, OptionError
 from irdistill.evaluation.evaluator import combine, evaluate
 from irdistill.evaluation.figures import Evaluation

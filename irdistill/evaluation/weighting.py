@@ -41,8 +41,9 @@ def power_weights(quality: Sequence[float], power: float = 1.0) -> tuple[float, 
         OptionError: a quality is not finite, the power is negative, or no quality is above 0 (with
             a power above 0).
 
-    >>> power_weights([0.8, 0.2])
-    (0.8, 0.2)
+    Examples:
+        >>> power_weights([0.8, 0.2])
+        (0.8, 0.2)
     """
     good = np.maximum(0.0, np.asarray(quality, np.float64))
     if (

@@ -1,20 +1,30 @@
 """Losses: functions of scores, as Python objects and as expressions.
 
->>> from irdistill.losses import KL, InfoNCE, parse_loss
->>> parse_loss("KL(tau=0.05) + 0.1*InfoNCE") == KL(tau=0.05) + 0.1 * InfoNCE()
-True
+Examples:
+    >>> from irdistill.losses import KL, InfoNCE, parse_loss
+    >>> parse_loss("KL(tau=0.05) + 0.1*InfoNCE") == KL(tau=0.05) + 0.1 * InfoNCE()
+    True
 """
 
 from __future__ import annotations
 
-from irdistill.losses.base import NEEDS, REGISTRY, Cut, Loss, Sum, make_loss_parameters, register
 from irdistill.losses.batch import ScoreBatch
 from irdistill.losses.contrastive import InfoNCE
 from irdistill.losses.cprd import CPRD
 from irdistill.losses.dackl import DACKL
 from irdistill.losses.embedding import EmbeddingMSE, MIAlpha
-from irdistill.losses.expression import parse_loss, signature
+from irdistill.losses.expression import parse_loss
 from irdistill.losses.listwise import KL, ListMLE, ListNet
+from irdistill.losses.loss_base import (
+    NEEDS,
+    REGISTRY,
+    Cut,
+    Loss,
+    Sum,
+    make_loss_parameters,
+    register,
+    signature,
+)
 from irdistill.losses.metric import ADRMSE, ApproxNDCG, LambdaLoss
 from irdistill.losses.pairwise import Hinge, MarginMSE, Preference, RankNet
 from irdistill.losses.parameter_checks import AtLeast, NonNegative, Positive

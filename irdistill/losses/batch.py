@@ -34,13 +34,14 @@ class ScoreBatch:
         parameters: the modules that losses train beside the student, by the loss as it is written
             (see `make_loss_parameters`).
 
-    >>> batch = ScoreBatch(
-    ...     student=torch.tensor([[0.9, 0.1]]),
-    ...     teacher=torch.tensor([[3.0, float("nan")]]),
-    ...     labels=torch.tensor([[1, 0]]),
-    ... )
-    >>> batch.scored
-    tensor([[ True, False]])
+    Examples:
+        >>> batch = ScoreBatch(
+        ...     student=torch.tensor([[0.9, 0.1]]),
+        ...     teacher=torch.tensor([[3.0, float("nan")]]),
+        ...     labels=torch.tensor([[1, 0]]),
+        ... )
+        >>> batch.scored
+        tensor([[ True, False]])
     """
 
     student: Tensor

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from irdistill.losses.base import Loss, register
 from irdistill.losses.batch import ScoreBatch
+from irdistill.losses.loss_base import Loss, register
 from irdistill.losses.parameter_checks import Positive
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from irdistill.errors import OptionError
-from irdistill.losses.base import Loss, register
 from irdistill.losses.batch import ScoreBatch
 from irdistill.losses.contrastive import batch_negatives
 from irdistill.losses.listwise import likelihood_of_order
+from irdistill.losses.loss_base import Loss, register
 from irdistill.losses.parameter_checks import Positive
 
 _RULE = re.compile(r"\s*(gap|score|prob|top)\s*(>=|>|<=|<)\s*(-?\d+(?:\.\d+)?(?:e-?\d+)?)\s*")

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irdistill.losses.base import Loss, register
 from irdistill.losses.batch import ScoreBatch
 from irdistill.losses.listwise import masked_divergence
+from irdistill.losses.loss_base import Loss, register
 from irdistill.losses.parameter_checks import Positive
 from irdistill.losses.representations import FittingSample
 
@@ -23,7 +23,7 @@ _SLACK = 10.0
 _LARGEST = 10.0
 
 
-@register("DACKL", needs={"score"})
+@register("DACKL", needs={"score"}, compares="distributions")
 class DACKL(Loss):
     """``KL(P~_T || P~_S)`` with ``P~ = m P / sum(m P)``, ``P`` as in `KL` and ``m`` a learned mask.
 
@@ -40,7 +40,8 @@ class DACKL(Loss):
     ``top`` is the form without a network. O(N^2).
 
     Attributes:
-        tau, teacher_tau: divide the scores of student and teacher.
+        tau: divides the scores of the student.
+        teacher_tau: divides the scores of the teacher.
         width: width of the mask's edges, as a share of the list.
         least: items that the mask keeps per list, averaged over the batch; shorter lists keep all.
     """

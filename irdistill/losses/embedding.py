@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irdistill.errors import OptionError
-from irdistill.losses.base import Loss, register
 from irdistill.losses.batch import ScoreBatch
+from irdistill.losses.loss_base import Loss, register
 from irdistill.losses.parameter_checks import AtLeast, Positive
 from irdistill.losses.representations import FittingSample, both_models, known_vectors
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from irdistill.losses.base import Loss, order_needs, register
 from irdistill.losses.batch import ScoreBatch
+from irdistill.losses.loss_base import Loss, order_needs, register
 from irdistill.losses.parameter_checks import AtLeast, Positive
 
 
@@ -26,7 +26,7 @@ def masked_divergence(teacher: Tensor, student: Tensor, usable: Tensor) -> Tenso
     return terms.sum(dim=-1).mean()
 
 
-@register("KL", needs={"score"})
+@register("KL", needs={"score"}, compares="distributions")
 class KL(Loss):
     """``KL(P_T || P_S)`` with ``P_T = softmax(t / teacher_tau)`` and ``P_S = softmax(s / tau)``.
 
@@ -40,10 +40,11 @@ class KL(Loss):
         top: use only the teacher's first ``top`` documents of a list and those labeled relevant;
             None uses all.
 
-    >>> from irdistill.losses import ScoreBatch
-    >>> batch = ScoreBatch(student=torch.zeros(1, 2), teacher=torch.tensor([[0.0, 1.0]]))
-    >>> KL(tau=0.05)(batch)
-    tensor(0.1109)
+    Examples:
+        >>> from irdistill.losses import ScoreBatch
+        >>> batch = ScoreBatch(student=torch.zeros(1, 2), teacher=torch.tensor([[0.0, 1.0]]))
+        >>> KL(tau=0.05)(batch)
+        tensor(0.1109)
     """
 
     tau: Positive = 1.0
@@ -81,7 +82,8 @@ class ListNet(Loss):
     and its value is above 0 for every student.
 
     Attributes:
-        tau, teacher_tau: divide the scores of student and teacher.
+        tau: divides the scores of the student.
+        teacher_tau: divides the scores of the teacher.
         by: the targets: the ``"teacher"``'s scores or the ``"label"``s.
     """
 

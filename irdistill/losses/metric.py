@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from irdistill.losses.base import Loss, order_needs, register
 from irdistill.losses.batch import ScoreBatch
+from irdistill.losses.loss_base import Loss, order_needs, register
 from irdistill.losses.parameter_checks import AtLeast, Positive
 
 

@@ -7,13 +7,15 @@ from typing import Literal
 from torch import Tensor, inf
 from torch.nn import functional as F
 
-from irdistill.losses.base import Loss, order_needs, register
 from irdistill.losses.batch import ScoreBatch
+from irdistill.losses.loss_base import Loss, order_needs, register
 from irdistill.losses.parameter_checks import Positive
 
 
 @register(
-    "MarginMSE", needs=lambda loss: {"margin"} | ({"label"} if loss.pairs == "positive" else set())
+    "MarginMSE",
+    needs=lambda loss: {"margin"} | ({"label"} if loss.pairs == "positive" else set()),
+    compares="margins",
 )
 class MarginMSE(Loss):
     """Mean over pairs of ``[scale * (s_i - s_j) - (t_i - t_j)]^2``.

@@ -7,12 +7,12 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional as F
 
-from irdistill.losses.base import Loss, register
 from irdistill.losses.batch import ScoreBatch
+from irdistill.losses.loss_base import Loss, register
 from irdistill.losses.parameter_checks import Positive
 
 
-@register("MSE", needs={"score"})
+@register("MSE", needs={"score"}, compares="scores")
 class MSE(Loss):
     """Mean of ``(scale * s - t)^2`` over all documents that the teacher scored.
 
@@ -42,7 +42,8 @@ class BCE(Loss):
         by: the target. ``"label"``: 1 for a relevant document and 0 for any other. ``"teacher"``:
             ``sigmoid(t / teacher_tau)`` of the teacher's raw logit; documents without a teacher
             score are left out.
-        tau, teacher_tau: divide the scores of student and teacher.
+        tau: divides the scores of the student.
+        teacher_tau: divides the scores of the teacher.
     """
 
     by: Literal["label", "teacher"] = "label"

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irdistill.errors import InputError
-from irdistill.losses.base import Loss, register
 from irdistill.losses.batch import ScoreBatch
+from irdistill.losses.loss_base import Loss, register
 from irdistill.losses.parameter_checks import AtLeast, Positive
 from irdistill.losses.representations import FittingSample, both_models
 
@@ -40,7 +40,8 @@ class LELP(Loss):
 
     Attributes:
         directions: k for each class.
-        tau, teacher_tau: divide the scores of student and teacher.
+        tau: divides the scores of the student.
+        teacher_tau: divides the scores of the teacher.
         threshold: the teacher's score at which relevant and not relevant are equally likely.
         temperature: of the subclasses; small ones make them hard.
     """

@@ -34,9 +34,10 @@ def flops(vectors: Tensor, shared_out: bool = False) -> Tensor:
         shared_out: each process holds other vectors; sums and n then go over all processes. False
             if each process holds all vectors.
 
-    >>> import torch
-    >>> flops(torch.tensor([[1.0, 0.0], [1.0, 2.0]]))
-    tensor(1.)
+    Examples:
+        >>> import torch
+        >>> flops(torch.tensor([[1.0, 0.0], [1.0, 2.0]]))
+        tensor(1.)
     """
     total = over_processes if shared_out else _unchanged
     count = total(vectors.new_full((), len(vectors)))

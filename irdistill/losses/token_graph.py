@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from irdistill.errors import InputError, OptionError
-from irdistill.losses.base import Loss, register
 from irdistill.losses.batch import ScoreBatch
 from irdistill.losses.listwise import masked_divergence
+from irdistill.losses.loss_base import Loss, register
 from irdistill.losses.parameter_checks import AtLeast, NonNegative, Positive
 from irdistill.losses.representations import TokenVectors, both_models
 
@@ -37,15 +37,16 @@ class TRG(Loss):
         tau: divides the similarities of both models.
         tokens: number of tokens, evenly spread over the batch, that are compared across texts; the
             cost is its square.
-        neighbours: keep this many of the teacher's nearest tokens in each row across texts; None
+        neighbors: keep this many of the teacher's nearest tokens in each row across texts; None
             keeps all.
-        cross, within: weights of the two terms; 0 leaves a term out.
+        cross: weight of ``L_TRG``; 0 leaves it out.
+        within: weight of ``L_ctx``; 0 leaves it out.
     """
 
     side: Literal["query", "document"] = "document"
     tau: Positive = 0.1
     tokens: Annotated[int, AtLeast(2)] = 512
-    neighbours: Annotated[int, AtLeast(2)] | None = None
+    neighbors: Annotated[int, AtLeast(2)] | None = None
     cross: NonNegative = 1.0
     within: NonNegative = 1.0
 
@@ -78,8 +79,8 @@ class TRG(Loss):
         allowed = texts[:, None] != texts[None, :]
         student, teacher = student[texts, places], teacher[texts, places]
         targets = teacher @ teacher.T
-        if self.neighbours is not None and self.neighbours < len(texts):
-            nearest = targets.masked_fill(~allowed, -torch.inf).topk(self.neighbours, dim=1).indices
+        if self.neighbors is not None and self.neighbors < len(texts):
+            nearest = targets.masked_fill(~allowed, -torch.inf).topk(self.neighbors, dim=1).indices
             allowed = allowed & torch.zeros_like(allowed).scatter(1, nearest, True)
         return _divergence(targets / self.tau, student @ student.T / self.tau, allowed)
 

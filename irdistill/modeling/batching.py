@@ -33,8 +33,9 @@ def token_budget_batches(
     by index). An item longer than the budget is a batch of its own. A budget that is halved between
     batches applies to the next batch.
 
-    >>> [batch.tolist() for batch in token_budget_batches([1, 3, 2], TokenBudget(4))]
-    [[1], [2, 0]]
+    Examples:
+        >>> [batch.tolist() for batch in token_budget_batches([1, 3, 2], TokenBudget(4))]
+        [[1], [2, 0]]
     """
     values = np.asarray(lengths, dtype=np.int64)
     order = np.argsort(-values, kind="stable")

@@ -24,9 +24,10 @@ def pad_rows(
         fill: padding value by feature name; 0 for features that are not in it.
         left: pad on the left, as decoders need it.
 
-    >>> padded = pad_rows([{"input_ids": [5, 6]}, {"input_ids": [7]}], {"input_ids": 9})
-    >>> padded["input_ids"].tolist(), padded["attention_mask"].tolist()
-    ([[5, 6], [7, 9]], [[1, 1], [1, 0]])
+    Examples:
+        >>> padded = pad_rows([{"input_ids": [5, 6]}, {"input_ids": [7]}], {"input_ids": 9})
+        >>> padded["input_ids"].tolist(), padded["attention_mask"].tolist()
+        ([[5, 6], [7, 9]], [[1, 1], [1, 0]])
     """
     longest = max((len(row["input_ids"]) for row in rows), default=0)
     names = [name for name in (rows[0] if rows else ()) if name != "attention_mask"]

@@ -22,8 +22,9 @@ def words_of(text: str) -> list[str]:
 class StemTokenizer:
     """Stems of words of at least two letters or digits, without English stop words.
 
-    >>> StemTokenizer()("The cats are sleeping")
-    ['cat', 'sleep']
+    Examples:
+        >>> StemTokenizer()("The cats are sleeping")
+        ['cat', 'sleep']
     """
 
     def __init__(self) -> None:

@@ -55,8 +55,9 @@ class FilterRule:
     A query that excludes its source, because it consists of the source's words, passes all rules
     about the source.
 
-    >>> str(FilterRule.parse("first"))
-    'first=1'
+    Examples:
+        >>> str(FilterRule.parse("first"))
+        'first=1'
     """
 
     name: str
@@ -213,8 +214,9 @@ def critic_curve(
 def diversity(texts: Sequence[str]) -> dict[str, float]:
     """Shares of distinct words and word pairs, and words per query.
 
-    >>> diversity(["merge two dicts", "merge two lists"])["distinct_1"]
-    0.6666666666666666
+    Examples:
+        >>> diversity(["merge two dicts", "merge two lists"])["distinct_1"]
+        0.6666666666666666
     """
     words = [normalize_query(text).split() for text in texts]
     single = [word for query in words for word in query]

@@ -52,8 +52,9 @@ class Generation:
     Raises:
         OptionError: a value is not allowed.
 
-    >>> Generation(kinds=("title",), passages=100).held_out
-    0.1
+    Examples:
+        >>> Generation(kinds=("title",), passages=100).held_out
+        0.1
     """
 
     kinds: Annotated[
@@ -283,8 +284,9 @@ def assign_ids(
 def query_kind(query_id: str) -> str:
     """Kind of a synthetic query, from its id.
 
-    >>> query_kind("title:doc-7:0")
-    'title'
+    Examples:
+        >>> query_kind("title:doc-7:0")
+        'title'
     """
     return query_id.partition(":")[0]
 

@@ -74,10 +74,11 @@ class HistoryTemplate:
     Raises:
         OptionError: a value is not allowed.
 
-    >>> template = HistoryTemplate.parse("newest questions")
-    >>> query = Query("q2", "and lists?", history=(Turn("user", "how do I merge dicts"),))
-    >>> template.render(query).text
-    'and lists? [SEP] how do I merge dicts'
+    Examples:
+        >>> template = HistoryTemplate.parse("newest questions")
+        >>> query = Query("q2", "and lists?", history=(Turn("user", "how do I merge dicts"),))
+        >>> template.render(query).text
+        'and lists? [SEP] how do I merge dicts'
     """
 
     order: Literal["newest", "oldest"] = "newest"

@@ -8,7 +8,7 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from irdistill.console.progress import describe_kept, note_on_interrupt, progress
+from irdistill.console.progress_bars import describe_kept, note_on_interrupt, progress
 from irdistill.errors import InputError, ModelError
 from irdistill.storage.files import digest
 from irdistill.teachers.llm.budget import Spent

@@ -44,8 +44,9 @@ class DraftQuery(NamedTuple):
 def split_sentences(text: str) -> list[str]:
     """Sentences of 5 to 40 words, split at sentence ends and blank lines.
 
-    >>> split_sentences("Too short. This sentence has at least five words.")
-    ['This sentence has at least five words.']
+    Examples:
+        >>> split_sentences("Too short. This sentence has at least five words.")
+        ['This sentence has at least five words.']
     """
     sentences = (" ".join(part.split()) for part in _SENTENCE_END.split(text))
     return [text for text in sentences if _MIN_WORDS <= len(text.split()) <= _MAX_WORDS]
@@ -77,8 +78,9 @@ def extract_queries(
 def normalize_query(text: str) -> str:
     """Words of a query in lower case; queries with the same words are duplicates.
 
-    >>> normalize_query("How do I merge two dicts?")
-    'how do i merge two dicts'
+    Examples:
+        >>> normalize_query("How do I merge two dicts?")
+        'how do i merge two dicts'
     """
     return " ".join(re.findall(r"\w+", text.lower()))
 

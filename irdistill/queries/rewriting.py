@@ -206,10 +206,11 @@ def _rewrite_with_llm(
 def transcript(query: Query, template: HistoryTemplate) -> str:
     """Turns before a question with their roles, in the order and number of a template.
 
-    >>> from irdistill.collections import Turn
-    >>> turns = (Turn("user", "merge dicts"), Turn("assistant", "use |"))
-    >>> transcript(Query("q", "and lists?", turns), HistoryTemplate("oldest", "all", " / "))
-    'user: merge dicts / assistant: use |'
+    Examples:
+        >>> from irdistill.collections import Turn
+        >>> turns = (Turn("user", "merge dicts"), Turn("assistant", "use |"))
+        >>> transcript(Query("q", "and lists?", turns), HistoryTemplate("oldest", "all", " / "))
+        'user: merge dicts / assistant: use |'
     """
     turns = [turn for turn in query.history if template.shown == "all" or turn.role == "user"]
     if template.turns is not None:

@@ -16,8 +16,9 @@ def conversation_key(query: Query) -> str:
 
     Conversations with the same first turn count as one, so that none is split.
 
-    >>> conversation_key(Query("q", "Merge two dicts"))
-    'merge two dicts'
+    Examples:
+        >>> conversation_key(Query("q", "Merge two dicts"))
+        'merge two dicts'
     """
     return normalize_query(query.history[0].text if query.history else query.text)
 

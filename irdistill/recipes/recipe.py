@@ -188,8 +188,9 @@ def fill(value: Any, known: Mapping[str, Any]) -> Any:
         InputError: settings refer to each other in a circle, or the result has more than
             ``MOST_FILLED`` values.
 
-    >>> fill({"steps": "${steps}", "name": "s-${steps}"}, {"steps": 5})
-    {'steps': 5, 'name': 's-5'}
+    Examples:
+        >>> fill({"steps": "${steps}", "name": "s-${steps}"}, {"steps": 5})
+        {'steps': 5, 'name': 's-5'}
     """
     return _Filling().fill(value, known)
 

@@ -14,7 +14,7 @@ import psutil
 
 from irdistill import __version__
 from irdistill.collections.derived import derived_files
-from irdistill.console.progress import describe_kept, note_on_interrupt
+from irdistill.console.progress_bars import describe_kept, note_on_interrupt
 from irdistill.errors import DamagedError, IrdistillError, SettingsDifferError
 from irdistill.recipes.recipe import Recipe, Stage, fill
 from irdistill.recipes.stages import (
@@ -30,7 +30,7 @@ from irdistill.recipes.stages import (
 from irdistill.recipes.summary import write_summary
 from irdistill.runs import open_run
 from irdistill.runs.manifest import MANIFEST
-from irdistill.runs.run_files import run_files
+from irdistill.runs.run_ownership import run_files
 from irdistill.storage.files import (
     differences,
     file_sha256,

@@ -111,8 +111,9 @@ def parse_minutes(text: str) -> float:
     Raises:
         OptionError: it cannot be read.
 
-    >>> parse_minutes("90s"), parse_minutes("2h")
-    (1.5, 120.0)
+    Examples:
+        >>> parse_minutes("90s"), parse_minutes("2h")
+        (1.5, 120.0)
     """
     match = _TIME.fullmatch(text.strip())
     if match is None:

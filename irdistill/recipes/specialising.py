@@ -53,7 +53,7 @@ row.
 
 
 @dataclass(frozen=True)
-class Budget:
+class TimeBudget:
     """How much fits into the time; measured once on this machine and kept, so that a resumed job
     does the same.
 
@@ -88,12 +88,15 @@ class Specialised:
         """The report as Markdown."""
         return (self.folder / "report.md").read_text(encoding="utf-8")
 
+    def __repr__(self) -> str:
+        return f"{self.report}\nModel: {self.model}"
+
     def to_json(self) -> dict[str, Any]:
         """The figures."""
         return dict(read_json(self.folder / "results.json"))
 
 
-def measure_budget(collection: Collection, model: str, options: SpecialiseOptions) -> Budget:
+def measure_budget(collection: Collection, model: str, options: SpecialiseOptions) -> TimeBudget:
     """Measure the model on some passages and sentences, and divide the time.
 
     Raises:
@@ -124,7 +127,7 @@ def measure_budget(collection: Collection, model: str, options: SpecialiseOption
     expected = min(passages, len(corpus)) * each
     steps = int(training / max(1, options.trainings) * rates[1] / (_STEP_COST * options.batch_size))
     steps = max(_LEAST_STEPS, min(steps, int(_EPOCHS * expected / options.batch_size)))
-    return Budget(passages if passages < len(corpus) else None, per_passage, steps, *rates)
+    return TimeBudget(passages if passages < len(corpus) else None, per_passage, steps, *rates)
 
 
 def _rate(student: DenseStudent, texts: list[str], side: Literal["query", "document"]) -> float:
@@ -172,7 +175,7 @@ def _kept_budget(
     out: Path,
     options: SpecialiseOptions,
     overwrite: bool,
-) -> Budget:
+) -> TimeBudget:
     """The budget in the folder, or a new one."""
     settings = asdict(options) | {
         "collection": collection,
@@ -191,7 +194,7 @@ def _kept_budget(
                 f"{out} was started with other settings ({changed}); choose another --out, or give"
                 " --overwrite."
             )
-        return Budget(**kept["budget"])
+        return TimeBudget(**kept["budget"])
     budget = measure_budget(opened, model, options)
     write_json(path, {"options": settings, "budget": asdict(budget)})
     steps = f": {budget.steps} steps" if options.trainings else ""
@@ -205,7 +208,7 @@ def _kept_budget(
 
 
 def specialise_recipe(
-    collection: str, model: str, judged: bool, options: SpecialiseOptions, budget: Budget
+    collection: str, model: str, judged: bool, options: SpecialiseOptions, budget: TimeBudget
 ) -> dict[str, Any]:
     """The recipe as a mapping, which a user may read, change and run again."""
     splits = {"train": "${queries}#train", "dev": "${queries}#dev"}
@@ -251,7 +254,9 @@ def specialise_recipe(
     }
 
 
-def _queries_stage(collection: str, options: SpecialiseOptions, budget: Budget) -> dict[str, Any]:
+def _queries_stage(
+    collection: str, options: SpecialiseOptions, budget: TimeBudget
+) -> dict[str, Any]:
     llm = {"llm": options.llm} if options.llm else {}
     return {
         "name": "queries",
@@ -266,7 +271,7 @@ def _queries_stage(collection: str, options: SpecialiseOptions, budget: Budget) 
 
 
 def _training_stages(
-    collection: str, model: str, options: SpecialiseOptions, budget: Budget
+    collection: str, model: str, options: SpecialiseOptions, budget: TimeBudget
 ) -> list[dict[str, Any]]:
     """The student, and the two controls that are trained with one loss each."""
     contrastive = f'InfoNCE(tau={options.tau}, positive_by="teacher")'

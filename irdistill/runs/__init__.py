@@ -14,7 +14,7 @@ from irdistill.runs.mixing import METHODS, Mixing
 from irdistill.runs.opening import open_run
 from irdistill.runs.ranked_lists import RankedList
 from irdistill.runs.run import Run
-from irdistill.runs.run_files import check_out
+from irdistill.runs.run_ownership import check_out
 from irdistill.runs.sharding import merge
 from irdistill.runs.statistics import diff, stats
 from irdistill.runs.store import StoredRun

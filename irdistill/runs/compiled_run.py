@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from irdistill.collections import Corpus
-from irdistill.console.progress import progress
+from irdistill.console.progress_bars import progress
 from irdistill.errors import InputError
 from irdistill.runs.disk_array import DiskArray, array_stream
 from irdistill.runs.flags import column_codes

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from irdistill.collections.collection import collection_mismatch
-from irdistill.console.progress import progress
+from irdistill.console.progress_bars import progress
 from irdistill.errors import OptionError, WrongCollectionError
 from irdistill.runs.flags import heaviest
 from irdistill.runs.gate import Gate, Part
@@ -18,7 +18,7 @@ from irdistill.runs.manifest import RunIdentity
 from irdistill.runs.mixing import DISAGREE, DISAGREE_ON_IT, REASONS, Missing, Mixing
 from irdistill.runs.ranked_lists import RankedList
 from irdistill.runs.run import Run
-from irdistill.runs.run_files import check_out
+from irdistill.runs.run_ownership import check_out
 from irdistill.runs.subsets import common_queries
 from irdistill.runs.writer import RunWriter
 

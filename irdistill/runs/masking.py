@@ -14,13 +14,13 @@ from typing import Any, Literal
 import numpy as np
 
 from irdistill.collections import Collection
-from irdistill.console.progress import progress
+from irdistill.console.progress_bars import progress
 from irdistill.errors import OptionError, WrongCollectionError
 from irdistill.runs.flags import FALSE_NEGATIVE, SUSPECTED, flag_code
 from irdistill.runs.interchange import as_run
 from irdistill.runs.ranked_lists import RankedList
 from irdistill.runs.run import Run
-from irdistill.runs.run_files import check_out
+from irdistill.runs.run_ownership import check_out
 from irdistill.runs.writer import RunWriter
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from irdistill.collections.text_files import decompress, is_damage
 from irdistill.collections.text_lines import LONGEST_LINE, MOST_BLANK
-from irdistill.console.progress import progress
+from irdistill.console.progress_bars import progress
 from irdistill.errors import DamagedError, InputError, NotFoundError
 from irdistill.storage.ownership import replace_safely
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from irdistill.console.progress import progress
+from irdistill.console.progress_bars import progress
 from irdistill.errors import DamagedError, InputError, OutputExistsError, SettingsDifferError
 from irdistill.runs.journal import Journal
 from irdistill.runs.manifest import MANIFEST, QUERIES, Manifest, PartEntry
 from irdistill.runs.part_files import write_encoded
-from irdistill.runs.run_files import check_out, clear
+from irdistill.runs.run_ownership import check_out, clear
 from irdistill.runs.store import StoredRun, check_sizes, is_whole
 from irdistill.storage.files import differences, make_folder
 from irdistill.storage.locking import lock_folder

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from irdistill.console.progress import progress
+from irdistill.console.progress_bars import progress
 from irdistill.errors import IrdistillError
 from irdistill.runs.compiled_run import compiled_folder
 from irdistill.runs.manifest import QUERIES, Manifest, PartEntry

@@ -25,7 +25,7 @@ from irdistill.runs.manifest import (
 from irdistill.runs.part_files import encode_queries, encode_table, read_query_ids, write_encoded
 from irdistill.runs.ranked_lists import RankedList, to_table
 from irdistill.runs.run import Run
-from irdistill.runs.run_files import check_out, clear
+from irdistill.runs.run_ownership import check_out, clear
 from irdistill.runs.store import StoredRun, is_whole
 from irdistill.storage.files import differences, digest, fsync_folder, make_folder
 from irdistill.storage.locking import lock_folder

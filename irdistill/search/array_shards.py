@@ -18,7 +18,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import xxhash
 
-from irdistill.console.progress import ProgressRelay, describe_kept, note_on_interrupt, progress
+from irdistill.console.progress_bars import (
+    ProgressRelay,
+    describe_kept,
+    note_on_interrupt,
+    progress,
+)
 from irdistill.errors import IrdistillError, NotFoundError, OutputExistsError
 from irdistill.modeling.truncation import Truncation
 from irdistill.storage.checksums import (

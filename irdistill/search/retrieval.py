@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from irdistill.collections import Collection, Query
-from irdistill.console.progress import progress
+from irdistill.console.progress_bars import progress
 from irdistill.errors import OptionError
 from irdistill.search.lexical.first_stages import is_lexical, open_lexical
 from irdistill.search.retrieve_options import RetrieveOptions
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from irdistill.distributed.ray_cluster import RayCluster
     from irdistill.runs import RankedList, Run, RunIdentity
     from irdistill.search.searchers import Searcher
-    from irdistill.students.base import Student
+    from irdistill.students.student_base import Student
 
     Part = tuple[int, list[Query]]
     """The number of a part, and its queries."""
@@ -129,7 +129,7 @@ def _open_model(
     from irdistill.modeling.hardware import choose_dtype
     from irdistill.search.searchers import open_searcher
     from irdistill.students import load_student
-    from irdistill.students.base import Student
+    from irdistill.students.student_base import Student
 
     loading = {
         "kind": options.kind,

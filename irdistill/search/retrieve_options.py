@@ -29,8 +29,9 @@ class RetrieveOptions:
     Raises:
         OptionError: a value is not allowed.
 
-    >>> RetrieveOptions(index="hnsw").storage
-    'float32'
+    Examples:
+        >>> RetrieveOptions(index="hnsw").storage
+        'float32'
     """
 
     index: Annotated[

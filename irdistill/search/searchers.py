@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from irdistill.collections import Corpus
-from irdistill.console.progress import ProgressCallback
+from irdistill.console.progress_bars import ProgressCallback
 from irdistill.errors import OptionError
 from irdistill.modeling.hardware import Precision
 from irdistill.modeling.truncation import Truncation
@@ -21,7 +21,7 @@ from irdistill.search.ranking import SearchHits, best_rows
 from irdistill.search.retrieve_options import INDEXES, Index, Storage
 from irdistill.search.sparse.seismic_index import SeismicIndex
 from irdistill.search.sparse.sparse_index import SparseIndex
-from irdistill.search.vectors.exact_search import exact_search
+from irdistill.search.vectors.brute_force import exact_search
 from irdistill.search.vectors.faiss_index import FaissIndex
 from irdistill.search.vectors.vector_store import (
     EncodeShards,
@@ -31,7 +31,7 @@ from irdistill.search.vectors.vector_store import (
     VectorStore,
     corpus_vectors,
 )
-from irdistill.students.base import Student
+from irdistill.students.student_base import Student
 
 _EXTRA = 32
 """Neighbors beyond k, so that ties at the cut-off are ordered by document id."""

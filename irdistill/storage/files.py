@@ -244,8 +244,9 @@ def file_sha256(path: str | Path) -> str:
 def digest(value: Any) -> str:
     """A stable fingerprint, 16 hexadecimal digits, of a value that JSON can hold.
 
-    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
-    True
+    Examples:
+        >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+        True
     """
     canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:16]
@@ -266,8 +267,9 @@ _CONTENTS = {
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """One line for each value that differs, with its path and both values; fingerprints come last.
 
-    >>> differences({"options": {"seed": 1}}, {"options": {"seed": 2}})
-    ['options.seed: 1 there, 2 here']
+    Examples:
+        >>> differences({"options": {"seed": 1}}, {"options": {"seed": 2}})
+        ['options.seed: 1 there, 2 here']
     """
     return [line for _, line in sorted(_differences(old, new, prefix), key=lambda pair: pair[0])]
 

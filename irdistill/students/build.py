@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from irdistill.errors import ModelError, OptionError
-from irdistill.students.base import Student
 from irdistill.students.cross_encoder_student import CrossEncoderStudent
 from irdistill.students.dense_student import DenseStudent
 from irdistill.students.kernel_student import KernelStudent
@@ -14,6 +13,7 @@ from irdistill.students.late_interaction_student import LateInteractionStudent
 from irdistill.students.model_kinds import model_kind
 from irdistill.students.sparse_student import SparseStudent
 from irdistill.students.split_cross_encoder_student import SplitCrossEncoderStudent
+from irdistill.students.student_base import Student
 from irdistill.students.student_options import options_of
 
 #: The class of each kind of student.

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from irdistill.errors import ModelError, OptionError
 from irdistill.modeling.model_revisions import model_revision
-from irdistill.students.base import Student
 from irdistill.students.layers import keep_layers
 from irdistill.students.model_kinds import describe_model
+from irdistill.students.student_base import Student
 from irdistill.students.student_loading import load_encoder
 from irdistill.students.student_options import StudentOptions
 from irdistill.students.tower_model import TextKind
@@ -27,12 +27,12 @@ class CrossEncoderStudent(Student):
     saved without an activation: ``CrossEncoder.predict`` returns the scores it was trained on. A
     backbone that is a reranker with one output keeps its head.
 
-    Example::
-
-        import irdistill as ird
-
-        student = ird.CrossEncoderStudent("microsoft/MiniLM-L12-H384-uncased", layers=4)
-        student.predict([("delete a folder", "shutil.rmtree removes a directory tree")])
+    Examples:
+        >>> import irdistill as ird
+        >>> backbone = "microsoft/MiniLM-L12-H384-uncased"
+        >>> student = ird.CrossEncoderStudent(backbone, layers=4)  # doctest: +SKIP
+        >>> pair = ("delete a folder", "shutil.rmtree removes a directory tree")
+        >>> student.predict([pair])  # doctest: +SKIP
     """
 
     kind = "cross-encoder"

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from sentence_transformers.base.modules import Normalize, Router
 from torch import Tensor, nn
 
-from irdistill.console.progress import ProgressCallback
+from irdistill.console.progress_bars import ProgressCallback
 from irdistill.errors import OptionError
 from irdistill.losses.representations import BatchRepresentations
 from irdistill.modeling.batching import TokenBudget
@@ -33,12 +33,12 @@ class DenseStudent(SingleVectorStudent):
     ``query_backbone`` or ``freeze_documents`` queries get a tower of their own and the document
     tower is frozen. If the towers' vectors differ in length, queries get a new linear layer.
 
-    Example::
-
-        import irdistill as ird
-
-        student = ird.DenseStudent("sentence-transformers/all-MiniLM-L6-v2", query_layers=2)
-        student.encode(["how to delete a folder"], "query").shape  # (1, 384)
+    Examples:
+        >>> import irdistill as ird
+        >>> backbone = "sentence-transformers/all-MiniLM-L6-v2"
+        >>> student = ird.DenseStudent(backbone, query_layers=2)  # doctest: +SKIP
+        >>> student.encode(["how to delete a folder"], "query").shape  # doctest: +SKIP
+        (1, 384)
     """
 
     kind = "dense"

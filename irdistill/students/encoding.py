@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from irdistill.console.progress import ProgressCallback, progress
+from irdistill.console.progress_bars import ProgressCallback, progress
 from irdistill.errors import ModelError
 from irdistill.modeling.batching import TokenBudget, run_batches
 from irdistill.modeling.hardware import Precision, choose_dtype
 from irdistill.modeling.truncation import PLURAL
-from irdistill.students.base import Student
+from irdistill.students.student_base import Student
 from irdistill.students.tower_model import TextKind
 
 Take = Callable[[np.ndarray, Any], bool]

@@ -20,9 +20,9 @@ from irdistill.errors import MissingExtraError, ModelError, OptionError, OutputE
 from irdistill.modeling.library_output import quiet_libraries
 from irdistill.storage.files import make_folder, staging_path, write_json
 from irdistill.storage.ownership import move_into_place
-from irdistill.students.base import Student
 from irdistill.students.cross_encoder_student import CrossEncoderStudent
 from irdistill.students.dense_student import DenseStudent
+from irdistill.students.student_base import Student
 from irdistill.students.tower_model import TextKind
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from irdistill.console.progress import ProgressCallback
+from irdistill.console.progress_bars import ProgressCallback
 from irdistill.errors import ModelError, OptionError
 from irdistill.modeling.batching import TokenBudget, token_budget_batches
 from irdistill.modeling.hardware import Precision, choose_dtype
@@ -24,8 +24,8 @@ from irdistill.modeling.model_files import (
     resolve_model,
 )
 from irdistill.storage.files import read_json, write_json
-from irdistill.students.base import Student
 from irdistill.students.encoding import encode_batches
+from irdistill.students.student_base import Student
 from irdistill.students.student_options import StudentOptions
 from irdistill.students.tower_model import TextKind
 

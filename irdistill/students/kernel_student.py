@@ -100,11 +100,9 @@ class KernelStudent(InteractionStudent):
     tokenizer and the initial word embeddings are the backbone's; embeddings are centered and scaled
     to a mean square of 1, so that word, position and context have equal weight.
 
-    Example::
-
-        import irdistill as ird
-
-        student = ird.KernelStudent("bert-base-uncased", layers=2)
+    Examples:
+        >>> import irdistill as ird
+        >>> student = ird.KernelStudent("bert-base-uncased", layers=2)  # doctest: +SKIP
     """
 
     kind = "kernel"

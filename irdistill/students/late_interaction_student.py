@@ -20,17 +20,17 @@ from sentence_transformers.multi_vector_encoder.modules import (
 )
 from torch import Tensor, nn
 
-from irdistill.console.progress import ProgressCallback
+from irdistill.console.progress_bars import ProgressCallback
 from irdistill.errors import OptionError
 from irdistill.losses.representations import BatchRepresentations, padded_tokens
 from irdistill.modeling.batching import TokenBudget
 from irdistill.modeling.hardware import Precision
 from irdistill.modeling.model_revisions import model_revision
-from irdistill.students.base import Student
 from irdistill.students.encoding import encode_batches
 from irdistill.students.inputs import position_limit
 from irdistill.students.layers import keep_layers
 from irdistill.students.model_kinds import describe_model
+from irdistill.students.student_base import Student
 from irdistill.students.student_loading import load_encoder, load_transformer
 from irdistill.students.student_options import StudentOptions
 from irdistill.students.tower_model import TextKind, TokenColumns
@@ -52,12 +52,11 @@ class LateInteractionStudent(Student):
     late-interaction model keeps its projection and its mask. ``token_pooling`` follows Clavié et
     al. 2024, arXiv:2409.14683.
 
-    Example::
-
-        import irdistill as ird
-
-        student = ird.LateInteractionStudent("bert-base-uncased", expand_queries=32)
-        student.encode(["how to delete a folder"], "query")[0].shape  # (32, 128)
+    Examples:
+        >>> import irdistill as ird
+        >>> student = ird.LateInteractionStudent("bert-base-uncased")  # doctest: +SKIP
+        >>> student.encode(["how to delete a folder"], "query")[0].shape  # doctest: +SKIP
+        (32, 128)
     """
 
     kind = "late-interaction"

@@ -15,8 +15,9 @@ def evenly_spaced(keep: int, total: int) -> list[int]:
 
     6 of 12 are those of DistilBERT (Sanh et al. 2019, arXiv:1910.01108).
 
-    >>> evenly_spaced(6, 12)
-    [0, 2, 4, 7, 9, 11]
+    Examples:
+        >>> evenly_spaced(6, 12)
+        [0, 2, 4, 7, 9, 11]
     """
     if keep == 1:
         return [0]

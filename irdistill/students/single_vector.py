@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from irdistill.console.progress import ProgressCallback
+from irdistill.console.progress_bars import ProgressCallback
 from irdistill.errors import ModelError
 from irdistill.modeling.batching import TokenBudget
 from irdistill.modeling.hardware import Precision
-from irdistill.students.base import Student
+from irdistill.students.student_base import Student
 from irdistill.students.student_options import Similarity
 from irdistill.students.tower_model import TextKind
 

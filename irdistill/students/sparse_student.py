@@ -15,7 +15,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
 from torch import Tensor, nn
 
-from irdistill.console.progress import ProgressCallback
+from irdistill.console.progress_bars import ProgressCallback
 from irdistill.errors import ModelError, OptionError
 from irdistill.modeling.batching import TokenBudget
 from irdistill.modeling.hardware import Precision
@@ -41,12 +41,12 @@ class SparseStudent(SingleVectorStudent):
     1, and encoding a query is a table look-up (Geng et al. 2024, arXiv:2411.04403). A
     ``query_backbone`` must have the same vocabulary.
 
-    Example::
-
-        import irdistill as ird
-
-        student = ird.SparseStudent("distilbert-base-uncased", inference_free=True)
-        student.encode(["how to delete a folder"], "query")  # a scipy.sparse row
+    Examples:
+        >>> import irdistill as ird
+        >>> backbone = "distilbert-base-uncased"
+        >>> student = ird.SparseStudent(backbone, inference_free=True)  # doctest: +SKIP
+        >>> student.encode(["how to delete a folder"], "query").shape  # doctest: +SKIP
+        (1, 30522)
     """
 
     kind = "sparse"

@@ -66,11 +66,10 @@ class SplitCrossEncoderStudent(InteractionStudent):
     score. The document has the segment of a pair's second text, and its positions begin after the
     longest query's, so its lower states depend on the document alone.
 
-    Example::
-
-        import irdistill as ird
-
-        student = ird.SplitCrossEncoderStudent("bert-base-uncased", split_layer=9, dimension=128)
+    Examples:
+        >>> import irdistill as ird
+        >>> backbone = "bert-base-uncased"
+        >>> student = ird.SplitCrossEncoderStudent(backbone, split_layer=9)  # doctest: +SKIP
     """
 
     kind = "split-cross-encoder"

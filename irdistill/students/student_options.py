@@ -45,8 +45,9 @@ class StudentOptions:
     A description names the kinds of students that have the option, unless all have it. Values are
     checked by `check_student_options` and by the constructors of the students.
 
-    >>> StudentOptions(layers=2).changed()
-    {'layers': 2}
+    Examples:
+        >>> StudentOptions(layers=2).changed()
+        {'layers': 2}
     """
 
     layers: Annotated[
@@ -208,8 +209,9 @@ def _hints() -> dict[str, Any]:
 def option_kinds(name: str) -> tuple[str, ...]:
     """The kinds of students that have an option.
 
-    >>> option_kinds("pooling")
-    ('dense',)
+    Examples:
+        >>> option_kinds("pooling")
+        ('dense',)
     """
     limits = [entry for entry in _hints()[name].__metadata__ if isinstance(entry, OnlyFor)]
     return limits[0].kinds if limits else KINDS
@@ -232,8 +234,9 @@ def check_student_options(kind: str, options: Mapping[str, Any]) -> StudentOptio
     Raises:
         OptionError: the kind is unknown, does not have the option, or the value is not allowed.
 
-    >>> check_student_options("kernel", {"layers": 3}).layers
-    3
+    Examples:
+        >>> check_student_options("kernel", {"layers": 3}).layers
+        3
     """
     known = options_of(kind)
     defaults = StudentOptions()

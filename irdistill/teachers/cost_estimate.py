@@ -15,7 +15,7 @@ from pydantic import Field
 from scipy.stats import t as students_t
 
 from irdistill.collections import Collection
-from irdistill.console.progress import progress
+from irdistill.console.progress_bars import progress
 from irdistill.option_checks import check_fields
 from irdistill.runs import PartEntry, RankedList, Run
 from irdistill.runs.part_files import encode_table

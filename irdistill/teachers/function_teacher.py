@@ -49,11 +49,13 @@ def teacher(
         version: replaces the hash of the source.
         batch_size: the most pairs that one call gets.
 
-    >>> @teacher(name="overlap", version="1")
-    ... def overlap(queries, documents):
-    ...     return [len(set(q.split()) & set(d.split())) for q, d in zip(queries, documents)]
-    >>> dict(FunctionTeacher(overlap).identity)
-    {'kind': 'function', 'model': 'overlap', 'version': '1', 'batch_size': 1024}
+    Examples:
+        >>> import irdistill as ird
+        >>> @ird.teacher(name="overlap", version="1")
+        ... def overlap(queries, documents):
+        ...     return [len(set(q.split()) & set(d.split())) for q, d in zip(queries, documents)]
+        >>> candidates = ird.retrieve("pydocs/test", "bm25")  # doctest: +SKIP
+        >>> ird.score("pydocs/test", candidates, overlap, out="out/overlap")  # doctest: +SKIP
     """
     if batch_size < 1:
         raise OptionError(f"batch_size is {batch_size}; expected at least 1.")
@@ -76,15 +78,17 @@ class FunctionTeacher:
     Raises:
         OptionError: the identity cannot be derived, because the function has no name.
 
-    >>> lengths = FunctionTeacher(teacher(name="lengths", version="1")(
-    ...     lambda queries, documents: [len(document) for document in documents]))
-    >>> lengths.identity["model"]
-    'lengths'
+    Examples:
+        >>> lengths = FunctionTeacher(teacher(name="lengths", version="1")(
+        ...     lambda queries, documents: [len(document) for document in documents]))
+        >>> lengths.identity["model"]
+        'lengths'
     """
 
     def __init__(
         self, function: TeacherFunction, settings: Mapping[str, Any] | None = None
     ) -> None:
+        _check_parameters(function, settings or {})
         declared: Mapping[str, Any] = getattr(function, _SETTINGS, {})
         self.function, self.settings = function, dict(settings or {})
         self.batch_size = int(declared.get("batch_size", BATCH_SIZE))
@@ -136,11 +140,32 @@ class FunctionTeacher:
         return values
 
 
+def _check_parameters(function: TeacherFunction, settings: Mapping[str, Any]) -> None:
+    """Check that a function can be called with queries, documents and the settings.
+
+    Raises:
+        OptionError: it cannot.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a function in C may not tell
+        return
+    try:
+        signature.bind([], [], **settings)
+    except TypeError as error:
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        raise OptionError(
+            f"a teacher function takes (queries, documents) and its settings; {name} takes"
+            f" {signature}: {error}."
+        ) from error
+
+
 def is_reference(name: str) -> bool:
     """Whether a name has the form ``module:function`` or ``path/to/file.py:function``.
 
-    >>> [is_reference(name) for name in ("my.module:score", "a/b.py:score", "package:x/y", "a/b")]
-    [True, True, False, False]
+    Examples:
+        >>> [is_reference(name) for name in ("my.module:score", "b.py:score", "package:x/y")]
+        [True, True, False]
     """
     return _REFERENCE.fullmatch(name) is not None
 
@@ -200,10 +225,24 @@ def load_reference(reference: str, settings: Mapping[str, Any] | None = None) ->
             f"{reference!r} is not a reference; expected module:function or path/file.py:function."
         )
     place, name = match.groups()
+    module: Any = None
     try:
         module = import_file(Path(place)) if place.endswith(".py") else _import_module(place)
         source = functools.reduce(getattr, name.split("."), module)
-    except (ModuleNotFoundError, NotFoundError, AttributeError) as error:
+    except AttributeError as error:
+        if module is None:
+            raise ModelError(f"importing the teacher {reference!r} failed: {error}.") from error
+        functions = [
+            key
+            for key, value in vars(module).items()
+            if callable(value)
+            and not key.startswith("_")
+            and getattr(value, "__module__", None) == module.__name__
+        ]
+        raise NotFoundError(
+            f"{place} has no function {name!r}; it has: {', '.join(functions) or 'none'}."
+        ) from error
+    except (ModuleNotFoundError, NotFoundError) as error:
         raise NotFoundError(
             f"the teacher {reference!r} cannot be imported: {error}. Check the spelling; modules"
             " are looked up in the working directory and in the installed packages."

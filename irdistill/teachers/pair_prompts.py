@@ -30,8 +30,9 @@ class PairTemplate:
     Raises:
         OptionError: a placeholder is missing or repeated, or an instruction has no placeholder.
 
-    >>> PairTemplate("Query: {query} Document: {document}").fill("cats", "Cats purr.")
-    ('Query: cats Document: Cats purr.', 22, 32)
+    Examples:
+        >>> PairTemplate("Query: {query} Document: {document}").fill("cats", "Cats purr.")
+        ('Query: cats Document: Cats purr.', 22, 32)
     """
 
     def __init__(self, text: str, instruction: str = "") -> None:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import numpy as np
 import torch
 
-from irdistill.console.progress import progress
+from irdistill.console.progress_bars import progress
 from irdistill.errors import IrdistillError, ModelError
 from irdistill.modeling.batching import TokenBudget, run_batches
 from irdistill.modeling.hardware import Precision, best_device, choose_dtype

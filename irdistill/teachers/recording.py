@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from irdistill.collections import Collection
-from irdistill.console.progress import progress
+from irdistill.console.progress_bars import progress
 from irdistill.errors import ModelError
 from irdistill.modeling.truncation import Truncation, snapshot
 from irdistill.runs import RankedList, Run

@@ -153,8 +153,9 @@ class TeacherOptions:
 class ScoreOptions(TeacherOptions):
     """Options of `irdistill.teachers.scoring.score`.
 
-    >>> ScoreOptions(k=10, shard="1/4").shard_numbers
-    (1, 4)
+    Examples:
+        >>> ScoreOptions(k=10, shard="1/4").shard_numbers
+        (1, 4)
     """
 
     k: Annotated[

@@ -58,22 +58,23 @@ def score(
         SettingsDifferError: ``out`` holds a run with other settings.
         ModelError: a score is NaN or infinite.
 
-    >>> import tempfile, numpy as np
-    >>> from irdistill.collections import Collection
-    >>> from irdistill.runs import MemoryRun, RankedList, RunIdentity
-    >>> from irdistill.teachers import score, teacher
-    >>> collection = Collection.from_dicts(
-    ...     "tiny", {"d1": "the cat sat", "d2": "a dog"}, {"q1": "cat and dog"}, {})
-    >>> candidates = MemoryRun(
-    ...     RunIdentity("first-stage", {}, collection.describe()),
-    ...     [RankedList("q1", ["d1", "d2"], np.array([2, 1], np.float32))])
-    >>> @teacher(name="length", version="1")
-    ... def length(queries, documents):
-    ...     return [len(document) for document in documents]
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     run = score(collection, candidates, length, folder + "/run")
-    ...     run["q1"].doc_ids, run["q1"].scores.tolist()
-    (['d1', 'd2'], [11.0, 5.0])
+    Examples:
+        >>> import tempfile, numpy as np
+        >>> from irdistill.collections import Collection
+        >>> from irdistill.runs import MemoryRun, RankedList, RunIdentity
+        >>> from irdistill.teachers import score, teacher
+        >>> collection = Collection.from_dicts(
+        ...     "tiny", {"d1": "the cat sat", "d2": "a dog"}, {"q1": "cat and dog"}, {})
+        >>> candidates = MemoryRun(
+        ...     RunIdentity("first-stage", {}, collection.describe()),
+        ...     [RankedList("q1", ["d1", "d2"], np.array([2, 1], np.float32))])
+        >>> @teacher(name="length", version="1")
+        ... def length(queries, documents):
+        ...     return [len(document) for document in documents]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = score(collection, candidates, length, folder + "/run")
+        ...     run["q1"].doc_ids, run["q1"].scores.tolist()
+        (['d1', 'd2'], [11.0, 5.0])
     """
     options = options or ScoreOptions()
     if not isinstance(teacher, TeacherSpec):

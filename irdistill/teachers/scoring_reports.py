@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 
-from irdistill.errors import ModelError
+from irdistill.errors import NothingScoredError
 from irdistill.modeling.truncation import Truncation
 from irdistill.runs import Run
 
@@ -55,10 +55,6 @@ _ADVICE = {
 }
 
 
-class NothingScoredError(ModelError):
-    """A teacher scored no document. The run is complete and saved, with a flag per document."""
-
-
 def report_unscored(run: Run) -> None:
     """Log how many scores of a finished run are null, and why.
 
@@ -105,8 +101,9 @@ def unscored_flags(run: Run) -> Counter[str]:
 def counts_in_words(counts: Mapping[str, int], total: int) -> str:
     """Counts by name, the largest first.
 
-    >>> counts_in_words({"refused": 2, "cut": 1}, 3)
-    '2 refused, 1 cut'
+    Examples:
+        >>> counts_in_words({"refused": 2, "cut": 1}, 3)
+        '2 refused, 1 cut'
     """
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(

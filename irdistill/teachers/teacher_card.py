@@ -93,8 +93,9 @@ def read_card(name: str) -> TeacherCard:
         NotFoundError: the card does not exist.
         InputError: the file is not a YAML mapping, or has unknown keys.
 
-    >>> read_card("minilm").kind
-    'retriever'
+    Examples:
+        >>> read_card("minilm").kind
+        'retriever'
     """
     path = find_card("teachers", name)
     data = read_yaml(path, "teacher card")

@@ -61,10 +61,11 @@ def load_teacher(
         NotFoundError: no such card or model.
         OptionError: the teacher does not have a setting, or code would run without permission.
 
-    >>> from irdistill.collections import Collection
-    >>> corpus = Collection.from_dicts("tiny", {"d1": "a text"}, {}, {}).corpus
-    >>> load_teacher("bm25", corpus).identity["kind"]
-    'bm25'
+    Examples:
+        >>> from irdistill.collections import Collection
+        >>> corpus = Collection.from_dicts("tiny", {"d1": "a text"}, {}, {}).corpus
+        >>> load_teacher("bm25", corpus).identity["kind"]
+        'bm25'
     """
     changed = {key: value for key, value in settings.items() if value is not None}
     if not isinstance(teacher, str):
@@ -132,8 +133,9 @@ def _creator(kind: str) -> Callable[..., LoadedTeacher]:
 def responses_file(out: str | Path) -> Path:
     """The file of a server's answers for a run: next to its folder, so that overwriting keeps it.
 
-    >>> responses_file("out/gpt").name
-    'gpt.responses.jsonl'
+    Examples:
+        >>> responses_file("out/gpt").name
+        'gpt.responses.jsonl'
     """
     folder = Path(out).resolve()
     return folder.with_name(f"{folder.name}.responses.jsonl")

@@ -16,16 +16,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from irdistill.console.progress import progress
+from irdistill.console.progress_bars import progress
 from irdistill.losses import Loss
 from irdistill.modeling.hardware import choose_dtype
 from irdistill.storage.files import read_json, write_json
-from irdistill.students.base import Student
+from irdistill.students.student_base import Student
 from irdistill.training import checkpoints
 from irdistill.training.data.collate import Collator, TrainBatch
 from irdistill.training.data.mining import Miner
+from irdistill.training.objectives.batch_scores import encode_batch, score_batch
 from irdistill.training.objectives.encode import Encoder
-from irdistill.training.objectives.scoring import encode_batch, score_batch
 from irdistill.training.objectives.sparsity import Sparsity
 from irdistill.training.optimizer import make_optimizer, set_learning_rate, step_seed
 from irdistill.training.options import TrainOptions

@@ -52,9 +52,10 @@ class TrainOptions:
     Raises:
         OptionError: a value is out of bounds, or two options contradict each other.
 
-    >>> options = TrainOptions(steps=100, warmup=0.1, learning_rate=1e-4)
-    >>> options.warmup_steps, options.rate(5)
-    (10, 0.5)
+    Examples:
+        >>> options = TrainOptions(steps=100, warmup=0.1, learning_rate=1e-4)
+        >>> options.warmup_steps, options.rate(5)
+        (10, 0.5)
     """
 
     # Length and learning rate

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from transformers import DataCollatorForLanguageModeling
 
-from irdistill.console.progress import note_on_interrupt, progress
+from irdistill.console.progress_bars import note_on_interrupt, progress
 from irdistill.errors import IrdistillError, ModelError, OptionError
 from irdistill.modeling.hardware import best_device, choose_dtype
 from irdistill.modeling.library_output import quiet_libraries

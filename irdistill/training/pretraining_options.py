@@ -19,8 +19,9 @@ class PretrainOptions:
     Raises:
         OptionError: a value is out of bounds.
 
-    >>> PretrainOptions(steps=0).identity()["max_length"]
-    128
+    Examples:
+        >>> PretrainOptions(steps=0).identity()["max_length"]
+        128
     """
 
     steps: Annotated[

@@ -14,7 +14,7 @@ from sentence_transformers.base.modules import Normalize
 from torch import from_numpy
 
 from irdistill.collections import Collection
-from irdistill.console.progress import progress, show_activity, with_progress
+from irdistill.console.progress_bars import progress, show_activity, with_progress
 from irdistill.errors import InputError, SettingsDifferError
 from irdistill.search.lexical.bm25 import BM25
 from irdistill.search.ranking import best_rows

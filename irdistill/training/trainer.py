@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from irdistill.console.progress import note_on_interrupt
+from irdistill.console.progress_bars import note_on_interrupt
 from irdistill.errors import SettingsDifferError
 from irdistill.losses import Loss, parse_loss
 from irdistill.modeling.library_output import quiet_libraries
@@ -74,7 +74,7 @@ from irdistill.training.validation import HeldOut
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
-    from irdistill.students.base import Student
+    from irdistill.students.student_base import Student
 
 logger = logging.getLogger(__name__)
 _CHECKED_STEPS = 8

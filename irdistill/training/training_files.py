@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from irdistill.errors import IrdistillError, OutputExistsError, SettingsDifferError
-from irdistill.runs.run_files import run_files
+from irdistill.runs.run_ownership import run_files
 from irdistill.storage.files import differences, fsync_tree, read_json, read_json_object, write_json
 from irdistill.storage.ownership import (
     FileTest,

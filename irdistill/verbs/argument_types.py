@@ -89,7 +89,7 @@ if TYPE_CHECKING:
     from irdistill.collections import Collection, Qrels
     from irdistill.losses import Loss
     from irdistill.runs import Run
-    from irdistill.students.base import Student
+    from irdistill.students.student_base import Student
     from irdistill.teachers.function_teacher import LoadedTeacher, TeacherFunction
     from irdistill.teachers.llm.language_model import LanguageModel
 

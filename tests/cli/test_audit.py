@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from irdistill.cli.main import main
+from irdistill.cli.entry_point import main
 
 
 def test_page_html_and_json(
@@ -20,15 +20,15 @@ def test_page_html_and_json(
     """
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    held = tmp_path / "set"
-    (held / "qrels").mkdir(parents=True)
+    folder = tmp_path / "set"
+    (folder / "qrels").mkdir(parents=True)
     docs = [json.dumps({"_id": f"d{n}", "title": "", "text": f"text {n}"}) for n in range(4)]
-    (held / "corpus.jsonl").write_text("\n".join(docs) + "\n")
-    (held / "queries.jsonl").write_text(
+    (folder / "corpus.jsonl").write_text("\n".join(docs) + "\n")
+    (folder / "queries.jsonl").write_text(
         "".join(json.dumps({"_id": f"q{n}", "text": f"query {n}"}) + "\n" for n in range(8))
     )
     judged = [f"q{n}\td0\t1\nq{n}\td1\t0\n" for n in range(8)]
-    (held / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(judged))
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(judged))
     for name, order in (("teacher.trec", (0, 1, 2, 3)), ("first.trec", (2, 1, 0, 3))):
         (tmp_path / name).write_text(
             "".join(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from irdistill.cli.main import main
+from irdistill.cli.entry_point import main
 
 
 def snapshot(place: Path) -> dict[str, bytes]:
@@ -172,8 +172,8 @@ def test_an_empty_query(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_full_disk_and_then_room_again(
     made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = ["score", "set", "--candidates", "bm25", "--teacher", "bm25", "--part-queries", "1"]
-    assert run(*asked, "--out", "whole") == 0
+    command = ["score", "set", "--candidates", "bm25", "--teacher", "bm25", "--part-queries", "1"]
+    assert run(*command, "--out", "whole") == 0
     sync, calls = os.fsync, iter(range(1000))
 
     def full(descriptor: int) -> None:
@@ -183,10 +183,10 @@ def test_a_full_disk_and_then_room_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        assert run(*asked, "--out", "other") == 1
+        assert run(*command, "--out", "other") == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert "the disk is full" in last and "Existing files are intact" in last
-    assert run(*asked, "--out", "other") == 0
+    assert run(*command, "--out", "other") == 0
     parts = {
         name.split("/")[1]: data
         for name, data in snapshot(made).items()

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from irdistill.card_files import find_card
 from irdistill.cli.commands import MultiValueCommand, read_words
-from irdistill.cli.main import main
+from irdistill.cli.entry_point import main
 from irdistill.errors import IrdistillError
 from irdistill.runs import RunWriter, open_run
 from irdistill.search import retrieval
@@ -61,13 +61,13 @@ def test_estimate_says_what_it_takes_and_writes_nothing(
         "sample        2 of 2 queries" in out and "pairs         2" in out and "machine cost" in out
     )
     assert run("estimate", *options, "--json", "estimate.json") == 0
-    found = json.loads((folder / "estimate.json").read_text())
-    assert found["pairs"] == 2 and found["hours"]["value"] > 0
+    estimated = json.loads((folder / "estimate.json").read_text())
+    assert estimated["pairs"] == 2 and estimated["hours"]["value"] > 0
     assert run("score", *options, "--out", "scores", "--part-queries", "1") == 0
     assert len(list((folder / "scores").glob("part-*.parquet"))) == 2
     assert (
         abs(
-            found["bytes"]["value"]
+            estimated["bytes"]["value"]
             - sum(path.stat().st_size for path in (folder / "scores").iterdir())
         )
         < 3000
@@ -208,12 +208,12 @@ def test_options_of_several_values() -> None:
     def command(one: str, scores: tuple[str, ...], mix: str) -> None:
         click.echo(f"{one} {'+'.join(scores)} {mix}")
 
-    for given in (
+    for words in (
         ["x", "--scores", "a", "b", "c", "--mix", "m"],
         ["x", "--mix", "m", "--scores", "a", "--scores", "b", "c"],
         ["x", "--scores=a", "--scores", "b", "c", "--mix", "m"],
     ):
-        assert CliRunner().invoke(command, given).output == "x a+b+c m\n"
+        assert CliRunner().invoke(command, words).output == "x a+b+c m\n"
     assert CliRunner().invoke(command, ["--mix", "m", "x"]).output == "x  m\n"
 
 
@@ -260,8 +260,12 @@ def test_mask_and_fuse_by_what_is_found(folder: Path, capsys: pytest.CaptureFixt
         )
         == 0
     )
-    told = json.loads((folder / "f.json").read_text())
-    assert (told["abstained_queries"], told["nulls"], told["weights"]) == (1, 3, [0.5, 0.5])
+    printed = json.loads((folder / "f.json").read_text())
+    assert (printed["abstained_queries"], printed["unscored"], printed["weights"]) == (
+        1,
+        3,
+        [0.5, 0.5],
+    )
     capsys.readouterr()
     assert (
         run(

@@ -22,7 +22,7 @@ import click
 import pytest
 
 from irdistill.cli.commands import checked_options
-from irdistill.cli.main import cli, main
+from irdistill.cli.entry_point import cli, main
 from irdistill.collections import Collection, Query, Turn
 from irdistill.collections.beir import load_beir
 from irdistill.errors import IrdistillError

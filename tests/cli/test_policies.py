@@ -10,7 +10,7 @@ import pytest
 import irdistill.students
 import irdistill.training.trainer
 import irdistill.verbs.training_verbs as training_verbs
-from irdistill.cli.main import main
+from irdistill.cli.entry_point import main
 from irdistill.training.options import TrainOptions
 
 COMMAND = ["train", "set", "--backbone", "model", "--loss", "KL", "--out", "out", "--scores", "run"]

@@ -16,7 +16,7 @@ from irdistill.collections.derived import write_derived
 from irdistill.evaluation.figures import Evaluation, Row
 from irdistill.evaluation.reporting.dataset_names import is_synthetic, short_names
 from irdistill.evaluation.reporting.model_card import write_card
-from irdistill.evaluation.reporting.publish import publish, read_results
+from irdistill.evaluation.reporting.publishing import publish, read_results
 from irdistill.students import build_student
 from irdistill.students.dense_student import DenseStudent
 from irdistill.students.exporting import export_student

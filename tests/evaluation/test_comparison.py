@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from scipy.stats import rankdata, ttest_rel
 
 from irdistill import IrdistillError
-from irdistill.cli.main import cli
+from irdistill.cli.entry_point import cli
 from irdistill.collections import Collection
 from irdistill.evaluation import Entry, compare_losses, friedman, holm, per_query
 from irdistill.evaluation.rank_diagram import write_diagram

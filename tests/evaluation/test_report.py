@@ -25,7 +25,7 @@ from irdistill.evaluation.figures import Evaluation
 from irdistill.evaluation.reporting import Table
 from irdistill.evaluation.reporting.model_card import write_card
 from irdistill.evaluation.reporting.mteb import metric_name, task_of, write_results
-from irdistill.evaluation.reporting.publish import evaluate_runs, publish, read_results
+from irdistill.evaluation.reporting.publishing import evaluate_runs, publish, read_results
 from irdistill.evaluation.reporting.report_page import render_report
 from irdistill.runs import MemoryRun, RankedList, RunIdentity
 from tests.evaluation.browser import dom_after_scripts

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from irdistill.card_files import card_folder
-from irdistill.cli.main import main
+from irdistill.cli.entry_point import main
 from irdistill.collections import Collection, Query
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.figures import Evaluation, Row

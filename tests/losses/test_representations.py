@@ -277,9 +277,7 @@ def test_trg_by_hand() -> None:
             (j for j in places if j[0] != i[0]), key=lambda j: -float(unit[i] @ unit[j])
         )[:2]
         near.append(divergence(i, others))
-    assert TRG(within=0, neighbours=2)(sample_batch).item() == pytest.approx(
-        sum(near) / 5, abs=1e-9
-    )
+    assert TRG(within=0, neighbors=2)(sample_batch).item() == pytest.approx(sum(near) / 5, abs=1e-9)
 
 
 def test_trg_of_equal_graphs_is_nothing_whatever_the_padding() -> None:
@@ -332,7 +330,7 @@ ALL: list[Loss] = [
     MIAlpha(side="pair", alpha=1, dimension=None),
     MIAlpha(side="query", alpha=0.4, baseline="learned", dimension=2),
     TRG(),
-    TRG(side="query", neighbours=2, cross=0.5),
+    TRG(side="query", neighbors=2, cross=0.5),
     LELP(directions=2),
 ]
 

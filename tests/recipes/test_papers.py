@@ -106,13 +106,13 @@ def trained(folder: Path, stage: str) -> dict[str, Any]:
     """What decided the weights of a stage's student, with its losses step by step and the lists
     that it drew from.
     """
-    found: dict[str, Any] = read_json(folder / stage / "training.json")
+    record: dict[str, Any] = read_json(folder / stage / "training.json")
     log = [
         json.loads(line) for line in (folder / stage / "train_log.jsonl").read_text().splitlines()
     ]
-    return found["identity"] | {
+    return record["identity"] | {
         "log": [line["loss"] for line in log if "loss" in line],
-        "lists": found["lists"],
+        "lists": record["lists"],
     }
 
 
@@ -163,11 +163,11 @@ def test_margin_mse_teaches_four_architectures_on_triples(margin_mse: tuple[Reci
         teacher["loss"] == 'RankNet(by="label")' and teacher["student"]["kind"] == "cross-encoder"
     )
     for student in STUDENTS:
-        found = {
+        record = {
             signal: trained(out, f"{student}-{signal}")
             for signal in ("labels", "single", "ensemble")
         }
-        for signal, one in found.items():
+        for signal, one in record.items():
             assert (
                 one["student"].get("kind", "dense") == student
                 and len(one["log"]) == 2
@@ -185,8 +185,8 @@ def test_margin_mse_teaches_four_architectures_on_triples(margin_mse: tuple[Reci
                     out / ("single-scores" if signal == "single" else "ensemble-scores")
                 ).fingerprint
             ]
-        assert found["labels"]["lists"] == found["single"]["lists"] == found["ensemble"]["lists"]
-        assert found["single"]["log"] != found["ensemble"]["log"]
+        assert record["labels"]["lists"] == record["single"]["lists"] == record["ensemble"]["lists"]
+        assert record["single"]["log"] != record["ensemble"]["log"]
     rows = figures(out)
     assert len(rows) == 1 + 3 * 4 + 2 and rows["kernel, ensemble"]["against"] == "kernel, labels"
     assert recipe.settings["teachers"] == ["first", "second", "third"]
@@ -202,8 +202,8 @@ def test_margin_mse_mixes_three_teachers_equally(margin_mse: tuple[Recipe, Path]
     lists = [ranked for run in runs if (ranked := run.get(query)) is not None]
     scores = [dict(zip(ranked.doc_ids, ranked.scores.tolist(), strict=True)) for ranked in lists]
     standard = []
-    for found in scores[:3]:
-        values = torch.tensor([found[doc] for doc in scores[3]], dtype=torch.float64)
+    for scored in scores[:3]:
+        values = torch.tensor([scored[doc] for doc in scores[3]], dtype=torch.float64)
         standard.append((values - values.mean()) / values.std(correction=0))
     assert torch.tensor(list(scores[3].values())).double() == pytest.approx(
         torch.stack(standard).mean(0), abs=1e-5
@@ -240,15 +240,15 @@ def test_rank_distillm_has_two_stages(rank_distillm: tuple[Recipe, Path]) -> Non
         ("ranknet", "RankNet"),
         ("contrastive-adrmse", "ADRMSE"),
     ):
-        found = trained(out, stage)
-        [term] = parse_loss(found["loss"]).basic_losses
+        record = trained(out, stage)
+        [term] = parse_loss(record["loss"]).basic_losses
         assert (
             type(term).__name__ == loss
             and term.needs == {"order"}
             and getattr(term, "discount", "log2") == "log2"
         )
-        assert not found["options"]["positives"] and found["options"]["list_size"] == 12
-        assert found["student"]["kind"] == "cross-encoder" and found["scores"] == [
+        assert not record["options"]["positives"] and record["options"]["list_size"] == 12
+        assert record["student"]["kind"] == "cross-encoder" and record["scores"] == [
             open_run(out / "order").fingerprint
         ]
     rows = figures(out)
@@ -319,17 +319,17 @@ def test_cprd_has_its_controls_on_the_same_lists(cprd: tuple[Recipe, Path]) -> N
         "whole": ["CPRD", "InfoNCE"],
         "cprd": ["CPRD", "InfoNCE"],
     }
-    found = {stage: trained(out, stage) for stage in expected}
+    record = {stage: trained(out, stage) for stage in expected}
     for stage, names in expected.items():
-        terms = parse_loss(found[stage]["loss"]).basic_losses
+        terms = parse_loss(record[stage]["loss"]).basic_losses
         assert [type(term).__name__ for term in terms] == names
         assert getattr(terms[0], "valid", None) == {"whole": "all", "cprd": "score>0"}.get(stage)
-        assert found[stage]["scores"] == [open_run(out / "fused").fingerprint]
+        assert record[stage]["scores"] == [open_run(out / "fused").fingerprint]
         assert (
-            found[stage]["lists"] == found["infonce"]["lists"]
-            and found[stage]["options"] == found["infonce"]["options"]
+            record[stage]["lists"] == record["infonce"]["lists"]
+            and record[stage]["options"] == record["infonce"]["options"]
         )
-    assert len({tuple(one["log"]) for one in found.values()}) == 4
+    assert len({tuple(one["log"]) for one in record.values()}) == 4
     candidates = open_run(out / "found-train").identity.producer
     assert candidates["model"].endswith("model")  # the student's own search mines the negatives
     rows = figures(out)

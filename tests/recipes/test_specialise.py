@@ -17,7 +17,7 @@ from irdistill.recipes import read_recipe
 from irdistill.recipes import specialising as module
 from irdistill.recipes.specialise_options import SpecialiseOptions, parse_minutes
 from irdistill.recipes.specialising import (
-    Budget,
+    TimeBudget,
     measure_budget,
     specialise_model,
     specialise_recipe,
@@ -111,7 +111,7 @@ def test_the_plan_shares_out_the_time(
     budget = measure_budget(loaded, model, small_options(time=10.0))
     # 588 s are left; 15% of them make 882 queries, more than the passages have; 60% allow 294
     # steps, 12 epochs 180
-    assert budget == Budget(None, 4, 180, 1.0, 10.0)
+    assert budget == TimeBudget(None, 4, 180, 1.0, 10.0)
     assert (
         measure_budget(loaded, model, small_options(time=10.0, control=True)).steps == 147
     )  # half of 294
@@ -130,7 +130,9 @@ def test_a_recipe_for_a_teacher_with_a_card_and_no_judgments(tmp_path: Path) -> 
     options = small_options(teacher="minilm", llm="smollm2-pointwise")
     path = tmp_path / "recipe.yaml"
     path.write_text(
-        yaml.safe_dump(specialise_recipe("set", "model", False, options, Budget(100, 2, 50, 1, 1)))
+        yaml.safe_dump(
+            specialise_recipe("set", "model", False, options, TimeBudget(100, 2, 50, 1, 1))
+        )
     )
     stages = {stage.name: stage for stage in read_recipe(path).stages}
     assert stages["queries"].arguments["kinds"] == ["title", "sentence", "questions", "keywords"]
@@ -158,7 +160,7 @@ def test_the_fused_teacher_needs_term_vectors_alone(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(
         yaml.safe_dump(
-            specialise_recipe("set", "model", True, small_options(), Budget(100, 2, 50, 1, 1))
+            specialise_recipe("set", "model", True, small_options(), TimeBudget(100, 2, 50, 1, 1))
         )
     )
     stages = {stage.name: stage for stage in read_recipe(path).stages}

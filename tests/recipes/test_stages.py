@@ -112,6 +112,6 @@ def test_a_saved_student_is_taken_as_it_is(
     )
     if settings.get("inference_free"):
         with pytest.raises(
-            IrdistillError, match="has no model for queries, whose length stays as it is"
+            IrdistillError, match="has no query model, so the query length is fixed"
         ):
             build_student(kind, str(tmp_path / "saved"), device="cpu", max_query_length=5)

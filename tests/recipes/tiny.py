@@ -50,17 +50,20 @@ def beir_folder(folder: Path, documents: int = 60, queries: int = 24) -> Path:
     with open(folder / "corpus.jsonl", "w") as stream:
         for doc, words in texts.items():
             stream.write(json.dumps({"_id": doc, "title": "", "text": " ".join(words)}) + "\n")
-    asked = {f"q{n:03}": draw.choice(list(texts)) for n in range(queries)}
+    sources = {f"q{n:03}": draw.choice(list(texts)) for n in range(queries)}
     with open(folder / "queries.jsonl", "w") as stream:
-        for query, doc in asked.items():
+        for query, doc in sources.items():
             stream.write(
                 json.dumps({"_id": query, "text": " ".join(draw.sample(texts[doc], 3))}) + "\n"
             )
     for split, chosen in (
-        ("train", list(asked)[: queries * 2 // 3]),
-        ("test", list(asked)[queries * 2 // 3 :]),
+        ("train", list(sources)[: queries * 2 // 3]),
+        ("test", list(sources)[queries * 2 // 3 :]),
     ):
-        lines = ["query-id\tcorpus-id\tscore", *(f"{query}\t{asked[query]}\t1" for query in chosen)]
+        lines = [
+            "query-id\tcorpus-id\tscore",
+            *(f"{query}\t{sources[query]}\t1" for query in chosen),
+        ]
         (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
     return folder
 
@@ -97,11 +100,11 @@ def pydocs_folder(folder: Path, documents: int = 60) -> Path:
             answers += [doc for docs in judged.values() for doc in sorted(docs)][
                 : documents - len(answers)
             ]
-        asked = {query: docs for query, docs in judged.items() if docs <= set(answers)}
-        queries |= {query: whole.queries[query].text for query in asked}
+        sources = {query: docs for query, docs in judged.items() if docs <= set(answers)}
+        queries |= {query: whole.queries[query].text for query in sources}
         lines = [
             "query-id\tcorpus-id\tscore",
-            *(f"{query}\t{doc}\t1" for query, docs in asked.items() for doc in sorted(docs)),
+            *(f"{query}\t{doc}\t1" for query, docs in sources.items() for doc in sorted(docs)),
         ]
         (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
     rows = whole.corpus.rows(list(dict.fromkeys(answers)))

@@ -13,7 +13,7 @@ from irdistill.errors import IrdistillError
 from irdistill.search import RetrieveOptions, recall, retrieve
 from irdistill.search.array_shards import write_arrays
 from irdistill.search.lucene.lucene_vectors import LEVELS, LuceneHnsw, LuceneImpact
-from irdistill.search.vectors.exact_search import exact_search
+from irdistill.search.vectors.brute_force import exact_search
 from irdistill.search.vectors.vector_store import SparseStore, VectorStore
 from tests.search.lucene_support import needs_lucene
 from tests.search.tiny_collection import make_collection

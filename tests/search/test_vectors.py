@@ -12,7 +12,7 @@ import pytest
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.search.array_shards import write_arrays
-from irdistill.search.vectors.exact_search import exact_search
+from irdistill.search.vectors.brute_force import exact_search
 from irdistill.search.vectors.faiss_index import FaissIndex
 from irdistill.search.vectors.vector_store import VectorStore
 from irdistill.students.dense_student import DenseStudent

@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from irdistill.cli.main import cli
+from irdistill.cli.entry_point import cli
 from irdistill.errors import IrdistillError
 from irdistill.students import build_student
 from tests.students.tiny import tiny_backbone

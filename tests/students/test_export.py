@@ -16,9 +16,9 @@ from sentence_transformers import SentenceTransformer
 from irdistill.errors import IrdistillError
 from irdistill.students import build_student
 from irdistill.students import exporting as module
-from irdistill.students.base import Student
 from irdistill.students.dense_student import DenseStudent
 from irdistill.students.exporting import FORMATS, ExportAgreement, export_student
+from irdistill.students.student_base import Student
 from irdistill.students.term_vectors import TermVectors
 from irdistill.students.towers import copy_tower, two_towers
 from tests.students.tiny import WORDS, tiny_backbone

@@ -22,8 +22,8 @@ from irdistill.collections import Query
 from irdistill.errors import IrdistillError
 from irdistill.modeling.padding import TOKENLESS, pad_rows, pad_texts
 from irdistill.students import build_student, load_student
-from irdistill.students.base import Student
 from irdistill.students.inputs import ensure_padding_token, position_limit, unused_token
+from irdistill.students.student_base import Student
 from irdistill.teachers import (
     CrossEncoderTeacher,
     LateInteractionTeacher,

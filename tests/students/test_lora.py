@@ -15,7 +15,7 @@ import torch
 
 from irdistill.errors import IrdistillError
 from irdistill.students import build_student
-from irdistill.students.base import Student
+from irdistill.students.student_base import Student
 from irdistill.students.student_options import option_kinds
 from irdistill.training.loop import TrainingLoop
 from irdistill.training.trainer import train

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from irdistill.cli.main import cli
+from irdistill.cli.entry_point import cli
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.efficiency import EfficiencyOptions, measure_efficiency

@@ -22,12 +22,12 @@ from irdistill.losses import Loss, parse_loss
 from irdistill.runs import RankedList, RunIdentity, compile_run, open_run, write_run
 from irdistill.search.lexical.bm25 import BM25
 from irdistill.students import KINDS, build_student
-from irdistill.students.base import Student
+from irdistill.students.student_base import Student
 from irdistill.training.data.collate import make_collator
 from irdistill.training.data.list_sampler import ListSampler
 from irdistill.training.data.list_source import SamplerOptions
+from irdistill.training.objectives.batch_scores import score_batch
 from irdistill.training.objectives.encode import Encoder
-from irdistill.training.objectives.scoring import score_batch
 from irdistill.training.options import TrainOptions
 from irdistill.training.trainer import train
 from tests.students.test_matrix import LOSSES as WRITTEN

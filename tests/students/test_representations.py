@@ -19,14 +19,14 @@ from irdistill.losses import parse_loss
 from irdistill.runs import open_run
 from irdistill.runs.stored_representations import FOLDER, Representations
 from irdistill.students import CrossEncoderStudent, DenseStudent, build_student
-from irdistill.students.base import Student
 from irdistill.students.build import STUDENTS
+from irdistill.students.student_base import Student
 from irdistill.teachers import ScoreOptions, TeacherSpec, score
 from irdistill.training import checkpoints
 from irdistill.training.data.teacher_representations import TeacherRepresentations
 from irdistill.training.loop import TrainingLoop
+from irdistill.training.objectives.batch_scores import score_batch
 from irdistill.training.objectives.encode import Encoder
-from irdistill.training.objectives.scoring import score_batch
 from irdistill.training.options import TrainOptions
 from irdistill.training.trainer import train
 from tests.students.test_matrix import collate, digests, plain_scores

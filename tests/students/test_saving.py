@@ -19,9 +19,9 @@ from transformers import AutoTokenizer
 
 from irdistill import IrdistillError
 from irdistill.students import build_student
-from irdistill.students.base import Student
 from irdistill.students.build import STUDENTS
 from irdistill.students.dense_student import DenseStudent
+from irdistill.students.student_base import Student
 from irdistill.students.term_vectors import TermVectors
 from irdistill.students.towers import copy_tower, two_towers
 from irdistill.training.pretraining import pretrain

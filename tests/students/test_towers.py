@@ -19,8 +19,8 @@ from irdistill.errors import IrdistillError
 from irdistill.search import retrieve
 from irdistill.search.vectors.vector_store import corpus_vectors
 from irdistill.students import build_student, load_student
-from irdistill.students.base import Student
 from irdistill.students.late_interaction_student import LateInteractionStudent
+from irdistill.students.student_base import Student
 from irdistill.teachers import LateInteractionTeacher, TextPair, score_pairs
 from irdistill.training import TrainOptions, train
 from tests.students.tiny import tiny_backbone

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irdistill.cli.main import main
+from irdistill.cli.entry_point import main
 from irdistill.collections import Collection, load_collection
 from irdistill.errors import IrdistillError, ModelError, NotFoundError, OptionError
 from irdistill.recipes.recipe import Stage

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from irdistill import IrdistillError
-from irdistill.cli.main import cli
+from irdistill.cli.entry_point import cli
 from irdistill.collections import Collection
 from irdistill.runs import RankedList, RunIdentity, open_run, write_run
 from irdistill.students import build_student

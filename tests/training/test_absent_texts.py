@@ -19,7 +19,7 @@ from irdistill.runs import RankedList, RunIdentity, compile_run, write_run
 from irdistill.search import RetrieveOptions, retrieve
 from irdistill.search.vectors.vector_store import VectorStore
 from irdistill.students import build_student
-from irdistill.students.base import Student
+from irdistill.students.student_base import Student
 from irdistill.teachers import (
     LateInteractionTeacher,
     RetrieverTeacher,
@@ -31,8 +31,8 @@ from irdistill.training import TrainOptions, train
 from irdistill.training.data.collate import make_collator
 from irdistill.training.data.list_sampler import ListSampler
 from irdistill.training.data.list_source import SamplerOptions
+from irdistill.training.objectives.batch_scores import encode_batch, score_batch
 from irdistill.training.objectives.encode import Encoder
-from irdistill.training.objectives.scoring import encode_batch, score_batch
 from irdistill.training.processes import Processes
 from tests.students.tiny import tiny_backbone
 from tests.teachers.families import tiny_decoder

@@ -17,12 +17,12 @@ from irdistill.losses import ScoreBatch, parse_loss
 from irdistill.runs import compile_run, open_run
 from irdistill.search import RetrieveOptions, retrieve
 from irdistill.students import DenseStudent
-from irdistill.students.base import Student
+from irdistill.students.student_base import Student
 from irdistill.training.data.collate import make_collator
 from irdistill.training.data.list_sampler import ListSampler
 from irdistill.training.data.list_source import SamplerOptions
+from irdistill.training.objectives.batch_scores import encode_batch, score_batch
 from irdistill.training.objectives.encode import Encoder
-from irdistill.training.objectives.scoring import encode_batch, score_batch
 from irdistill.training.options import TrainOptions
 from irdistill.training.trainer import train
 from tests.training.tiny import make_backbone, make_collection, make_run, make_student
@@ -152,7 +152,7 @@ def test_what_is_refused(place: Path) -> None:
         )
     for settings, message in (
         ({"matryoshka_dims": (8, 8)}, "must differ"),
-        ({"matryoshka_dims": (0,)}, "greater than or equal to 1"),
+        ({"matryoshka_dims": (0,)}, "at least 1"),
         ({"matryoshka_dims": (8, 4), "matryoshka_weights": (1,)}, "for each of 2 dimensions"),
     ):
         with pytest.raises(IrdistillError, match=message):

@@ -35,8 +35,8 @@ from irdistill.training.data.collate import CachedTokenizer, Collator
 from irdistill.training.data.list_sampler import ListSampler
 from irdistill.training.data.list_source import SamplerOptions
 from irdistill.training.data.mixed_run import MixedRun
+from irdistill.training.objectives.batch_scores import score_batch
 from irdistill.training.objectives.encode import Encoder
-from irdistill.training.objectives.scoring import score_batch
 from irdistill.training.options import TrainOptions
 from irdistill.training.trainer import train
 from tests.training.tiny import make_backbone, make_collection, make_student

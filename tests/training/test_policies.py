@@ -25,8 +25,8 @@ from irdistill.training.data.collate import make_collator
 from irdistill.training.data.list_sampler import ListSampler
 from irdistill.training.data.list_source import SamplerOptions
 from irdistill.training.data.sampler_setup import make_samplers, sampler_options
+from irdistill.training.objectives.batch_scores import score_batch
 from irdistill.training.objectives.encode import Encoder
-from irdistill.training.objectives.scoring import score_batch
 from irdistill.training.options import TrainOptions
 from irdistill.training.trainer import train
 from tests.training.support import NAN, ListsInMemory, digests, log, stopped_before

@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
 
-from irdistill.cli.main import cli
+from irdistill.cli.entry_point import cli
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.recipes import read_recipe, run_recipe

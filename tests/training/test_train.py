@@ -26,8 +26,8 @@ from irdistill.training import checkpoints
 from irdistill.training.data.collate import CachedTokenizer, Collator
 from irdistill.training.data.list_sampler import ListSampler
 from irdistill.training.data.list_source import SamplerOptions
+from irdistill.training.objectives.batch_scores import score_batch
 from irdistill.training.objectives.encode import Encoder
-from irdistill.training.objectives.scoring import score_batch
 from irdistill.training.options import TrainOptions
 from irdistill.training.trainer import train
 from tests.training.support import LOSS, digests, stopped_after

@@ -16,7 +16,7 @@ from unittest import mock
 import torch
 
 from irdistill.students import build_student
-from irdistill.students.base import Student
+from irdistill.students.student_base import Student
 from irdistill.training.loop import TrainingLoop
 from irdistill.training.options import TrainOptions
 from irdistill.training.processes import Processes

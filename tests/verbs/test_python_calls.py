@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import irdistill as ird
-from irdistill.cli.main import main
+from irdistill.cli.entry_point import main
 from irdistill.runs import open_run
 from tests.recipes.tiny import beir_folder
 from tests.students.tiny import tiny_backbone

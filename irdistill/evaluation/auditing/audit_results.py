@@ -27,11 +27,16 @@ class Audit(Displayed):
     """The checks of all teachers, and how far each two agree.
 
     Attributes:
+        dataset: id of the collection.
+        teachers: the checks of each teacher.
         agreements: teachers with each other, then each with the untrained student.
-        sampled, population: number of queries looked at, and of queries that any teacher has.
+        sampled: number of queries that were checked.
+        population: number of queries that any teacher has.
         unheld: number of judged queries that no teacher has.
         judged: number of judged queries looked at.
-        first_stage, student: names, or None.
+        first_stage: name of the first stage, or None.
+        student: name of the untrained student, or None.
+        seed: random seed of the sample.
         relevant_from: lowest grade that counts as relevant, except in nDCG@10.
     """
 

@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 from irdistill.collections import Collection
-from irdistill.console.progress import progress
+from irdistill.console.progress_bars import progress
 from irdistill.errors import InputError, OptionError
 from irdistill.evaluation.auditing.advice import advise
 from irdistill.evaluation.auditing.agreement import Agreement, compare_rankings
@@ -94,13 +94,14 @@ def audit(
         WrongCollectionError: a run belongs to another collection.
         ModelError: the student cannot be loaded.
 
-    >>> from irdistill.collections import Collection
-    >>> collection = Collection.from_dicts(
-    ...     "demo", {"d1": "a cat", "d2": "a dog"}, {"q": "cat"}, {"q": {"d1": 1, "d2": 0}}
-    ... )
-    >>> result = audit(collection, {"teacher": {"q": {"d1": 2.0, "d2": 0.5}}})
-    >>> result.teachers[0].ruling.decision
-    'cannot tell'
+    Examples:
+        >>> from irdistill.collections import Collection
+        >>> collection = Collection.from_dicts(
+        ...     "demo", {"d1": "a cat", "d2": "a dog"}, {"q": "cat"}, {"q": {"d1": 1, "d2": 0}}
+        ... )
+        >>> result = audit(collection, {"teacher": {"q": {"d1": 2.0, "d2": 0.5}}})
+        >>> result.teachers[0].ruling.decision
+        'cannot tell'
     """
     if not teachers:
         raise InputError("an audit got no run; give at least one with a teacher's scores.")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from irdistill.collections import Collection
-from irdistill.console.progress import progress
+from irdistill.console.progress_bars import progress
 from irdistill.errors import WrongCollectionError
 from irdistill.runs import RankedList, Run
 

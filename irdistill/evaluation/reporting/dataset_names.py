@@ -19,8 +19,9 @@ def short_names(datasets: Sequence[str]) -> dict[str, str]:
     ``/data/scifact#test[:300]`` becomes ``scifact#test[:300]``. Ids that are not paths stay as they
     are. If two names would be the same, they keep as many folders as needed to differ.
 
-    >>> short_names(["/data/scifact#test", "beir/nq"])
-    {'/data/scifact#test': 'scifact#test', 'beir/nq': 'beir/nq'}
+    Examples:
+        >>> short_names(["/data/scifact#test", "beir/nq"])
+        {'/data/scifact#test': 'scifact#test', 'beir/nq': 'beir/nq'}
     """
     endings = {dataset: _endings(dataset) for dataset in datasets}
     return {

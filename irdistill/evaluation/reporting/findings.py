@@ -31,10 +31,11 @@ class Table:
     Attributes:
         caption: the caption in LaTeX; a table without one is left out there.
 
-    >>> print(Table(["system", "AP"], [["BM25", "0.25"]]).markdown())
-    | system |   AP |
-    | ------ | ---: |
-    | BM25   | 0.25 |
+    Examples:
+        >>> print(Table(["system", "AP"], [["BM25", "0.25"]]).markdown())
+        | system |   AP |
+        | ------ | ---: |
+        | BM25   | 0.25 |
     """
 
     header: Sequence[str]
@@ -123,8 +124,9 @@ def cell(value: float | None, form: str) -> str:
 def cells(value: Any, *formats: str) -> list[str]:
     """Cells of an object by format strings such as ``{0.mean:.4f}``; ``-`` where a figure is None.
 
-    >>> cells(Plot("", "x", "y", (0, 1), (0.25,)), "{0.x}", "{0.values[0]:.1%}")
-    ['x', '25.0%']
+    Examples:
+        >>> cells(Plot("", "x", "y", (0, 1), (0.25,)), "{0.x}", "{0.values[0]:.1%}")
+        ['x', '25.0%']
     """
     return [_format(value, form) for form in formats]
 

@@ -20,7 +20,7 @@ from irdistill.runs.manifest import RunIdentity
 from irdistill.runs.opening import open_run
 from irdistill.runs.ranked_lists import RankedList
 from irdistill.runs.run import Run
-from irdistill.runs.run_files import check_out
+from irdistill.runs.run_ownership import check_out
 from irdistill.runs.score_file import ScoreFile
 from irdistill.runs.writer import RunWriter
 from irdistill.storage.files import make_folder

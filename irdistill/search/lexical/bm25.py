@@ -39,14 +39,16 @@ class BM25:
         folder: folder of the index, named by corpus and settings.
         settings: everything that determines the scores.
 
-    >>> import tempfile
-    >>> from irdistill.collections import Collection
-    >>> texts = {"a": "merge two dictionaries", "b": "sort a list"}
-    >>> corpus = Collection.from_dicts("two", texts, {}).corpus
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     bm25 = BM25(corpus, cache=Path(folder))
-    ...     [ranked.doc_ids for ranked in bm25.search([Query("q", "merging dictionaries")], k=2)]
-    [['a']]
+    Examples:
+        >>> import tempfile
+        >>> from irdistill.collections import Collection
+        >>> texts = {"a": "merge two dictionaries", "b": "sort a list"}
+        >>> corpus = Collection.from_dicts("two", texts, {}).corpus
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     bm25 = BM25(corpus, cache=Path(folder))
+        ...     query = Query("q", "merging dictionaries")
+        ...     [ranked.doc_ids for ranked in bm25.search([query], k=2)]
+        [['a']]
     """
 
     def __init__(

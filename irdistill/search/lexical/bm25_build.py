@@ -17,7 +17,7 @@ import numpy as np
 
 from irdistill.collections import Corpus
 from irdistill.collections.byte_strings import ByteStrings, HashIndex, pad_bytes
-from irdistill.console.progress import progress
+from irdistill.console.progress_bars import progress
 from irdistill.modeling.stemming import StemNumbers, words_of
 from irdistill.runs.disk_array import array_stream
 

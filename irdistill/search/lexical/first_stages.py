@@ -12,8 +12,9 @@ from irdistill.search.lucene.lucene_search import LuceneBM25
 def is_lexical(model: object) -> bool:
     """Whether a model name means BM25, not a folder or hub id.
 
-    >>> is_lexical("lucene:msmarco-v1-passage"), is_lexical("intfloat/e5-base-v2")
-    (True, False)
+    Examples:
+        >>> is_lexical("lucene:msmarco-v1-passage"), is_lexical("intfloat/e5-base-v2")
+        (True, False)
     """
     return isinstance(model, str) and (model in ("bm25", "lucene") or model.startswith("lucene:"))
 

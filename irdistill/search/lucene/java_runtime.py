@@ -73,8 +73,9 @@ def install_command() -> str:
 def parse_version(output: str) -> tuple[int, str] | None:
     """(feature release, full version) from the output of ``java -version``; None without one.
 
-    >>> parse_version('java version "1.8.0_392"'), parse_version('openjdk version "22-ea"')
-    ((8, '1.8.0_392'), (22, '22-ea'))
+    Examples:
+        >>> parse_version('java version "1.8.0_392"'), parse_version('openjdk version "22-ea"')
+        ((8, '1.8.0_392'), (22, '22-ea'))
     """
     match = _VERSION.search(output)
     if match is None:

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from irdistill.console.progress import progress
+from irdistill.console.progress_bars import progress
 from irdistill.errors import IrdistillError, NotFoundError
 from irdistill.search.lucene.jvm import anserini_version, as_class, java_class, java_errors
 from irdistill.storage.build_cache import open_or_build

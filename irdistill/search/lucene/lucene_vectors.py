@@ -15,12 +15,12 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from irdistill.collections import Corpus
-from irdistill.console.progress import progress
+from irdistill.console.progress_bars import progress
 from irdistill.errors import InputError
 from irdistill.search.lucene.jvm import java_class, java_errors
 from irdistill.search.lucene.lucene_index import LuceneIndex, index_texts, index_writer
 from irdistill.search.ranking import SearchHits, best_rows
-from irdistill.search.vectors.exact_search import sort_by_score_and_row
+from irdistill.search.vectors.brute_force import sort_by_score_and_row
 from irdistill.search.vectors.vector_store import SparseStore, VectorStore
 
 _FIELD = "vector"

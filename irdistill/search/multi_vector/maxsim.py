@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from irdistill.collections import Corpus
-from irdistill.console.progress import progress
+from irdistill.console.progress_bars import progress
 from irdistill.modeling.hardware import best_device
 from irdistill.search.array_shards import read_part
 from irdistill.search.ranking import SearchHits, TopK, best_rows

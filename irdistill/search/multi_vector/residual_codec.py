@@ -71,8 +71,9 @@ def residual_bytes(dimension: int, bits: int) -> int:
     Raises:
         OptionError: the number of bits is not allowed.
 
-    >>> residual_bytes(128, 4)
-    64
+    Examples:
+        >>> residual_bytes(128, 4)
+        64
     """
     if bits not in BITS:
         raise OptionError(

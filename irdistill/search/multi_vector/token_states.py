@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from irdistill.collections import Corpus
-from irdistill.console.progress import ProgressRelay
+from irdistill.console.progress_bars import ProgressRelay
 from irdistill.errors import ModelError
 from irdistill.modeling.hardware import Precision, choose_dtype
 from irdistill.modeling.truncation import Truncation, changes, snapshot

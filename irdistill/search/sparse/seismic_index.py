@@ -18,7 +18,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from irdistill.collections import Corpus
-from irdistill.console.progress import show_activity
+from irdistill.console.progress_bars import show_activity
 from irdistill.errors import MissingExtraError
 from irdistill.search.index_file import build_index_file
 from irdistill.search.ranking import SearchHits, best_rows

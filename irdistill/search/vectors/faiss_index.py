@@ -14,10 +14,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from irdistill.console.progress import progress, show_activity
+from irdistill.console.progress_bars import progress, show_activity
 from irdistill.errors import InputError, MissingExtraError, OptionError, WrongCollectionError
 from irdistill.search.index_file import build_index_file, open_index_file
-from irdistill.search.vectors.exact_search import exact_search, sort_by_score_and_row
+from irdistill.search.vectors.brute_force import exact_search, sort_by_score_and_row
 from irdistill.search.vectors.faiss_gpu import MOST_NEIGHBORS, gpu_copy
 from irdistill.search.vectors.vector_store import TokenStore, VectorStore
 

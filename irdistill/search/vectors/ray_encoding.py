@@ -15,7 +15,7 @@ from irdistill.distributed.ray_pool import Task
 from irdistill.modeling.hardware import Precision
 from irdistill.search.vectors.vector_store import document_identity, encode_rows
 from irdistill.students import load_student
-from irdistill.students.base import Student
+from irdistill.students.student_base import Student
 
 
 @dataclass

@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from irdistill.collections import Corpus
-from irdistill.console.progress import ProgressCallback, ProgressRelay
+from irdistill.console.progress_bars import ProgressCallback, ProgressRelay
 from irdistill.errors import InputError, ModelError
 from irdistill.modeling.batching import TokenBudget
 from irdistill.modeling.hardware import Precision, choose_dtype
@@ -26,7 +26,7 @@ from irdistill.search.array_shards import TRUNCATION, Arrays, Layout, ShardOptio
 from irdistill.search.retrieve_options import Storage
 from irdistill.storage.checksums import CheckedArray
 from irdistill.storage.files import cache_folder, digest
-from irdistill.students.base import Student
+from irdistill.students.student_base import Student
 
 logger = logging.getLogger(__name__)
 
@@ -275,8 +275,9 @@ def _places(starts: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def concatenated_ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Concatenation of ``range(start, start + length)`` for each start and length.
 
-    >>> concatenated_ranges(np.array([5, 0]), np.array([2, 3])).tolist()
-    [5, 6, 0, 1, 2]
+    Examples:
+        >>> concatenated_ranges(np.array([5, 0]), np.array([2, 3])).tolist()
+        [5, 6, 0, 1, 2]
     """
     before = np.cumsum(lengths) - lengths
     return np.repeat(starts - before, lengths) + np.arange(lengths.sum())

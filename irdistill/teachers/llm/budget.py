@@ -17,8 +17,9 @@ from irdistill.storage.plain_data import check_values
 class Spent(NamedTuple):
     """Requests that were or may have been billed, their tokens (read and written), and their cost.
 
-    >>> Spent(1, 20, 0.5).plus(Spent(2, 30, 0.25))
-    Spent(requests=3, tokens=50, cost=0.75)
+    Examples:
+        >>> Spent(1, 20, 0.5).plus(Spent(2, 30, 0.25))
+        Spent(requests=3, tokens=50, cost=0.75)
     """
 
     requests: int = 0
@@ -49,8 +50,9 @@ class Prices:
         currency: name of the currency, for messages.
         read: the day on which these prices were read.
 
-    >>> Prices(input=2.0, output=8.0).cost(input_tokens=1_000_000, output_tokens=500_000)
-    6.0
+    Examples:
+        >>> Prices(input=2.0, output=8.0).cost(input_tokens=1_000_000, output_tokens=500_000)
+        6.0
     """
 
     input: Annotated[float, Field(ge=0)]

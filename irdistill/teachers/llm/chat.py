@@ -247,8 +247,9 @@ class ChatTokenizer:
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
     """The number of ids with which both sequences begin.
 
-    >>> common_prefix([1, 2, 3], [1, 2, 4])
-    2
+    Examples:
+        >>> common_prefix([1, 2, 3], [1, 2, 4])
+        2
     """
     count = 0
     for token, other in zip(first, second, strict=False):

@@ -139,8 +139,9 @@ def label_logprobs(top: Mapping[str, float], labels: Sequence[str]) -> np.ndarra
     Returns:
         (L,) float32; NaN for a label without a token.
 
-    >>> label_logprobs({"yes": -0.25, "no": -1.5}, ["yes", "no"]).tolist()
-    [-0.25, -1.5]
+    Examples:
+        >>> label_logprobs({"yes": -0.25, "no": -1.5}, ["yes", "no"]).tolist()
+        [-0.25, -1.5]
     """
     labels = [label.strip() for label in labels]
     collected: list[list[float]] = [[] for _ in labels]
@@ -221,8 +222,9 @@ def too_deep(body: str, deepest: int = _DEEPEST) -> bool:
     """Whether brackets outside of strings are nested deeper than this, which could overflow the
     parser's stack.
 
-    >>> too_deep("[[1]]", 1), too_deep("[1]", 1)
-    (True, False)
+    Examples:
+        >>> too_deep("[[1]]", 1), too_deep("[1]", 1)
+        (True, False)
     """
     depth = 0
     for match in _BRACKET.finditer(body):

@@ -325,8 +325,9 @@ def check_url(url: Any) -> None:
 def is_loopback(url: str) -> bool:
     """Whether an address is on this machine.
 
-    >>> is_loopback("http://127.0.0.1:8000/v1"), is_loopback("https://example.com/v1")
-    (True, False)
+    Examples:
+        >>> is_loopback("http://127.0.0.1:8000/v1"), is_loopback("https://example.com/v1")
+        (True, False)
     """
     host = urlsplit(url).hostname or ""
     try:

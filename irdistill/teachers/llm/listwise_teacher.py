@@ -332,8 +332,9 @@ def window_starts(count: int, window: int, step: int) -> Iterator[int]:
 
     There are ``1 + ceil((count - window) / step)`` windows, or one if all passages fit.
 
-    >>> list(window_starts(10, 4, 2))
-    [6, 4, 2, 0]
+    Examples:
+        >>> list(window_starts(10, 4, 2))
+        [6, 4, 2, 0]
     """
     start = count - window
     while start > 0:

@@ -37,8 +37,9 @@ def group_by_prefix(sequences: Sequence[Sequence[int]], least: int = 16) -> list
     Returns:
         Each sequence in one group; at least its last id is outside the common beginning.
 
-    >>> group_by_prefix([[1, 2, 3], [1, 2, 4], [9]], least=2)
-    [Group(length=2, members=[0, 1]), Group(length=0, members=[2])]
+    Examples:
+        >>> group_by_prefix([[1, 2, 3], [1, 2, 4], [9]], least=2)
+        [Group(length=2, members=[0, 1]), Group(length=0, members=[2])]
     """
     if not sequences:
         return []

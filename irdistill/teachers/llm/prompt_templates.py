@@ -24,9 +24,10 @@ class Template:
         parts: the templates by role; ``assistant`` is the beginning of the model's answer.
         digest: fingerprint of the parts, for a teacher's identity.
 
-    >>> template = Template({"user": "Rate {passage} for {query}."}, ["query", "passage"], "p")
-    >>> template.messages(query="cats", passage="Cats purr.")
-    (Message(role='user', content='Rate Cats purr. for cats.'),)
+    Examples:
+        >>> template = Template({"user": "Rate {passage} for {query}."}, ["query", "passage"], "p")
+        >>> template.messages(query="cats", passage="Cats purr.")
+        (Message(role='user', content='Rate Cats purr. for cats.'),)
     """
 
     def __init__(
@@ -107,8 +108,9 @@ def cut_passage(
         words: the most words, separated by white space; the white space between them is kept.
         characters: the most characters, applied after ``words``.
 
-    >>> cut_passage("one two  three", words=2)
-    ('one two', True)
+    Examples:
+        >>> cut_passage("one two  three", words=2)
+        ('one two', True)
     """
     kept = text.strip()
     whole = len(kept)

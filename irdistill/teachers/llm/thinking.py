@@ -79,8 +79,9 @@ def split_thinking(text: str) -> ReplyText:
     because a chat template may have written the opening. A block that is never closed leaves
     nothing: the answer was cut.
 
-    >>> split_thinking("<think>Let me see.</think>yes").text
-    'yes'
+    Examples:
+        >>> split_thinking("<think>Let me see.</think>yes").text
+        'yes'
     """
     text = _EMPTY.sub("", _ESCAPED.sub(r"<\1>", text))
     if "<|message|>" in text:
@@ -123,8 +124,9 @@ def opened_thinking(prompt: str) -> str:
 def closing_marker(opening: str) -> str:
     """The marker that ends the thinking that ``opening`` begins.
 
-    >>> closing_marker("<think>")
-    '</think>'
+    Examples:
+        >>> closing_marker("<think>")
+        '</think>'
     """
     if opening.startswith("["):
         return "[/" + opening[1:]

@@ -18,7 +18,7 @@ from irdistill.training.processes import Processes
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
-    from irdistill.students.base import Student
+    from irdistill.students.student_base import Student
     from irdistill.students.tower_model import TextKind
 
 _CACHE_BYTES = 64 << 20

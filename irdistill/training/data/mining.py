@@ -19,7 +19,7 @@ import numpy as np
 from irdistill.errors import NotFoundError, OptionError
 from irdistill.runs import Manifest, RankedList, Run, RunIdentity, compile_run, open_run, write_run
 from irdistill.runs.manifest import MANIFEST
-from irdistill.runs.run_files import clear
+from irdistill.runs.run_ownership import clear
 from irdistill.search import RetrieveOptions, retrieve
 from irdistill.storage.files import staging_path
 from irdistill.training.data.list_sampler import ListSampler
@@ -27,7 +27,7 @@ from irdistill.training.options import TrainOptions
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
-    from irdistill.students.base import Student
+    from irdistill.students.student_base import Student
 
 logger = logging.getLogger(__name__)
 

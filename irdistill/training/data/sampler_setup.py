@@ -22,7 +22,7 @@ from irdistill.training.validation import split_queries
 if TYPE_CHECKING:
     from irdistill.collections import Collection
     from irdistill.runs import CompiledRun
-    from irdistill.students.base import Student
+    from irdistill.students.student_base import Student
 
 _LAYOUT = 1
 """Raised when the cached counts change."""

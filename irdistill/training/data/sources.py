@@ -31,8 +31,9 @@ def parse_sources(text: str) -> tuple[RankRange, ...]:
     Raises:
         OptionError: the text cannot be parsed.
 
-    >>> parse_sources("1-10:4")
-    (RankRange(first=1, last=10, take=4, top=False),)
+    Examples:
+        >>> parse_sources("1-10:4")
+        (RankRange(first=1, last=10, take=4, top=False),)
     """
     ranges = []
     for part in text.replace(" ", "").split(","):

@@ -11,7 +11,7 @@ from irdistill.collections import Collection
 from irdistill.errors import OptionError, WrongCollectionError
 from irdistill.search.vectors.vector_store import STORES, Store, corpus_vectors, document_identity
 from irdistill.storage.files import digest
-from irdistill.students.base import Student
+from irdistill.students.student_base import Student
 
 Vectors = Store | np.ndarray | Literal["stored"] | None
 """``stored`` encodes the corpus on first use, if the student's document tower is frozen."""

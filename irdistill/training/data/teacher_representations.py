@@ -15,7 +15,7 @@ from irdistill.losses import BatchRepresentations, FittingSample, Loss
 from irdistill.losses.representations import padded_tokens
 from irdistill.runs import Run
 from irdistill.runs.stored_representations import Representations
-from irdistill.students.base import Student
+from irdistill.students.student_base import Student
 from irdistill.training.data.list_sampler import ListBatch
 from irdistill.training.data.list_source import ListSource
 

@@ -14,7 +14,7 @@ from irdistill.training.data.collate import TokenRows
 from irdistill.training.processes import Processes
 
 if TYPE_CHECKING:
-    from irdistill.students.base import Student
+    from irdistill.students.student_base import Student
     from irdistill.students.tower_model import TextKind
 
 

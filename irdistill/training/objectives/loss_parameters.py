@@ -13,11 +13,11 @@ from torch import nn
 from irdistill.losses import Loss, make_loss_parameters
 from irdistill.modeling.hardware import choose_dtype
 from irdistill.storage.files import atomic_path, file_sha256
-from irdistill.students.base import Student
+from irdistill.students.student_base import Student
 from irdistill.training.data.collate import Collator
 from irdistill.training.data.teacher_representations import TeacherRepresentations
+from irdistill.training.objectives.batch_scores import score_batch
 from irdistill.training.objectives.encode import Encoder
-from irdistill.training.objectives.scoring import score_batch
 from irdistill.training.options import TrainOptions
 
 FILE = "loss.safetensors"

@@ -48,7 +48,7 @@ def stand_in() -> dict[str, tuple[str, str]]:
 
 
 if __name__ == "__main__":
-    from irdistill.cli.main import main
+    from irdistill.cli.entry_point import main
 
     loading._TEACHERS = stand_in()
     main(sys.argv[1:])

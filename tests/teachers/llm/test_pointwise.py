@@ -13,14 +13,14 @@ import pytest
 
 from irdistill.card_files import card_folder
 from irdistill.collections import Collection, Query
-from irdistill.errors import IrdistillError
+from irdistill.errors import IrdistillError, NothingScoredError
 from irdistill.runs import MemoryRun, RankedList, RunIdentity, open_run, verify
 from irdistill.teachers import ScoreOptions, TeacherCard, TextPair, load_teacher, score
 from irdistill.teachers.llm import Answer, Request
 from irdistill.teachers.llm.pointwise_teacher import NOT_REPORTED, PointwiseTeacher
 from irdistill.teachers.llm.pointwise_teacher import PROMPT as PLAIN_PROMPT
 from irdistill.teachers.protocol import Teacher
-from irdistill.teachers.scoring_reports import NothingScoredError, unscored_flags
+from irdistill.teachers.scoring_reports import unscored_flags
 from tests.teachers.llm.tiny import tiny_lm
 
 PROMPT = {"system": "Judge.", "user": "Query: {query}\nPassage: {passage}"}

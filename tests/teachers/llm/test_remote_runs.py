@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from irdistill.cli.main import main
+from irdistill.cli.entry_point import main
 from irdistill.runs import open_run
 from irdistill.teachers.llm import llm_loading as loading
 from tests.teachers.llm.asking import stand_in

@@ -46,8 +46,9 @@ def progress(total: int | None, unit: str, label: str, initial: int = 0) -> tqdm
 
     Use it as a context manager, with ``bar.update(n)`` and ``bar.set_postfix(...)``.
 
-    >>> with progress(3, "pairs", "score") as bar:
-    ...     _ = bar.update(3)
+    Examples:
+        >>> with progress(3, "pairs", "score") as bar:
+        ...     _ = bar.update(3)
     """
     hidden = _hidden()
     return tqdm(
@@ -114,8 +115,9 @@ def show_activity(label: str) -> Iterator[None]:
 def describe_kept(finished: float, total: int, what: str) -> str:
     """The text for `note_on_interrupt`; empty if nothing is finished.
 
-    >>> describe_kept(3, 12, "parts of out/scores")
-    '3 of 12 parts of out/scores'
+    Examples:
+        >>> describe_kept(3, 12, "parts of out/scores")
+        '3 of 12 parts of out/scores'
     """
     return f"{int(finished)} of {total} {what}" if finished else ""
 

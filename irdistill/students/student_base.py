@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router, Transformer
 from torch import Tensor, nn
 
-from irdistill.console.progress import ProgressCallback
+from irdistill.console.progress_bars import ProgressCallback
 from irdistill.errors import IrdistillError, ModelError, OptionError
 from irdistill.losses.representations import BatchRepresentations
 from irdistill.modeling.batching import TokenBudget
@@ -305,6 +305,9 @@ class Student(TowerModel, ABC):
                 f"the {self.kind} student cannot be saved, because it does not load again: {error}"
             ) from error
         compare_behavior(self._behavior(), saved._behavior(), f"{self.kind} student", self.source)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.source)!r})"
 
     @torch.no_grad()
     def _behavior(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from irdistill.console.progress import progress
+from irdistill.console.progress_bars import progress
 from irdistill.modeling.hardware import best_device
 from irdistill.search.array_shards import read_part
 from irdistill.storage.checksums import CheckedArray
@@ -35,10 +35,11 @@ def exact_search(
         For each group, scores (Q_i, min(k, N)) float32 and rows int64, best first, ties by
         ascending row.
 
-    >>> matrix = np.eye(3, dtype=np.float32)
-    >>> [(scores, rows)] = exact_search(matrix, [matrix[:1]], 2, device=torch.device("cpu"))
-    >>> rows.tolist()
-    [[0, 1]]
+    Examples:
+        >>> matrix = np.eye(3, dtype=np.float32)
+        >>> [(scores, rows)] = exact_search(matrix, [matrix[:1]], 2, device=torch.device("cpu"))
+        >>> rows.tolist()
+        [[0, 1]]
     """
     device = device or best_device()
     rows, dimension = matrix.shape

@@ -1,0 +1,165 @@
+"""The verbs `compare` and `choose`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import ConfigDict, Field
+from typing_extensions import TypedDict
+
+from irdistill.errors import OptionError
+from irdistill.verbs import load_verb
+from irdistill.verbs.argument_types import (
+    CollectionLike,
+    MeasureName,
+    OutputFile,
+    RunLike,
+    SelfMatchOption,
+)
+from irdistill.verbs.declaration import verb
+from irdistill.verbs.opening_inputs import (
+    open_collection,
+)
+
+if TYPE_CHECKING:
+    from irdistill.evaluation import Comparison, Entry
+
+MeasureOption = Annotated[MeasureName, Field(description="One measure, as ir-measures writes it.")]
+
+
+class LossRun(TypedDict):
+    """A run of a student that was trained with a loss."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    loss: str
+    student: str
+    collection: str
+    seed: int | str
+    run: RunLike
+
+
+class Candidate(TypedDict):
+    """Options of train, and the run of the student that was trained with them."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    settings: dict[str, Any]
+    run: RunLike
+
+
+@verb(
+    "compare",
+    positional=("runs",),
+    examples=("irdistill compare 'out/losses/{loss}.s{seed}' --plot out/losses.svg",),
+)
+def compare(
+    runs: Annotated[
+        list[str | LossRun],
+        Field(
+            description="Paths of runs with {loss} in them, and {student} and {seed} where there"
+            " are several; * matches anything. Or mappings with the keys loss, student,"
+            " collection, seed and run."
+        ),
+    ],
+    *,
+    measure: MeasureOption = "nDCG@10",
+    level: Annotated[
+        float, Field(gt=0, lt=1, description="Significance level of all tests.")
+    ] = 0.05,
+    plot: Annotated[
+        OutputFile | None,
+        Field(description="Draw the critical-difference diagram: an .svg, .png or .pdf file."),
+    ] = None,
+    markdown: Annotated[
+        OutputFile | None, Field(description="Write the tables that are printed.")
+    ] = None,
+    self_match: SelfMatchOption = "keep",
+) -> Comparison:
+    """Compare losses over students, collections and seeds.
+
+    The collections are those of the runs. Each student and seed needs a run of every loss.
+    """
+    from irdistill.evaluation import compare_losses
+    from irdistill.evaluation.rank_diagram import write_diagram
+    from irdistill.storage.ownership import write_file
+
+    entries = _entries(runs)
+    collections = {
+        name: open_collection(name) for name in dict.fromkeys(entry.collection for entry in entries)
+    }
+    comparison = compare_losses(entries, collections, measure, level, self_match)
+    if markdown is not None:
+        write_file(markdown, comparison.to_markdown())
+    if plot is not None:
+        write_diagram(comparison, plot)
+    return comparison
+
+
+def _entries(runs: list[str | LossRun]) -> list[Entry]:
+    from irdistill.evaluation import Entry
+    from irdistill.evaluation.run_patterns import find_runs
+
+    entries: list[Entry] = []
+    for run in runs:
+        if isinstance(run, str):
+            entries += find_runs([run])
+        else:
+            named = {key: str(run[key]) for key in ("loss", "student", "collection", "seed")}
+            entries.append(Entry(**named, run=run["run"]))
+    return entries
+
+
+def _check_settings(values: Mapping[str, Any]) -> None:
+    train = load_verb("train")
+    for candidate in values["candidates"]:
+        for name, value in candidate["settings"].items():
+            if name not in train.options:
+                raise OptionError(
+                    f"the settings of a candidate have {name!r}; expected options of train."
+                )
+            train.options[name].check(value, name, strict=True)
+
+
+@verb(
+    "choose",
+    positional=("collection",),
+    check=_check_settings,
+    examples=(
+        "irdistill choose pydocs/dev --candidates"
+        " '{settings: {learning_rate: 1.0e-4}, run: out/a-dev}'"
+        " '{settings: {learning_rate: 1.0e-5}, run: out/b-dev}' --json best.json",
+    ),
+)
+def choose(
+    collection: Annotated[CollectionLike, Field(description="Labeled queries, not test.")],
+    candidates: Annotated[
+        list[Candidate],
+        Field(description="Mappings with the keys settings (options of train) and run."),
+    ],
+    *,
+    measure: MeasureOption = "nDCG@10",
+    self_match: SelfMatchOption = "keep",
+) -> dict[str, Any]:
+    """Choose the training settings whose run is best; train takes them as ``chosen``."""
+    import numpy as np
+
+    from irdistill.evaluation import evaluate as evaluate_runs
+    from irdistill.evaluation.significance import without_noise
+
+    labeled = open_collection(collection)
+    results = [
+        {
+            "settings": candidate["settings"],
+            "value": evaluate_runs(
+                labeled, {"candidate": candidate["run"]}, measure, self_match=self_match
+            )
+            .rows[0]
+            .value,
+        }
+        for candidate in candidates
+    ]
+    values = without_noise(np.array([result["value"] for result in results]))
+    best = results[int(values.argmax())]["settings"] if results else {}  # the first of equal ones
+    return {"settings": best, "measure": measure, "candidates": results}
