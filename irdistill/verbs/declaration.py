@@ -187,8 +187,9 @@ class Verb:
         for name, option in self.options.items():
             if option.required and name not in values:
                 text = option.description or "it has no default."
+                shown = label(name) if label(name) != name else f"a {name}"
                 raise OptionError(
-                    f"{self.name} needs a loss, {text[0].lower()}{text[1:]}"
+                    f"{self.name} needs {shown}, {text[0].lower()}{text[1:]}"
                     if text.startswith("Such as ")
                     else f"{self.name} needs {label(name)}: {text}"
                 )
