@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@register("CappedMargin", needs={"score"})
+@register("CappedMargin", needs={"score"}, compares="margins")
 class CappedMargin(Loss):
     """MSE between score margins of student and teacher; margins above the cap count as the cap."""
 
@@ -27,6 +27,8 @@ class CappedMargin(Loss):
     def compute(self, batch: ird.ScoreBatch) -> Tensor:
         """Mean over all pairs of scored documents of a list."""
         pairs = batch.scored[:, :, None] & batch.scored[:, None, :]
+        if not pairs.any():
+            return batch.zero()
         student = batch.student[:, :, None] - batch.student[:, None, :]
         teacher = batch.teacher[:, :, None] - batch.teacher[:, None, :]
         return torch.nn.functional.mse_loss(student[pairs], teacher[pairs].clamp(max=self.cap))

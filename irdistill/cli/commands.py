@@ -6,6 +6,7 @@ are imported when their command is used, so that ``irdistill --help`` is fast.
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
@@ -39,6 +40,19 @@ class VerbGroup(click.Group):
         """Build the command of a verb."""
         name = self.prefix + cmd_name
         return verb_command(name) if name in CATALOG else self.commands.get(cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command of the first word; an error suggests close names."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            close = difflib.get_close_matches(args[0], self.list_commands(ctx), 3)
+            if not close or "Did you mean" in error.message:
+                raise
+            hint = f"{error.message} Did you mean {', '.join(close)}?"
+            raise click.UsageError(hint, ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The names and summaries of the verbs, without importing them."""
@@ -120,6 +134,7 @@ def checked_options(verb: Any, words: Mapping[str, Any]) -> dict[str, Any]:
     }
     if verb.name == "search" and "query" not in arguments:
         arguments["query"] = click.prompt("Question", err=True)
+    verb.refuse_alternatives(arguments, lambda name: _flag(verb, name))
     checked: dict[str, Any] = verb.check(arguments, label=lambda name: _flag(verb, name))
     return checked
 

@@ -74,13 +74,20 @@ for _name, _help in (
     cli.add_command(VerbGroup(_name, prefix=f"{_name} ", help=_help))
 
 
+def _global_flags_first(words: list[str]) -> list[str]:
+    """The words with --quiet and --debug before the command, wherever they were written."""
+    end = words.index("--") if "--" in words else len(words)
+    flags = [word for word in words[:end] if word in ("--quiet", "--debug")]
+    return [*flags, *(word for word in words[:end] if word not in flags), *words[end:]]
+
+
 INTERNAL_FAULT = 70
 """Exit code of an unexpected error (EX_SOFTWARE)."""
 
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line and exit: 0 done, 1 wrong input, 70 internal error, 130 interrupted."""
-    words = sys.argv[1:] if arguments is None else arguments
+    words = _global_flags_first(sys.argv[1:] if arguments is None else arguments)
     try:
         sys.exit(cli.main(words, prog_name="irdistill", standalone_mode=False) or 0)
     except (CommandInterruptedError, KeyboardInterrupt, click.exceptions.Abort) as stop:

@@ -89,11 +89,10 @@ def _run(run: Run, arguments: Mapping[str, Any]) -> Printed:
         "run": str(run.path),
         "queries": len(run),
         "rows": run.num_rows,
-        "nulls": run.manifest.nulls,
+        "unscored": run.manifest.nulls,
     }
     kind = run.identity.kind
     if kind == "teacher":
-        values["unscored"] = values.pop("nulls")
         flags = sorted(unscored_flags(run).items())
         values |= {f"unscored ({flag})": count for flag, count in flags}
         values |= truncation_shares(run)

@@ -13,7 +13,7 @@ from irdistill.losses.contrastive import InfoNCE
 from irdistill.losses.cprd import CPRD
 from irdistill.losses.dackl import DACKL
 from irdistill.losses.embedding import EmbeddingMSE, MIAlpha
-from irdistill.losses.expression import parse_loss, signature
+from irdistill.losses.expression import parse_loss
 from irdistill.losses.listwise import KL, ListMLE, ListNet
 from irdistill.losses.loss_base import (
     NEEDS,
@@ -23,6 +23,7 @@ from irdistill.losses.loss_base import (
     Sum,
     make_loss_parameters,
     register,
+    signature,
 )
 from irdistill.losses.metric import ADRMSE, ApproxNDCG, LambdaLoss
 from irdistill.losses.pairwise import Hinge, MarginMSE, Preference, RankNet

@@ -23,7 +23,7 @@ _SLACK = 10.0
 _LARGEST = 10.0
 
 
-@register("DACKL", needs={"score"})
+@register("DACKL", needs={"score"}, compares="distributions")
 class DACKL(Loss):
     """``KL(P~_T || P~_S)`` with ``P~ = m P / sum(m P)``, ``P`` as in `KL` and ``m`` a learned mask.
 

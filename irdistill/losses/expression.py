@@ -12,22 +12,15 @@ from __future__ import annotations
 
 import ast
 import difflib
-from dataclasses import fields
 from typing import Any
 
 from irdistill.errors import OptionError
-from irdistill.losses.loss_base import REGISTRY, Loss
+from irdistill.losses.loss_base import REGISTRY, Loss, check_parameter_names, signature
 
 LONGEST = 1_000
 """Maximal characters of an expression; several thousand terms exhaust the recursion of Python's
 parser.
 """
-
-
-def signature(name: str) -> str:
-    """A loss with its parameters and defaults: ``MSE(scale=1.0)``."""
-    parameters = ", ".join(f"{field.name}={field.default!r}" for field in fields(REGISTRY[name]))  # type: ignore[arg-type]
-    return f"{name}({parameters})"
 
 
 def parse_loss(expression: str | Loss) -> Loss:
@@ -133,16 +126,10 @@ def _make(name: str, parameters: dict[str, Any], expression: str) -> Loss:
     if name not in REGISTRY:
         close = difflib.get_close_matches(name, REGISTRY, n=1, cutoff=0.5)
         close = close or [known for known in REGISTRY if known.lower() == name.lower()]
-        hint = f" Did you mean {close[0]}?" if close else ""
-        raise OptionError(
-            f"the loss {expression!r} names {name!r}, which is not known.{hint} Known: {_known()}."
-        )
-    kind = REGISTRY[name]
-    allowed = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    for parameter in parameters:
-        if parameter not in allowed:
-            raise OptionError(
-                f"the loss {expression!r}: {name} has no parameter {parameter!r}. "
-                f"It is written {signature(name)}."
-            )
-    return kind(**parameters)
+        hint = f"Did you mean {signature(close[0])}?" if close else f"Known: {_known()}."
+        raise OptionError(f"the loss {expression!r} names {name!r}, which is not known. {hint}")
+    try:
+        check_parameter_names(REGISTRY[name], parameters)
+    except OptionError as error:
+        raise OptionError(f"the loss {expression!r}: {error}") from error
+    return REGISTRY[name](**parameters)

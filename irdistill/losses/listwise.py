@@ -26,7 +26,7 @@ def masked_divergence(teacher: Tensor, student: Tensor, usable: Tensor) -> Tenso
     return terms.sum(dim=-1).mean()
 
 
-@register("KL", needs={"score"})
+@register("KL", needs={"score"}, compares="distributions")
 class KL(Loss):
     """``KL(P_T || P_S)`` with ``P_T = softmax(t / teacher_tau)`` and ``P_S = softmax(s / tau)``.
 

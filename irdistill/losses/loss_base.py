@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Literal, Self, TypeVar, dataclass_transform
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +24,18 @@ REGISTRY: dict[str, type[Loss]] = {}
 
 L = TypeVar("L", bound="type[Loss]")
 Requirement = Iterable[str] | Callable[[Any], Iterable[str]]
+#: What of the teacher a loss copies with the student: its scores, differences of scores, or the
+#: distribution ``softmax(t / teacher_tau)``.
+Compared = Literal["scores", "margins", "distributions"]
 
 
 @dataclass_transform(frozen_default=True)
 def register(
-    name: str, *, needs: Requirement = (), in_batch: bool | Callable[[Any], bool] = False
+    name: str,
+    *,
+    needs: Requirement = (),
+    in_batch: bool | Callable[[Any], bool] = False,
+    compares: Compared | None = None,
 ) -> Callable[[L], L]:
     """Class decorator that makes a subclass of `Loss` a loss with a name.
 
@@ -41,6 +48,10 @@ def register(
         needs: what the loss reads, a subset of `NEEDS`; or a function of the loss, where that
             depends on its parameters.
         in_batch: whether the loss reads the (B, U) in-batch scores; or a function of the loss.
+        compares: what the loss copies of the teacher, which decides the checks of the teacher's
+            scores before the first step. ``"scores"`` and ``"margins"``: can a cosine student,
+            multiplied by the parameter ``scale`` if there is one, reach them? ``"distributions"``:
+            does the parameter ``teacher_tau`` (1 if there is none) make them one-hot or uniform?
 
     Raises:
         OptionError: the name is taken or is not an identifier, or a need is unknown.
@@ -52,6 +63,8 @@ def register(
         ...
         ...     def compute(self, batch):
         ...         scored = batch.scored
+        ...         if not scored.any():
+        ...             return batch.zero()
         ...         return torch.nn.functional.smooth_l1_loss(
         ...             batch.student[scored] / self.tau, batch.teacher[scored]
         ...         )
@@ -79,6 +92,7 @@ def register(
             )
         dataclass(frozen=True, repr=False)(kind)  # changes the class in place
         kind.name, kind._needs, kind._in_batch = name, needs, in_batch
+        kind.compares = compares
         REGISTRY[name] = kind
         return kind
 
@@ -88,6 +102,27 @@ def register(
 def number(value: float) -> str:
     """A number as expressions write it: ``0.05``, ``2``."""
     return repr(float(value)).removesuffix(".0")
+
+
+def signature(loss: str | type[Loss]) -> str:
+    """A loss with its parameters and defaults: ``MSE(scale=1.0)``."""
+    kind = REGISTRY[loss] if isinstance(loss, str) else loss
+    parameters = ", ".join(f"{field.name}={field.default!r}" for field in fields(kind))  # type: ignore[arg-type]
+    return f"{kind.name}({parameters})"
+
+
+def check_parameter_names(kind: type[Loss], parameters: Iterable[str]) -> None:
+    """Check that a loss has these parameters.
+
+    Raises:
+        OptionError: it lacks one.
+    """
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    for parameter in parameters:
+        if parameter not in known:
+            raise OptionError(
+                f"{kind.name} has no parameter {parameter!r}. It is written {signature(kind)}."
+            )
 
 
 class Loss(ABC):
@@ -110,8 +145,16 @@ class Loss(ABC):
     has_parameters: ClassVar[bool] = False
     #: Whether its parameters are fitted to a `FittingSample` before the first step.
     fits_to_sample: ClassVar[bool] = False
+    #: What the loss copies of the teacher (see `register`).
+    compares: ClassVar[Compared | None] = None
     _needs: ClassVar[Requirement] = ()
     _in_batch: ClassVar[bool | Callable[[Any], bool]] = False
+
+    def __new__(cls, *values: Any, **parameters: Any) -> Self:
+        """Refuse a parameter that the loss does not have, as expressions do."""
+        if cls.name:
+            check_parameter_names(cls, parameters)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         for parameter, hint in parameter_types(type(self)).items():

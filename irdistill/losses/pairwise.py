@@ -13,7 +13,9 @@ from irdistill.losses.parameter_checks import Positive
 
 
 @register(
-    "MarginMSE", needs=lambda loss: {"margin"} | ({"label"} if loss.pairs == "positive" else set())
+    "MarginMSE",
+    needs=lambda loss: {"margin"} | ({"label"} if loss.pairs == "positive" else set()),
+    compares="margins",
 )
 class MarginMSE(Loss):
     """Mean over pairs of ``[scale * (s_i - s_j) - (t_i - t_j)]^2``.

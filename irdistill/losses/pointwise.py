@@ -12,7 +12,7 @@ from irdistill.losses.loss_base import Loss, register
 from irdistill.losses.parameter_checks import Positive
 
 
-@register("MSE", needs={"score"})
+@register("MSE", needs={"score"}, compares="scores")
 class MSE(Loss):
     """Mean of ``(scale * s - t)^2`` over all documents that the teacher scored.
 

@@ -6,6 +6,7 @@ five times, with waits between.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import time
 from pathlib import Path
@@ -25,6 +26,8 @@ _UNKNOWN = (
     "the hub has no model of this name, or it is private (log in with: hf auth login). Check the"
     " spelling."
 )
+#: Retrievers that have a name of their own.
+_BUILTIN = ("bm25", "lucene")
 _checked: set[tuple[str, str | None]] = set()
 _offline_by_us = False
 
@@ -47,24 +50,28 @@ def check_hub_model(model: str, revision: str | None = None) -> None:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
 
+    builtin = difflib.get_close_matches(model, _BUILTIN, 1)
+    close = f" Did you mean {builtin[0]}?" if builtin else ""
     try:
         validate_repo_id(model)
     except HFValidationError as error:
         raise NotFoundError(
-            f"there is no model {model!r}: it is neither a folder nor a valid hub id."
+            f"there is no model {model!r}: it is neither a folder nor a valid hub id.{close}"
         ) from error
     if constants.HF_HUB_OFFLINE and not _offline_by_us:
         if not in_hub_cache(model):
             raise NotFoundError(
                 f"there is no model {model!r}: it is no folder and not in the hub cache, and"
                 " HF_HUB_OFFLINE is set, so that the hub is not asked. Check the name, unset"
-                " HF_HUB_OFFLINE, or give a folder that holds the model."
+                f" HF_HUB_OFFLINE, or give a folder that holds the model.{close}"
             )
         return
     _set_offline(False)
     fault = _ask(model, revision)
     if fault and not in_hub_cache(model):
-        raise NotFoundError(f"the model {model!r} cannot be loaded: it is no folder, and {fault}")
+        raise NotFoundError(
+            f"the model {model!r} cannot be loaded: it is no folder, and {fault}{close}"
+        )
     if fault:
         _log.warning("%s: %s The copy in the hub cache is used.", model, fault)
         _set_offline(True)

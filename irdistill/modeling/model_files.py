@@ -142,6 +142,9 @@ def check_model_folder(path: Path) -> None:
     """
     if not path.is_dir():
         raise ModelError(f"the model {path} is not a folder; give a model folder or a hub id.")
+    is_model = any((path / name).exists() for name in ("config.json", "modules.json", STUDENT_FILE))
+    if (path / "model").is_dir() and not is_model:
+        raise ModelError(f"{path} is a training; its model is {path / 'model'}.")
     if not list(path.rglob("config.json")) and not any(
         (path / name).exists() for name in ("modules.json", STUDENT_FILE)
     ):

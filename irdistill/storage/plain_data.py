@@ -282,6 +282,10 @@ def _expected(message: str) -> str:
     """Pydantic's ``Input should be a valid string`` in our words."""
     message = message.removeprefix("Input should be ").removeprefix("Value error, expected ")
     message = re.sub(r"Input is not a valid path.*", "a path", message)
+    message = re.sub(r"(a valid \w+), unable to parse string as an? \w+", r"\1", message)
+    message = message.replace("greater than or equal to", "at least")
+    message = message.replace("less than or equal to", "at most")
+    message = re.sub(r"^greater than", "more than", message)
     message = message.replace("String should match pattern", "text that matches")
     return message.replace("a valid i", "an i").replace("a valid ", "a ")
 

@@ -306,6 +306,9 @@ class Student(TowerModel, ABC):
             ) from error
         compare_behavior(self._behavior(), saved._behavior(), f"{self.kind} student", self.source)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.source)!r})"
+
     @torch.no_grad()
     def _behavior(self) -> dict[str, Any]:
         """Settings, tokens of the probe texts, and numbers computed from them, by name."""

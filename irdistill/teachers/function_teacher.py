@@ -88,6 +88,7 @@ class FunctionTeacher:
     def __init__(
         self, function: TeacherFunction, settings: Mapping[str, Any] | None = None
     ) -> None:
+        _check_parameters(function, settings or {})
         declared: Mapping[str, Any] = getattr(function, _SETTINGS, {})
         self.function, self.settings = function, dict(settings or {})
         self.batch_size = int(declared.get("batch_size", BATCH_SIZE))
@@ -137,6 +138,26 @@ class FunctionTeacher:
                 f" {values.shape}; {expected}"
             )
         return values
+
+
+def _check_parameters(function: TeacherFunction, settings: Mapping[str, Any]) -> None:
+    """Check that a function can be called with queries, documents and the settings.
+
+    Raises:
+        OptionError: it cannot.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a function in C may not tell
+        return
+    try:
+        signature.bind([], [], **settings)
+    except TypeError as error:
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        raise OptionError(
+            f"a teacher function takes (queries, documents) and its settings; {name} takes"
+            f" {signature}: {error}."
+        ) from error
 
 
 def is_reference(name: str) -> bool:
@@ -204,10 +225,24 @@ def load_reference(reference: str, settings: Mapping[str, Any] | None = None) ->
             f"{reference!r} is not a reference; expected module:function or path/file.py:function."
         )
     place, name = match.groups()
+    module: Any = None
     try:
         module = import_file(Path(place)) if place.endswith(".py") else _import_module(place)
         source = functools.reduce(getattr, name.split("."), module)
-    except (ModuleNotFoundError, NotFoundError, AttributeError) as error:
+    except AttributeError as error:
+        if module is None:
+            raise ModelError(f"importing the teacher {reference!r} failed: {error}.") from error
+        functions = [
+            key
+            for key, value in vars(module).items()
+            if callable(value)
+            and not key.startswith("_")
+            and getattr(value, "__module__", None) == module.__name__
+        ]
+        raise NotFoundError(
+            f"{place} has no function {name!r}; it has: {', '.join(functions) or 'none'}."
+        ) from error
+    except (ModuleNotFoundError, NotFoundError) as error:
         raise NotFoundError(
             f"the teacher {reference!r} cannot be imported: {error}. Check the spelling; modules"
             " are looked up in the working directory and in the installed packages."

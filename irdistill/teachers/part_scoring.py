@@ -92,9 +92,9 @@ def score_part(
         )
         for ranked, line in zip(lists, places, strict=True)
     ]
-    usage = {
-        "pairs": float(len(unique)),
-        **({"tokens": float(tokens)} if tokens else {}),
+    usage: dict[str, float] = {
+        "pairs": len(unique),
+        **({"tokens": tokens} if tokens else {}),
         **scores.usage,
         **_truncation_usage(changes(snapshot(teacher), before)),
     }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from irdistill.errors import InputError, OptionError
-from irdistill.losses import DACKL, KL, MSE, Loss, MarginMSE
+from irdistill.losses import Loss
 from irdistill.runs.mixing import checked_weights
 from irdistill.training.data.list_sampler import ListBatch
 from irdistill.training.data.list_source import ListSource
@@ -175,9 +175,9 @@ def check_teacher(
             " teacher's raw logits."
         )
     for term in loss.basic_losses:
-        if isinstance(term, KL | DACKL):
+        if term.compares == "distributions":
             warnings += _entropy_warnings(term, lists, spreads)
-        if similarity == "cosine" and isinstance(term, MarginMSE | MSE):
+        if similarity == "cosine" and term.compares in ("scores", "margins"):
             warnings += _scale_warnings(term, spreads, scores)
     for warning in warnings:
         logger.warning("%s", warning)
@@ -206,47 +206,52 @@ def check_scales(runs: Sequence[ListSource], lists: int = 256) -> list[str]:
     return [warning]
 
 
-def _entropy_warnings(
-    loss: KL | DACKL, lists: Sequence[np.ndarray], spreads: np.ndarray
-) -> list[str]:
+def _entropy_warnings(loss: Loss, lists: Sequence[np.ndarray], spreads: np.ndarray) -> list[str]:
     """Near one-hot targets turn KL into a contrastive loss on the teacher's first document."""
+    teacher_tau = float(getattr(loss, "teacher_tau", 1.0))
     shares = []
     for row in lists:
-        logits = (row.astype(np.float64) - row.max()) / loss.teacher_tau
+        logits = (row.astype(np.float64) - row.max()) / teacher_tau
         p = np.exp(logits) / np.exp(logits).sum()
         shares.append(float(-(p * np.log(np.maximum(p, 1e-300))).sum() / math.log(len(row))))
     mean = float(np.mean(shares))
-    logger.info("teacher entropy at teacher_tau=%g: %.3f of the maximum", loss.teacher_tau, mean)
+    logger.info("teacher entropy at teacher_tau=%g: %.3f of the maximum", teacher_tau, mean)
     tau = float(f"{np.median(spreads) / 4:.2g}")
-    if mean < 0.05 and tau > loss.teacher_tau:
+    if mean < 0.05 and tau > teacher_tau:
         problem = (
             f"almost one-hot (entropy {mean:.1%} of the maximum), so {loss} learns only its first"
             " choice"
         )
-    elif mean > 0.999:
+    elif mean > 0.99 and tau < teacher_tau:
         problem = (
             f"almost uniform (entropy {mean:.2%} of the maximum), so {loss} hardly learns an order"
         )
     else:
         return []
     return [
-        f"at teacher_tau={loss.teacher_tau:g} the teacher's distributions are {problem}. Try"
+        f"at teacher_tau={teacher_tau:g} the teacher's distributions are {problem}. Try"
         f" teacher_tau={tau:g}."
     ]
 
 
-def _scale_warnings(loss: MarginMSE | MSE, spreads: np.ndarray, scores: np.ndarray) -> list[str]:
+def _scale_warnings(loss: Loss, spreads: np.ndarray, scores: np.ndarray) -> list[str]:
     """A cosine is at most 1, and a margin of cosines at most 2."""
-    margin = isinstance(loss, MarginMSE)
+    margin = loss.compares == "margins"
+    factor = float(getattr(loss, "scale", 1.0))
     typical = float(np.median(spreads if margin else np.abs(scores)))
-    limit = loss.scale * (2 if margin else 1)
+    limit = factor * (2 if margin else 1)
     what = "margins within a list" if margin else "scores"
     if typical <= limit:
         return []
     scale = float(f"{typical:.2g}")
+    advice = (
+        f"Write {loss.name}(scale={scale:g})."
+        if hasattr(loss, "scale")
+        else "Use a loss with a parameter scale, such as MarginMSE."
+    )
     message = (
         f"the teacher's {what} are typically {typical:.3g}, and a cosine student with"
-        f" scale={loss.scale:g} reaches at most {limit:g}. Write {loss.name}(scale={scale:g})."
+        f" scale={factor:g} reaches at most {limit:g}. {advice}"
     )
     if typical > 2 * limit:
         raise InputError(message)

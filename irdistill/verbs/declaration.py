@@ -100,6 +100,8 @@ class Verb:
         check_together: refuses options that contradict each other, before anything runs.
         reopen: opens the result in a folder. Such a verb called with ``out=None`` keeps its result
             in the cache, and a second call opens it.
+        alternatives: options of which a caller gives one. A recipe may give all, as its variables
+            have defaults.
     """
 
     name: str
@@ -108,6 +110,7 @@ class Verb:
     examples: tuple[str, ...] = ()
     check_together: Callable[[Mapping[str, Any]], None] | None = None
     reopen: Callable[[Path], Any] | None = None
+    alternatives: tuple[str, ...] = ()
 
     @cached_property
     def groups(self) -> dict[str, type]:
@@ -145,6 +148,18 @@ class Verb:
             raise TypeError(f"{self.name} got several values for {sorted(twice)[0]!r}.")
         return named | dict(kwargs)
 
+    def refuse_alternatives(
+        self, arguments: Mapping[str, Any], label: Callable[[str], str] = str
+    ) -> None:
+        """Refuse several of the options that are alternatives.
+
+        Raises:
+            OptionError: several were given.
+        """
+        chosen = [name for name in self.alternatives if arguments.get(name)]
+        if len(chosen) > 1:
+            raise OptionError(f"{' and '.join(map(label, chosen))} were given; give one of them.")
+
     def check(
         self,
         arguments: Mapping[str, Any],
@@ -171,8 +186,12 @@ class Verb:
         }
         for name, option in self.options.items():
             if option.required and name not in values:
+                text = option.description or "it has no default."
+                shown = label(name) if label(name) != name else f"a {name}"
                 raise OptionError(
-                    f"{self.name} needs {label(name)}: {option.description or 'no default'}"
+                    f"{self.name} needs {shown}, {text[0].lower()}{text[1:]}"
+                    if text.startswith("Such as ")
+                    else f"{self.name} needs {label(name)}: {text}"
                 )
         for group, kind in self.groups.items():
             fields = {
@@ -196,7 +215,11 @@ class Verb:
 
     def _hint(self, name: str) -> str:
         close = difflib.get_close_matches(name, self.options, 3)
-        return f"; did you mean {', '.join(close)}?" if close else f": {', '.join(self.options)}."
+        return (
+            f"; did you mean {', '.join(close)}?"
+            if close
+            else f"; its options are {', '.join(self.options)}."
+        )
 
     @cached_property
     def _hints(self) -> dict[str, Any]:
@@ -217,6 +240,7 @@ def verb(
     examples: Iterable[str] = (),
     check: Callable[[Mapping[str, Any]], None] | None = None,
     reopen: Callable[[Path], Any] | None = None,
+    alternatives: Iterable[str] = (),
 ) -> Callable[[_Function], _Function]:
     """Declare the decorated function as a verb; see `Verb`.
 
@@ -225,11 +249,21 @@ def verb(
     """
 
     def decorate(function: _Function) -> _Function:
-        declared = Verb(name, function, tuple(positional), tuple(examples), check, reopen)
+        declared = Verb(
+            name,
+            function,
+            tuple(positional),
+            tuple(examples),
+            check,
+            reopen,
+            tuple(alternatives),
+        )
 
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            return declared.call(declared.check(declared.bind(args, kwargs)))
+            arguments = declared.bind(args, kwargs)
+            declared.refuse_alternatives(arguments)
+            return declared.call(declared.check(arguments))
 
         call.__dict__["verb"] = declared
         return cast(_Function, call)

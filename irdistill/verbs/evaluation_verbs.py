@@ -40,7 +40,13 @@ if TYPE_CHECKING:
     from irdistill.evaluation.costs import Efficiency
     from irdistill.evaluation.suite_runs import Benchmark
 
-MeasuresOption = Annotated[MeasuresLike, Field(description="As ir-measures writes them.")]
+MeasuresOption = Annotated[
+    MeasuresLike,
+    Field(
+        description="As ir-measures writes them. On the command line several measures go in one"
+        ' pair of quotes: "nDCG@10 RR@10".'
+    ),
+]
 IndexOption = Annotated[Index, Field(description="Index of a model that searches.")]
 DEFAULT_MEASURES = "nDCG@10 RR@10 R@100"
 
@@ -115,8 +121,12 @@ def audit(
 def _check_evaluation(values: Mapping[str, Any]) -> None:
     from irdistill.evaluation.evaluator import check_baseline
 
-    datasets, single = values.get("datasets"), "collection" in values or "runs" in values
-    if (datasets is None) == (not single) or (single and "runs" not in values):
+    datasets, single = values.get("datasets"), values.keys() & {"collection", "runs"}
+    runs = values.get("runs", ())
+    no_runs = isinstance(runs, Mapping | list | tuple) and not runs
+    if datasets is None and "collection" in values and no_runs:
+        raise OptionError("no runs were given; write: irdistill evaluate COLLECTION RUN...")
+    if len(single) != (2 if datasets is None else 0):
         raise OptionError(
             "give a collection and runs, or datasets (a mapping of collections to runs by name)."
         )
@@ -194,6 +204,10 @@ def evaluate(
     if isinstance(baseline, str) and baseline not in systems:
         names = {str(run): name for name, run in systems.items() if isinstance(run, str | Path)}
         if baseline not in names:
+            if not Path(baseline).exists():
+                raise OptionError(
+                    f"the baseline {baseline!r} is none of the runs: {', '.join(systems)}."
+                )
             systems = named_runs([*systems.values(), baseline])
             names = {str(run): name for name, run in systems.items()}
         baseline = names[baseline]

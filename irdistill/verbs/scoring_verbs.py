@@ -24,7 +24,8 @@ TeacherOption = Annotated[
     TeacherLike,
     Field(
         description="A teacher card, bm25, a model (folder, hub id or package: path), or a function"
-        " (queries, documents) -> scores as module:name or FILE.py:name."
+        " (queries, documents) -> scores as module:name or FILE.py:name,"
+        " which needs --trust-remote-code."
     ),
 ]
 _SCORE = "score pydocs/train --candidates out/bm25 --teacher minilm"

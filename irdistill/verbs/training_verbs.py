@@ -72,6 +72,7 @@ def _check_training(values: Mapping[str, Any]) -> None:
         " out/embedding",
     ),
     check=_check_training,
+    alternatives=("steps", "epochs"),
     reopen=open_cached_student,
 )
 def train(

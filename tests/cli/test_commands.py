@@ -261,7 +261,7 @@ def test_mask_and_fuse_by_what_is_found(folder: Path, capsys: pytest.CaptureFixt
         == 0
     )
     printed = json.loads((folder / "f.json").read_text())
-    assert (printed["abstained_queries"], printed["nulls"], printed["weights"]) == (
+    assert (printed["abstained_queries"], printed["unscored"], printed["weights"]) == (
         1,
         3,
         [0.5, 0.5],

@@ -33,9 +33,9 @@ def registry() -> Iterator[None]:
     REGISTRY.update(known)
 
 
-def huber() -> Any:
-    @register("Huber", needs={"score"}, in_batch=lambda loss: loss.size == 2)
-    class Huber(Loss):
+def custom_loss() -> Any:
+    @register("CustomLoss", needs={"score"}, in_batch=lambda loss: loss.size == 2)
+    class CustomLoss(Loss):
         delta: Positive = 1.0
         floor: NonNegative = 0.0
         size: Annotated[int, AtLeast(1)] | None = None
@@ -49,17 +49,19 @@ def huber() -> Any:
                 batch.student[scored], batch.teacher[scored], delta=self.delta
             )
 
-    return Huber
+    return CustomLoss
 
 
 def test_one_class_works_in_python_and_in_expressions() -> None:
-    kind = huber()
+    kind = custom_loss()
     loss = kind(delta=2) + 0.5 * KL(tau=0.05)
-    assert parse_loss("Huber(delta=2) + 0.5*KL(tau=0.05)") == loss
-    assert repr(loss) == str(loss) == "Huber(delta=2) + 0.5*KL(tau=0.05)"
+    assert parse_loss("CustomLoss(delta=2) + 0.5*KL(tau=0.05)") == loss
+    assert repr(loss) == str(loss) == "CustomLoss(delta=2) + 0.5*KL(tau=0.05)"
     assert loss.needs == {"score"} and not loss.uses_in_batch
-    assert parse_loss("Huber(size=2)@3").uses_in_batch
-    assert signature("Huber").startswith("Huber(delta=1.0, floor=0.0, size=None, center='none'")
+    assert parse_loss("CustomLoss(size=2)@3").uses_in_batch
+    assert signature("CustomLoss").startswith(
+        "CustomLoss(delta=1.0, floor=0.0, size=None, center='none'"
+    )
     student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 1.0]])
     batch = ScoreBatch(student=student, teacher=teacher)
     assert kind(delta=2)(batch).item() == pytest.approx((2 * (3 - 1) + 0.5) / 2)
@@ -83,7 +85,18 @@ def test_parameters_are_checked_against_their_types(
     parameters: dict[str, object], message: str
 ) -> None:
     with pytest.raises(OptionError, match=message):
-        huber()(**parameters)
+        custom_loss()(**parameters)
+
+
+@pytest.mark.parametrize("kind", [KL, MSE])
+def test_an_unknown_parameter_is_refused_in_python_as_in_expressions(kind: Any) -> None:
+    with pytest.raises(OptionError) as python:
+        kind(t=2)
+    with pytest.raises(OptionError) as expression:
+        parse_loss(f"{kind.name}(t=2)")
+    message = f"{kind.name} has no parameter 't'. It is written {signature(kind.name)}."
+    assert str(python.value) == message
+    assert str(expression.value) == f"the loss '{kind.name}(t=2)': {message}"
 
 
 def test_names_and_needs_that_are_refused() -> None:
@@ -96,5 +109,5 @@ def test_names_and_needs_that_are_refused() -> None:
 
 
 def test_a_notebook_cell_can_be_run_again() -> None:
-    first, second = huber(), huber()
-    assert REGISTRY["Huber"] is second is not first
+    first, second = custom_loss(), custom_loss()
+    assert REGISTRY["CustomLoss"] is second is not first

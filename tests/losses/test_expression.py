@@ -60,8 +60,8 @@ def test_needs() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("KLL", "Did you mean KL? Known: ADRMSE(tau=1.0"),
-        ("kl", "Did you mean KL?"),
+        ("KLL", "Did you mean KL(tau=1.0, teacher_tau=1.0, top=None)?"),
+        ("kl", "Did you mean KL(tau=1.0"),
         (
             "KL(temperature=2)",
             "no parameter 'temperature'. It is written KL(tau=1.0, teacher_tau=1.0, top=None)",

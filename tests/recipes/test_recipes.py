@@ -236,6 +236,7 @@ def test_a_faulty_recipe_stops(tmp_path: Path, text: str, fault: str) -> None:
         ("{name: a, verb: fuse, runs: [x, y], weights: [1]}", "weights"),
         ("{name: a, verb: fuse, runs: [x, y], tau: 0}", "the temperature 0"),
         ("{name: a, verb: evaluate, datasets: {}}", "names no run to measure"),
+        ("{name: a, verb: evaluate, runs: {a: r}}", "give a collection and runs, or datasets"),
         (
             "{name: a, verb: evaluate, datasets: {x: {a: r, b: s}}, baseline: {a: c}}",
             "'a' cannot be compared with 'c'",

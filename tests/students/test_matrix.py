@@ -21,7 +21,7 @@ from sentence_transformers import (
 )
 
 from irdistill.errors import IrdistillError
-from irdistill.losses import parse_loss
+from irdistill.losses import REGISTRY, parse_loss
 from irdistill.runs import compile_run, open_run
 from irdistill.students import KINDS, build_student
 from irdistill.students.build import STUDENTS
@@ -66,6 +66,8 @@ LOSSES = [
     'InfoNCE(tau={tau}, negatives="{negatives}")',
     'CPRD(tau={tau}, negatives="{negatives}")',
 ]
+#: Losses that other modules train: tests/losses/test_dackl.py.
+TRAINED_ELSEWHERE = {"DACKL"}
 PLAIN: dict[str, Any] = {
     "dense": SentenceTransformer,
     "sparse": SparseEncoder,
@@ -73,6 +75,16 @@ PLAIN: dict[str, Any] = {
     "cross-encoder": CrossEncoder,
 }
 SETTINGS: dict[str, dict[str, Any]] = {"late-interaction": {"dimension": 8}}
+
+
+def test_every_loss_of_scores_is_in_the_matrix() -> None:
+    score_losses = {
+        name
+        for name, kind in REGISTRY.items()
+        if kind.__module__.startswith("irdistill.losses.") and "representation" not in kind().needs
+    }
+    names = {loss.partition("(")[0] for loss in LOSSES}
+    assert names == score_losses - TRAINED_ELSEWHERE, "add the loss to LOSSES"
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,7 @@ def test_scores_every_candidate(tmp_path: Path) -> None:
         expected = len(DOCS[doc]) + 0.01 * len(QUERIES["q03"]) + 0.001 * data.corpus.row(doc)
         assert value == np.float32(expected)
     assert run.manifest.usage["pairs"] == 100
+    assert isinstance(run.manifest.usage["pairs"], int)  # written as 100, not as 100.0
     assert verify(tmp_path / "run") == []
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from irdistill.errors import IrdistillError
-from irdistill.losses import parse_loss
+from irdistill.losses import REGISTRY, Loss, ScoreBatch, parse_loss, register
 from irdistill.training.checks import check_needs, check_teacher
 from irdistill.training.data.list_sampler import ListBatch
 
@@ -70,3 +71,21 @@ def test_needs() -> None:
     with pytest.raises(IrdistillError, match="needs teacher scores"):
         check_needs(parse_loss("KL"), labeled_queries=3, scored_items=0)
     check_needs(parse_loss("InfoNCE"), labeled_queries=3, scored_items=0)
+
+
+def test_a_custom_loss_is_checked_by_what_it_declares() -> None:
+    class Copied(Loss):
+        def compute(self, batch: ScoreBatch) -> torch.Tensor:
+            return batch.zero()
+
+    try:
+        register("Copied", needs={"score"}, compares="margins")(Copied)
+        with pytest.raises(IrdistillError, match="a cosine student with scale=1 reaches at most 2"):
+            check_teacher(Copied(), [batch([[9.0, 0.0], [8.0, -1.0]])], "cosine")
+    finally:
+        REGISTRY.pop("Copied", None)
+
+
+def test_distributions_near_uniform_are_noticed() -> None:
+    (warning,) = check("KL(teacher_tau=10)", [[2.0, 0.0, 1.0], [1.0, 0.0, 2.0]])
+    assert "almost uniform" in warning and "Try teacher_tau=0.5" in warning

@@ -146,7 +146,7 @@ def test_options_of_training_that_had_no_flag() -> None:
 def test_wrong_options_name_what_was_expected() -> None:
     train = {**required("train"), "out": "x"}
     for values, message in (
-        ({"steps": 0}, "steps is 0; expected greater than or equal to 1"),
+        ({"steps": 0}, "steps is 0; expected at least 1"),
         ({"precision": "int8"}, "precision is 'int8'; expected 'auto'"),
         ({"learning_rat": 1e-4}, "did you mean learning_rate"),
         ({"student": "sparse", "pooling": "cls"}, "pooling"),
@@ -241,4 +241,6 @@ def test_the_page_of_options_is_up_to_date() -> None:
 
 def test_type_checkers_see_the_python_surface() -> None:
     stub = Path(ird.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
-    assert set(re.findall(r"(\w+) as \1", stub)) == set(ird.__all__) - {"__version__"}
+    assert set(re.findall(r"(\w+) as \1", stub)) == set(ird.__all__) - {"__version__"}, (
+        "irdistill/__init__.pyi and _SURFACE in irdistill/__init__.py differ: edit both"
+    )

@@ -67,7 +67,7 @@ def evaluate_runs(
     """
     if baseline is not None and baseline not in paths.values():
         raise OptionError(
-            f"the baseline {baseline!r} is none of the runs given: {', '.join(paths.values())}."
+            f"the baseline {baseline!r} is none of the runs: {', '.join(paths.values())}."
         )
     if collection is None:
         manifests = [open_run(path).identity for path in paths.values() if Path(path).is_dir()]
