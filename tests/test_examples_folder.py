@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -45,16 +46,17 @@ def run_script(script: Path, tmp_path: Path) -> str:
         "HF_HUB_OFFLINE": "1",
         "IRDISTILL_CACHE": str(tmp_path / "cache"),
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(EXAMPLES)]),
-        "TMPDIR": str(tmp_path),
     }
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=tmp_path,
-        timeout=600,
-    )
+    # Ray's sockets are in the temporary folder, and their paths have at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="irdistill-") as short:
+        done = subprocess.run(
+            [sys.executable, str(script)],
+            capture_output=True,
+            text=True,
+            env=environment | {"TMPDIR": short},
+            cwd=tmp_path,
+            timeout=600,
+        )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -384,7 +384,9 @@ def test_layers_and_lengths(kind: str, place: Path) -> None:
 
 
 def test_settings_of_other_students_are_refused(place: Path) -> None:
-    with pytest.raises(IrdistillError, match="a cross-encoder student has no option query_layers=2"):
+    with pytest.raises(
+        IrdistillError, match="a cross-encoder student has no option query_layers=2"
+    ):
         make("cross-encoder", place, query_layers=2)
     with pytest.raises(IrdistillError, match="'colbert' is unknown"):
         make("colbert", place)
