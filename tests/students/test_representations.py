@@ -241,7 +241,7 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(
 
     command = (
         r"irdistill score tiny --candidates \S+scores --teacher TEACHER --out NEW"
-        r" --representations, with a dense retriever"
+        r" --representations float16, with a dense retriever"
     )
     with pytest.raises(IrdistillError, match=command):
         attempt("dense", "EmbeddingMSE", "scores")
@@ -282,7 +282,7 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(
 
 def test_a_token_graph_needs_the_same_tokens(place: Path, tmp_path: Path) -> None:
     student = build_student("late-interaction", str(place / "backbone"), device="cpu", max_length=6)
-    with pytest.raises(IrdistillError, match="Use a teacher and a student of one tokenizer"):
+    with pytest.raises(IrdistillError, match="Use a teacher and a student with the same tokenizer"):
         train(
             make_collection(), place / "colbert-scores", student, "TRG", tmp_path / "out", OPTIONS
         )
