@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from irdistill.losses import REGISTRY
+
 PACKAGE = Path(__file__).resolve().parents[1] / "irdistill"
 
 MODULES = [
@@ -27,7 +29,11 @@ MODULES = [
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    # examples register losses of their own
+    known = dict(REGISTRY)
     result = doctest.testmod(import_module(name), optionflags=doctest.ELLIPSIS)
+    REGISTRY.clear()
+    REGISTRY.update(known)
     assert result.failed == 0
 
 
