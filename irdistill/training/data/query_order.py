@@ -16,7 +16,7 @@ class QueryOrder(Protocol):
     """Gives the queries of a step."""
 
     def __call__(self, step: int) -> list[tuple[int, int]]:
-        """(epoch, query number) of the queries of a step; lists are drawn anew in each epoch."""
+        """(epoch, query number) of the queries of a step; each epoch draws new lists."""
         ...
 
 
