@@ -161,7 +161,7 @@ def test_the_command_line_trains_and_reranks_with_them(
         assert done.exit_code == 0, done.output
 
     place, out = str(tmp_path / "set"), str(tmp_path / "out")
-    run("candidates", place, "--out", out + "/bm25")
+    run("retrieve", place, "--model", "bm25", "--out", out + "/bm25")
     shape = ["--split-layer", "1"] if kind == "split-cross-encoder" else ["--dimension", "20"]
     run(
         "train",

@@ -152,7 +152,7 @@ def test_what_is_refused(place: Path) -> None:
         )
     for settings, message in (
         ({"matryoshka_dims": (8, 8)}, "must differ"),
-        ({"matryoshka_dims": (0,)}, "at least 1"),
+        ({"matryoshka_dims": (0,)}, "greater than or equal to 1"),
         ({"matryoshka_dims": (8, 4), "matryoshka_weights": (1,)}, "for each of 2 dimensions"),
     ):
         with pytest.raises(IrdistillError, match=message):

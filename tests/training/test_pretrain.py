@@ -237,7 +237,7 @@ def test_the_recipe_runs_on_a_small_collection(tmp_path: Path) -> None:
         f"train={data}#train",
         f"test={data}#test",
         f"encoder={model}",
-        "depth=10",
+        "k=10",
         "max_length=24",
         "pretrain_steps=4",
         "steps=3",
@@ -248,9 +248,7 @@ def test_the_recipe_runs_on_a_small_collection(tmp_path: Path) -> None:
             " num_hidden_layers: 1}"
         ),
     ]
-    out = run_recipe(
-        read_recipe("pretrained-distillation", changes), tmp_path / "out", work=tmp_path / "work"
-    )
+    out = run_recipe(read_recipe("pretrained-distillation", changes), tmp_path / "out")
     rows = {row["system"]: row for row in json.loads((out / "results.json").read_text())["rows"]}
     assert {
         "read-distilled-labels",
