@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from irdistill.errors import OptionError
-from irdistill.modeling import Precision
 from irdistill.option_checks import check_fields
-from irdistill.runs import Gate, Mixing
-from irdistill.runs.mixing import Missing
+from irdistill.runs import Mixing
 from irdistill.training.data.sources import parse_sources
+from irdistill.training.list_options import ListOptions
+from irdistill.training.loop_options import LoopOptions
 
 Tracker = Literal[
     "tensorboard",
@@ -46,7 +46,7 @@ WITHOUT_EFFECT = frozenset(
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class TrainOptions(ListOptions, LoopOptions):
     """Options of `train`, apart from its data, student and loss.
 
     Raises:
@@ -57,221 +57,6 @@ class TrainOptions:
         >>> options.warmup_steps, options.rate(5)
         (10, 0.5)
     """
-
-    # Length and learning rate
-    steps: Annotated[int, Field(ge=1, description="Optimizer steps.")] = 1000
-    epochs: Annotated[
-        float,
-        Field(
-            ge=0,
-            description="Passes over the queries, instead of steps; may be a fraction."
-            " 0 uses steps.",
-        ),
-    ] = 0.0
-    learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 2e-5
-    head_learning_rate: Annotated[
-        Annotated[float, Field(gt=0)] | None,
-        Field(
-            description="Peak learning rate of the new layers (the head) of a split cross-encoder"
-            " or kernel student. None uses learning_rate."
-        ),
-    ] = None
-    loss_learning_rate: Annotated[
-        float,
-        Field(
-            gt=0,
-            description="Peak learning rate of the parameters of the loss, such as the projection"
-            " of EmbeddingMSE.",
-        ),
-    ] = 1e-3
-    schedule: Annotated[
-        Literal["linear", "cosine", "constant"],
-        Field(description="Shape of the learning rate after the warmup."),
-    ] = "linear"
-    floor: Annotated[
-        float, Field(ge=0, le=1, description="Final share of the peak rate (0 to 1).")
-    ] = 0.0
-    warmup: Annotated[
-        float,
-        Field(
-            ge=0,
-            description="Warmup of the learning rate: a share of the steps (below 1) or a number"
-            " of steps.",
-        ),
-    ] = 0.1
-    weight_decay: Annotated[float, Field(description="Weight decay of AdamW.")] = 0.0
-    max_grad_norm: Annotated[float, Field(description="Maximum gradient norm; 0 is no limit.")] = (
-        1.0
-    )
-
-    # Batches
-    batch_size: Annotated[int, Field(ge=1, description="Lists per step and process.")] = 16
-    list_size: Annotated[int, Field(ge=2, description="Documents per list.")] = 8
-    gradient_accumulation: Annotated[
-        int,
-        Field(
-            ge=1,
-            description="Micro-batches per step. The lists of a step are split into this many"
-            " parts, whose gradients are averaged. In-batch losses and sparsity penalties see one"
-            " micro-batch at a time, so in-batch negatives are fewer; grad_cache saves memory"
-            " without this effect.",
-        ),
-    ] = 1
-    grad_cache: Annotated[
-        bool,
-        Field(
-            description="Recompute activations for the gradients (GradCache). Memory is bounded by"
-            " token_budget instead of the batch, for a second forward pass. The gradients are the"
-            " same."
-        ),
-    ] = False
-    token_budget: Annotated[
-        int, Field(ge=0, description="Padded tokens per forward pass of a tower; 0 is automatic.")
-    ] = 0
-    precision: Annotated[
-        Precision,
-        Field(
-            description="Precision of the forward pass; auto is bfloat16 where the hardware is"
-            " fast at it. The loss is always computed in float32."
-        ),
-    ] = "auto"
-    dropout: Annotated[
-        bool,
-        Field(
-            description="Use the dropout of the backbone. Short trainings of few layers are better"
-            " without it."
-        ),
-    ] = True
-    seed: Annotated[int, Field(ge=0, description="Random seed.")] = 42
-    deterministic: Annotated[
-        bool, Field(description="Bit-identical results on a GPU (slower).")
-    ] = False
-
-    # Documents of a list
-    sources: Annotated[
-        str,
-        Field(
-            description="Ranks that the documents of a list are drawn from: all, top, or ranges"
-            " with optional counts such as 1-10:4,11-100:12."
-        ),
-    ] = "all"
-    positives: Annotated[
-        bool, Field(description="Put judged relevant documents first in a list.")
-    ] = True
-    max_positives: Annotated[
-        int, Field(ge=1, description="Maximum relevant documents per list.")
-    ] = 1
-    only_scored: Annotated[
-        bool,
-        Field(
-            description="Draw only documents with a teacher score, even if the loss needs none, so"
-            " that all losses train on the same lists."
-        ),
-    ] = False
-    margin_bins: Annotated[
-        int,
-        Field(
-            ge=0,
-            description="Draw the documents of a list evenly from this many ranges of the"
-            " teacher's score; 0 draws by rank.",
-        ),
-    ] = 0
-    flagged: Annotated[
-        Literal["mask", "drop", "keep"],
-        Field(
-            description="Documents that a run flags as suspected false negatives: mask keeps them"
-            " in the lists but never uses them as negatives, drop does not draw flagged documents"
-            " that are not judged relevant, keep ignores the flags."
-        ),
-    ] = "mask"
-
-    # Several teachers
-    mix: Annotated[
-        Literal["none", "mean", "zscore", "minmax", "softmax", "logsoftmax", "rrf"],
-        Field(
-            description="Combine the scores of several runs as fuse does; none takes the loss"
-            " against each run, and the first run gives candidates and ranks."
-        ),
-    ] = "none"
-    teacher_weights: Annotated[
-        tuple[float, ...] | None,
-        Field(
-            description="Weight of each run: of its scores in the mix, or of its loss with mix"
-            " none."
-        ),
-    ] = None
-    missing: Annotated[
-        Missing,
-        Field(
-            description="Score of a document in the mix that a run did not score: null (no score),"
-            " skip (mean of the other runs) or min (lowest score of the run)."
-        ),
-    ] = "null"
-    mix_tau: Annotated[
-        float | tuple[float, ...],
-        Field(description="Temperature of a softmax mix; one number, or one per run."),
-    ] = 1.0
-    abstain: Annotated[
-        str, Field(description="Give no score where runs disagree, such as tau<0.2,sd>1.")
-    ] = ""
-    gate: Annotated[
-        Gate | None, Field(description="Multiplies the teacher weights query by query.")
-    ] = None
-
-    # Order of the queries
-    curriculum: Annotated[
-        Literal["none", "gap", "entropy"],
-        Field(
-            description="Begin with easy queries: those with the largest gap between the two best"
-            " teacher scores, or with the lowest entropy of the teacher's distribution."
-        ),
-    ] = "none"
-    pacing: Annotated[
-        Literal["linear", "root"],
-        Field(description="Growth of the share of queries that the curriculum draws from."),
-    ] = "linear"
-    pacing_start: Annotated[
-        float, Field(gt=0, le=1, description="Share of the queries at the start.")
-    ] = 0.2
-    pacing_end: Annotated[
-        float,
-        Field(
-            ge=0,
-            description="End of the curriculum: a share of the steps (below 1) or a number of"
-            " steps.",
-        ),
-    ] = 0.5
-    clusters: Annotated[
-        int,
-        Field(
-            ge=0,
-            description="Number of query clusters; each step draws from one cluster. 0 disables"
-            " clustering.",
-        ),
-    ] = 0
-    cluster_model: Annotated[
-        str,
-        Field(description="Dense model that embeds the queries to cluster; empty is the student."),
-    ] = ""
-
-    # Hard negatives of the student
-    mine_every: Annotated[
-        int,
-        Field(
-            ge=0,
-            description="Steps between searches of the corpus with the current student for hard"
-            " negatives; 0 disables mining.",
-        ),
-    ] = 0
-    mine_depth: Annotated[int, Field(ge=1, description="Mined documents per query.")] = 100
-    mine_take: Annotated[int, Field(ge=0, description="Mined documents per list; 0 is half.")] = 0
-    mine_teacher: Annotated[
-        str,
-        Field(
-            description="Teacher that scores mined documents that the run did not score. Without"
-            " one, only losses that need no teacher score, such as InfoNCE, use them."
-        ),
-    ] = ""
 
     # Sparse students
     query_flops: Annotated[float, Field(ge=0, description="FLOPS penalty of query vectors.")] = 0.0
