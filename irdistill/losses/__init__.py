@@ -12,7 +12,7 @@ from irdistill.losses.batch import ScoreBatch
 from irdistill.losses.contrastive import InfoNCE
 from irdistill.losses.cprd import CPRD
 from irdistill.losses.dackl import DACKL
-from irdistill.losses.embedding import EmbeddingMSE, MIAlpha
+from irdistill.losses.embedding import EmbeddingCosine, EmbeddingMSE, MIAlpha, Relational, SpreadOut
 from irdistill.losses.expression import parse_loss
 from irdistill.losses.listwise import KL, ListMLE, ListNet
 from irdistill.losses.loss_base import (
@@ -48,6 +48,7 @@ __all__ = [
     "AtLeast",
     "BatchRepresentations",
     "Cut",
+    "EmbeddingCosine",
     "EmbeddingMSE",
     "FittingSample",
     "Hinge",
@@ -62,7 +63,9 @@ __all__ = [
     "Positive",
     "Preference",
     "RankNet",
+    "Relational",
     "ScoreBatch",
+    "SpreadOut",
     "Sum",
     "TokenVectors",
     "make_loss_parameters",

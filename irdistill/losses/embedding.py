@@ -18,6 +18,7 @@ from irdistill.losses.representations import FittingSample, both_models, known_v
 #: The sides whose vectors can be compared, and their fields of `BatchRepresentations`.
 SIDES = {"query": "queries", "document": "documents", "pair": "pairs"}
 VectorSide = Literal["query", "document", "pair"]
+TowerSide = Literal["query", "document"]
 
 
 class _VectorLoss(Loss):
@@ -44,8 +45,26 @@ class _VectorLoss(Loss):
         return student.shape[-1], teacher.shape[-1]
 
 
+class _ProjectedLoss(_VectorLoss):
+    """A loss between the projected vectors of the student and the vectors of the teacher."""
+
+    def make_parameters(
+        self, example: ScoreBatch, sample: FittingSample | None
+    ) -> nn.Module | None:
+        """The linear map, if the dimensions differ."""
+        student, teacher = self.dimensions(example)
+        return None if student == teacher else nn.Linear(student, teacher, bias=False)
+
+    def projected(self, batch: ScoreBatch) -> tuple[Tensor, Tensor]:
+        """``P x`` and ``y``, (n, E) each."""
+        student, teacher = self.vectors(batch)
+        if len(student) and student.shape[-1] != teacher.shape[-1]:
+            student = self.parameters_in(batch)(student)
+        return student, teacher
+
+
 @register("EmbeddingMSE", needs={"representation"})
-class EmbeddingMSE(_VectorLoss):
+class EmbeddingMSE(_ProjectedLoss):
     """``|P x - y|^2`` of the student's vector x and the teacher's y, mean over texts.
 
     Reimers and Gurevych, arXiv 2004.09813. ``P`` is a trained linear map if the dimensions differ,
@@ -60,23 +79,108 @@ class EmbeddingMSE(_VectorLoss):
     side: VectorSide = "query"
     normalize: bool = True
 
-    def make_parameters(
-        self, example: ScoreBatch, sample: FittingSample | None
-    ) -> nn.Module | None:
-        """The linear map, if the dimensions differ."""
-        student, teacher = self.dimensions(example)
-        return None if student == teacher else nn.Linear(student, teacher, bias=False)
+    def compute(self, batch: ScoreBatch) -> Tensor:
+        """Mean over the texts with a teacher vector."""
+        student, teacher = self.projected(batch)
+        if not len(student):
+            return batch.zero()
+        if self.normalize:
+            student, teacher = F.normalize(student, dim=-1), F.normalize(teacher, dim=-1)
+        return (student - teacher).square().sum(dim=-1).mean()
+
+
+@register("EmbeddingCosine", needs={"representation"})
+class EmbeddingCosine(_ProjectedLoss):
+    """``1 - cos(P x, y)`` of the student's vector x and the teacher's y, mean over texts.
+
+    Half of `EmbeddingMSE` with ``normalize``. ``P`` is a trained linear map if the dimensions
+    differ, else the identity. Texts without a teacher vector are left out.
+
+    Attributes:
+        side: whose vectors: ``"query"``, ``"document"``, or ``"pair"`` of a cross-encoder.
+    """
+
+    side: VectorSide = "query"
+
+    def compute(self, batch: ScoreBatch) -> Tensor:
+        """Mean over the texts with a teacher vector."""
+        student, teacher = self.projected(batch)
+        if not len(student):
+            return batch.zero()
+        return (1 - F.cosine_similarity(student, teacher, dim=-1)).mean()
+
+
+@register("Relational", needs={"representation"})
+class Relational(_VectorLoss):
+    """``KL(teacher || student)`` of the texts' similarities to the other texts of the batch.
+
+    Each text's distribution is ``softmax(cos(x_i, x_j) / tau)`` over the other texts j. Only
+    similarities are compared, so the dimensions of the models may differ, and the student's space
+    may be a rotation of the teacher's; add `EmbeddingCosine` if it must be the teacher's space. The
+    relational loss of NVIDIA's bi-encoder distillation (NeMo Automodel, tau 0.02), without the
+    similarity of a text with itself. Texts without a teacher vector are left out; fewer than three
+    give no loss.
+
+    Attributes:
+        side: whose vectors: ``"query"`` or ``"document"``.
+        tau: divides the cosines of both models.
+    """
+
+    has_parameters: ClassVar[bool] = False
+    side: TowerSide = "query"
+    tau: Positive = 0.05
 
     def compute(self, batch: ScoreBatch) -> Tensor:
         """Mean over the texts with a teacher vector."""
         student, teacher = self.vectors(batch)
-        if not len(student):
+        if len(student) < 3:
             return batch.zero()
-        if student.shape[-1] != teacher.shape[-1]:
-            student = self.parameters_in(batch)(student)
-        if self.normalize:
-            student, teacher = F.normalize(student, dim=-1), F.normalize(teacher, dim=-1)
-        return (student - teacher).square().sum(dim=-1).mean()
+        return F.kl_div(
+            (_other_cosines(student) / self.tau).log_softmax(dim=1),
+            (_other_cosines(teacher) / self.tau).log_softmax(dim=1),
+            reduction="batchmean",
+            log_target=True,
+        )
+
+
+@register("SpreadOut")
+class SpreadOut(Loss):
+    """``mean (x_i . x_j)^2`` over pairs of different texts: vectors spread over the sphere.
+
+    The global orthogonal regularizer of Zhang et al. 2017 (arXiv:1708.06320), as EmbeddingGemma
+    (arXiv:2509.20354) uses it beside its other losses; vectors that are spread out lose less in
+    quantization and approximate search. Vectors are scaled to length 1. It reads the student's
+    vectors only. Fewer than two texts give no loss.
+
+    Attributes:
+        side: whose vectors: ``"query"`` or ``"document"``.
+    """
+
+    side: TowerSide = "query"
+
+    @property
+    def representations(self) -> frozenset[str]:
+        """The field of the side."""
+        return frozenset({SIDES[self.side]})
+
+    def compute(self, batch: ScoreBatch) -> Tensor:
+        """Mean over the pairs of the batch.
+
+        Raises:
+            ValueError: the batch lacks the vectors.
+        """
+        vectors = getattr(batch.student_representations, SIDES[self.side], None)
+        if vectors is None:
+            raise ValueError(f"this needs the {SIDES[self.side]} in student_representations")
+        return _other_cosines(vectors).square().mean() if len(vectors) > 1 else batch.zero()
+
+
+def _other_cosines(vectors: Tensor) -> Tensor:
+    """(n, n - 1) the cosine of each vector with every other one, from vectors (n, D)."""
+    count = len(vectors)
+    unit = F.normalize(vectors, dim=-1)
+    others = ~torch.eye(count, dtype=torch.bool, device=vectors.device)
+    return (unit @ unit.T)[others].view(count, count - 1)
 
 
 @register("MIAlpha", needs={"representation"})
