@@ -21,7 +21,7 @@ VectorSide = Literal["query", "document", "pair"]
 TowerSide = Literal["query", "document"]
 
 
-class _VectorLoss(Loss):
+class VectorLoss(Loss):
     """A loss between the vectors of one side."""
 
     has_parameters: ClassVar[bool] = True
@@ -45,7 +45,7 @@ class _VectorLoss(Loss):
         return student.shape[-1], teacher.shape[-1]
 
 
-class _ProjectedLoss(_VectorLoss):
+class _ProjectedLoss(VectorLoss):
     """A loss between the projected vectors of the student and the vectors of the teacher."""
 
     def make_parameters(
@@ -110,81 +110,8 @@ class EmbeddingCosine(_ProjectedLoss):
         return (1 - F.cosine_similarity(student, teacher, dim=-1)).mean()
 
 
-@register("Relational", needs={"representation"})
-class Relational(_VectorLoss):
-    """``KL(teacher || student)`` of the texts' similarities to the other texts of the batch.
-
-    Each text's distribution is ``softmax(cos(x_i, x_j) / tau)`` over the other texts j. Only
-    similarities are compared, so the dimensions of the models may differ, and the student's space
-    may be a rotation of the teacher's; add `EmbeddingCosine` if it must be the teacher's space. The
-    relational loss of NVIDIA's bi-encoder distillation (NeMo Automodel, tau 0.02), without the
-    similarity of a text with itself. Texts without a teacher vector are left out; fewer than three
-    give no loss.
-
-    Attributes:
-        side: whose vectors: ``"query"`` or ``"document"``.
-        tau: divides the cosines of both models.
-    """
-
-    has_parameters: ClassVar[bool] = False
-    side: TowerSide = "query"
-    tau: Positive = 0.05
-
-    def compute(self, batch: ScoreBatch) -> Tensor:
-        """Mean over the texts with a teacher vector."""
-        student, teacher = self.vectors(batch)
-        if len(student) < 3:
-            return batch.zero()
-        return F.kl_div(
-            (_other_cosines(student) / self.tau).log_softmax(dim=1),
-            (_other_cosines(teacher) / self.tau).log_softmax(dim=1),
-            reduction="batchmean",
-            log_target=True,
-        )
-
-
-@register("SpreadOut")
-class SpreadOut(Loss):
-    """``mean (x_i . x_j)^2`` over pairs of different texts: vectors spread over the sphere.
-
-    The global orthogonal regularizer of Zhang et al. 2017 (arXiv:1708.06320), as EmbeddingGemma
-    (arXiv:2509.20354) uses it beside its other losses; vectors that are spread out lose less in
-    quantization and approximate search. Vectors are scaled to length 1. It reads the student's
-    vectors only. Fewer than two texts give no loss.
-
-    Attributes:
-        side: whose vectors: ``"query"`` or ``"document"``.
-    """
-
-    side: TowerSide = "query"
-
-    @property
-    def representations(self) -> frozenset[str]:
-        """The field of the side."""
-        return frozenset({SIDES[self.side]})
-
-    def compute(self, batch: ScoreBatch) -> Tensor:
-        """Mean over the pairs of the batch.
-
-        Raises:
-            ValueError: the batch lacks the vectors.
-        """
-        vectors = getattr(batch.student_representations, SIDES[self.side], None)
-        if vectors is None:
-            raise ValueError(f"this needs the {SIDES[self.side]} in student_representations")
-        return _other_cosines(vectors).square().mean() if len(vectors) > 1 else batch.zero()
-
-
-def _other_cosines(vectors: Tensor) -> Tensor:
-    """(n, n - 1) the cosine of each vector with every other one, from vectors (n, D)."""
-    count = len(vectors)
-    unit = F.normalize(vectors, dim=-1)
-    others = ~torch.eye(count, dtype=torch.bool, device=vectors.device)
-    return (unit @ unit.T)[others].view(count, count - 1)
-
-
 @register("MIAlpha", needs={"representation"})
-class MIAlpha(_VectorLoss):
+class MIAlpha(VectorLoss):
     """``-I_alpha``, a lower bound of the mutual information of student's and teacher's vectors.
 
     arXiv 1905.06922: ``I = 1 + mean_j [f(x_j, y_j) - log Z(y_j)] - mean_ij e^f(x_i, y_j) / Z(y_j)``

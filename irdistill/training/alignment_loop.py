@@ -58,19 +58,12 @@ def loss_of_sides(loss: Loss, side: Side) -> Loss:
                 f"the loss {term} is of documents, and side={side}; leave the side out of the loss."
             )
     share = 1 / len(sides)
-    return weighted_sum(
-        tuple(
-            (share * weight, _with_side(term, name))
-            for name in sides
-            for weight, term in loss.terms
-        )
-    )
-
-
-def _with_side(term: Loss, side: TowerSide) -> Loss:
-
-    changed: Loss = replace(term, side=side)  # type: ignore[type-var]
-    return changed
+    parts = [
+        (share * weight, replace(term, side=name))  # type: ignore[type-var]
+        for name in sides
+        for weight, term in loss.terms
+    ]
+    return weighted_sum(tuple(parts))
 
 
 class AlignmentLoop(TrainingLoop):

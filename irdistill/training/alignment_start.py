@@ -29,7 +29,8 @@ def begin_student(
     """Give a tower a last linear layer to the teacher's dimension, as ``options.start`` says.
 
     The layer is before the normalization, if there is one. Linear layers that are there already are
-    replaced, because the new one is fitted to what they read. With ``start="none"`` a tower whose
+    replaced, because the new one is fitted to what they read. For cosine similarity it keeps the
+    mean length of the vectors, so that steps of a usual learning rate do not undo it. With ``start="none"`` a tower whose
     vectors have the teacher's length stays as it is, and another one gets a random layer.
     """
     modules = student.route(side)
@@ -47,6 +48,8 @@ def begin_student(
         teacher = store.take(rows).values.numpy()
         vectors = alone.encode(corpus.texts(rows), side, options.precision)
         weight = fit_linear(vectors, teacher)
+        if student.similarity == "cosine":
+            weight *= _length(vectors) / _length(vectors @ weight)
         layer = projection(alone.dimension, store.dimension, "sentence_embedding", options.seed)
         with torch.no_grad():
             layer.linear.weight.copy_(torch.from_numpy(weight.T))
@@ -69,6 +72,11 @@ def fit_linear(vectors: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """
     solution = np.linalg.lstsq(vectors.astype(np.float64), targets.astype(np.float64), rcond=None)
     return np.asarray(solution[0], dtype=np.float32)
+
+
+def _length(vectors: np.ndarray) -> float:
+    """The mean length of the rows, at least a tiny number."""
+    return max(float(np.linalg.norm(vectors, axis=1).mean()), 1e-12)
 
 
 def mean_cosine(vectors: np.ndarray, targets: np.ndarray) -> float:
