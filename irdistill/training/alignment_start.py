@@ -17,6 +17,13 @@ from irdistill.students.towers import projection, with_modules
 from irdistill.training.align_options import AlignOptions
 
 logger = logging.getLogger(__name__)
+_RIDGE = 0.01
+"""The last layer norm of a BERT leaves a direction in which vectors never differ; without a ridge
+the layer has weights in the millions there, and one step of training destroys it. MiniLM cut to two
+layers, fitted to 3,000 sentences of pydocs, mean cosine to the six layers on 1,000 others: 0.364 as
+it is, 0.715 without a ridge, 0.716, 0.721 and 0.716 with 0.001, 0.01 and 0.1; fitted to 500
+sentences 0.388, 0.428, 0.510 and 0.572.
+"""
 
 
 def begin_student(
@@ -30,8 +37,9 @@ def begin_student(
 
     The layer is before the normalization, if there is one. Linear layers that are there already are
     replaced, because the new one is fitted to what they read. For cosine similarity it keeps the
-    mean length of the vectors, so that steps of a usual learning rate do not undo it. With ``start="none"`` a tower whose
-    vectors have the teacher's length stays as it is, and another one gets a random layer.
+    mean length of the vectors, so that steps of a usual learning rate do not undo it. With
+    ``start="none"`` a tower whose vectors have the teacher's length stays as it is, and another
+    one gets a random layer.
     """
     modules = student.route(side)
     kept, ending = _without_linear(modules)
@@ -61,16 +69,25 @@ def begin_student(
     student.set_route(side, [*kept, layer.to(student.device), *ending])
 
 
-def fit_linear(vectors: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The matrix (D, E) that maps vectors (n, D) to targets (n, E) with the least squared error.
+def fit_linear(vectors: np.ndarray, targets: np.ndarray, ridge: float = _RIDGE) -> np.ndarray:
+    """The matrix W (D, E) with the least ``|X W - Y|^2 + r |W|^2`` for rows X (n, D) and Y (n, E).
 
-    With fewer vectors than dimensions it is the smallest such matrix.
+    Args:
+        ridge: r as a share of the mean of the D sums of squares of X.
 
     Examples:
-        >>> fit_linear(np.eye(2), np.array([[2.0, 0.0, 1.0], [0.0, 3.0, 1.0]])).tolist()
+        >>> targets = np.array([[2.0, 0.0, 1.0], [0.0, 3.0, 1.0]])
+        >>> fit_linear(np.eye(2), targets, ridge=0).tolist()
         [[2.0, 0.0, 1.0], [0.0, 3.0, 1.0]]
     """
-    solution = np.linalg.lstsq(vectors.astype(np.float64), targets.astype(np.float64), rcond=None)
+    vectors, targets = vectors.astype(np.float64), targets.astype(np.float64)
+    dimension = vectors.shape[1]
+    weight = np.sqrt(ridge * np.square(vectors).sum() / dimension)
+    solution = np.linalg.lstsq(
+        np.concatenate([vectors, weight * np.eye(dimension)]),
+        np.concatenate([targets, np.zeros((dimension, targets.shape[1]))]),
+        rcond=None,
+    )
     return np.asarray(solution[0], dtype=np.float32)
 
 
