@@ -28,7 +28,6 @@ class AlignOptions:
         7
     """
 
-    # Texts and sides
     side: Annotated[
         Side,
         Field(
@@ -36,21 +35,6 @@ class AlignOptions:
             " texts; both: each text as a query and as a document."
         ),
     ] = "query"
-    kinds: Annotated[
-        tuple[Literal["documents", "sentences", "titles", "queries"], ...],
-        Field(
-            min_length=1,
-            description="What is taken of collections: documents, sentences of documents, titles,"
-            " queries.",
-        ),
-    ] = ("sentences",)
-    field: Annotated[
-        str, Field(min_length=1, description="Field with the text in .jsonl files.")
-    ] = "text"
-    max_texts: Annotated[
-        Annotated[int, Field(ge=2)] | None,
-        Field(description="Use this many texts, drawn at random (default: all)."),
-    ] = None
 
     # Start
     start: Annotated[

@@ -38,7 +38,6 @@ from irdistill.training.alignment_loop import (
 )
 from irdistill.training.alignment_start import begin_student
 from irdistill.training.checkpoints import describe_newest, step_of
-from irdistill.training.data.raw_texts import TextSource, open_texts
 from irdistill.training.data.text_batches import LengthOrder, TextCollator
 from irdistill.training.options import TrainOptions
 from irdistill.training.processes import Processes
@@ -56,7 +55,7 @@ LOSS = "EmbeddingCosine"
 
 
 def align(
-    texts: Sequence[TextSource],
+    texts: Corpus,
     teacher: DenseStudent,
     student: DenseStudent,
     out: str | Path,
@@ -74,7 +73,7 @@ def align(
     arguments, and ends with the same bytes. A finished training returns at once.
 
     Args:
-        texts: where the texts come from.
+        texts: see `irdistill.queries.raw_texts.open_texts`.
         student: is trained in place.
         out: folder for ``model/``, ``training.json``, ``train_log.jsonl`` and checkpoints.
         loss: an expression of losses that compare vectors, without sides.
@@ -84,7 +83,6 @@ def align(
         The folder of the saved model, which plain sentence-transformers loads.
 
     Raises:
-        InputError: there are no texts.
         OptionError: the loss is of scores, or the side is frozen.
         ModelError: a model is not dense, or a frozen tower has vectors of another length.
         SettingsDifferError: ``out`` has a different training.
@@ -97,9 +95,7 @@ def align(
     check_training_folder(Path(out))
     folder = make_folder(out)
     processes = Processes.join()
-    with processes.in_turn():
-        corpus = open_texts(texts, options.max_texts, options.seed)
-    job = _Alignment(corpus, teacher, student, expression, options, processes)
+    job = _Alignment(texts, teacher, student, expression, options, processes)
     identity = job.identity()
     with ExitStack() as stack:
         processes.agree(lambda: stack.enter_context(lock_folder(folder)))
@@ -108,7 +104,7 @@ def align(
         else:
             with processes.in_turn():
                 stores = job.teacher_vectors(cluster)
-            job.run(stores, folder, {"identity": identity, "texts": len(corpus)})
+            job.run(stores, folder, {"identity": identity, "texts": len(texts)})
     return folder / "model"
 
 

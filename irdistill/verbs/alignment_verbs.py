@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from irdistill.errors import OptionError
+from irdistill.queries.raw_texts import TextOptions
 from irdistill.students.student_options import StudentOptions, check_student_options
 from irdistill.training.align_options import AlignOptions
 from irdistill.verbs.argument_types import (
@@ -94,6 +95,7 @@ def align(
     ] = "local",
     workers: WorkersOption = None,
     ray_address: AddressOption = None,
+    text_options: TextOptions = TextOptions(),
     architecture: StudentOptions = StudentOptions(),
     options: AlignOptions = AlignOptions(),
     **settings: Any,
@@ -103,15 +105,17 @@ def align(
     No run, labels or candidates are needed. A stopped training resumes where it stopped and ends
     with the same bytes. Started by torchrun, the processes train together.
     """
+    from irdistill.queries.raw_texts import open_texts
     from irdistill.students import build_student
     from irdistill.students.build import load_dense
     from irdistill.students.dense_student import DenseStudent
     from irdistill.training.aligning import align as align_student
-    from irdistill.training.data.raw_texts import open_source
+    from irdistill.training.processes import Processes
 
     assert out is not None
     several: list[Any] = list(texts) if isinstance(texts, list | tuple) else [texts]
-    sources = [open_source(source, options.kinds, options.field) for source in several]
+    with Processes.join().in_turn():
+        corpus = open_texts(several, text_options, options.seed)
     trust = architecture.trust_remote_code
     opened = teacher
     if not isinstance(opened, DenseStudent):
@@ -122,7 +126,7 @@ def align(
         built = build_student(student, start, **architecture.changed())
     assert isinstance(built, DenseStudent)
     cluster = ray_cluster(engine, workers, ray_address)
-    model = align_student(sources, opened, built, out, loss, options, cluster)
+    model = align_student(corpus, opened, built, out, loss, options, cluster)
     trained = open_student(model, trust_remote_code=trust)
     assert isinstance(trained, DenseStudent)
     return trained

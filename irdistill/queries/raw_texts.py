@@ -1,13 +1,15 @@
-"""Texts to align a student on: those of collections and of text files, without duplicates."""
+"""Raw texts of collections and text files, without duplicates: what `align` learns from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import xxhash
+from pydantic import Field
 
 from irdistill.collections import Collection, Corpus, Document, load_collection
 from irdistill.collections.compiling import open_or_compile
@@ -15,6 +17,7 @@ from irdistill.collections.text_files import uncompressed_name
 from irdistill.collections.text_lines import json_objects, numbered_lines, read_text_field
 from irdistill.console.progress_bars import progress
 from irdistill.errors import InputError, OptionError
+from irdistill.option_checks import check_fields
 from irdistill.queries.query_kinds import passage_title, split_sentences
 from irdistill.storage.files import cache_folder, digest, file_sha256
 
@@ -24,6 +27,38 @@ _KINDS = get_args(CollectionTexts)
 _FORMAT = 1
 """Raised when other texts are read from the same sources."""
 _JSON = (".jsonl", ".ndjson", ".json")
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """Which texts of the sources are used.
+
+    Raises:
+        OptionError: a value is out of bounds.
+
+    Examples:
+        >>> TextOptions(kinds=("titles", "queries")).max_texts is None
+        True
+    """
+
+    kinds: Annotated[
+        tuple[CollectionTexts, ...],
+        Field(
+            min_length=1,
+            description="What is taken of collections: documents, sentences of documents, titles,"
+            " queries.",
+        ),
+    ] = ("sentences",)
+    field: Annotated[
+        str, Field(min_length=1, description="Field with the text in .jsonl files.")
+    ] = "text"
+    max_texts: Annotated[
+        Annotated[int, Field(ge=2)] | None,
+        Field(description="Use this many texts, drawn at random (default: all)."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 class TextSource(NamedTuple):
@@ -37,6 +72,40 @@ class TextSource(NamedTuple):
     name: str
     identity: Any
     read: Callable[[], Iterator[str]]
+
+
+def open_texts(
+    sources: Sequence[str | Path | Collection],
+    options: TextOptions | None = None,
+    seed: int = 42,
+) -> Corpus:
+    """All different texts of collections and text files as a corpus.
+
+    It is compiled in the cache on first use. Texts with the same words are one text, and texts
+    without words are left out. Memory: 8 bytes per text of the sources, and twice as much while
+    duplicates are searched.
+
+    Args:
+        sources: see `open_source`.
+        seed: draws the texts if there are more than ``max_texts``.
+
+    Raises:
+        NotFoundError: there is no such collection or file.
+        OptionError: there are no sources.
+        InputError: the sources have no text.
+    """
+    options = options or TextOptions()
+    if not sources:
+        raise OptionError("no texts were given; give collections or text files.")
+    opened = [open_source(source, options.kinds, options.field) for source in sources]
+    identity = [_FORMAT, [source.identity for source in opened]]
+    if options.max_texts is not None:
+        identity += [options.max_texts, seed]
+    return open_or_compile(
+        lambda: _different_texts(opened, options.max_texts, seed),
+        cache_folder() / "texts" / digest(identity),
+        "texts",
+    )
 
 
 def open_source(
@@ -113,32 +182,6 @@ def _texts(collection: Collection, kinds: Sequence[CollectionTexts]) -> Iterator
         yield from (query.text for query in collection.queries.values())
 
 
-def open_texts(
-    sources: Sequence[TextSource], max_texts: int | None = None, seed: int = 42
-) -> Corpus:
-    """All different texts of some sources as a corpus; it is compiled in the cache on first use.
-
-    Texts with the same words are one text, and texts without words are left out. Memory: 8 bytes
-    per text of the sources, and twice as much while duplicates are searched.
-
-    Args:
-        max_texts: keep this many, drawn by the seed.
-
-    Raises:
-        OptionError: there are no sources.
-        InputError: the sources have no text.
-    """
-    if not sources:
-        raise OptionError("no texts were given; give collections or text files.")
-    identity = [_FORMAT, [source.identity for source in sources]]
-    if max_texts is not None:
-        identity += [max_texts, seed]
-    folder = cache_folder() / "texts" / digest(identity)
-    return open_or_compile(
-        lambda: _different_texts(sources, max_texts, seed), folder, "texts to align"
-    )
-
-
 def _different_texts(
     sources: Sequence[TextSource], max_texts: int | None, seed: int
 ) -> Iterator[Document]:
@@ -149,17 +192,17 @@ def _different_texts(
     if not len(places):
         raise InputError(
             f"{', '.join(source.name for source in sources)} has no text of the kinds that were"
-            f" asked for. Name others with --kinds ({', '.join(_KINDS)})."
+            f" chosen. Name others with --kinds ({', '.join(_KINDS)})."
         )
     if max_texts is not None and max_texts < len(places):
         random = np.random.default_rng([seed, 5])
         places = np.sort(random.permutation(places)[:max_texts])
     chosen = iter(places.tolist())
-    wanted_place = next(chosen)
+    next_place = next(chosen)
     for place, text in enumerate(_all_texts(sources)):
-        if place == wanted_place:
+        if place == next_place:
             yield Document(str(place), "", text)
-            wanted_place = next(chosen, -1)
+            next_place = next(chosen, -1)
 
 
 _NO_WORDS = np.uint64(0)
