@@ -28,7 +28,8 @@ _SURFACE = {
     "irdistill.runs": "Run as_run open_run",
     "irdistill.losses": """
         ADRMSE ApproxNDCG BCE CPRD DACKL EmbeddingMSE Hinge InfoNCE KL LELP LambdaLoss ListMLE
-        ListNet Loss MIAlpha MSE MarginMSE Preference RankNet ScoreBatch TRG parse_loss register
+        ListNet Loss MIAlpha MSE MarginMSE Preference RankNet Relational ScoreBatch TRG parse_loss
+        register
     """,
     "irdistill.students": """
         CrossEncoderStudent DenseStudent KernelStudent LateInteractionStudent SparseStudent

@@ -127,6 +127,9 @@ from irdistill.losses import (
     RankNet as RankNet,
 )
 from irdistill.losses import (
+    Relational as Relational,
+)
+from irdistill.losses import (
     ScoreBatch as ScoreBatch,
 )
 from irdistill.losses import (
