@@ -57,8 +57,8 @@ def merge(
     from irdistill.training.model_merging import merge_models
 
     assert out is not None
-    several = list(models) if isinstance(models, list | tuple) else [models]
-    if isinstance(models, Mapping) or any(isinstance(model, list) for model in several):
+    several: list[Any] = list(models) if isinstance(models, list | tuple) else [models]
+    if any(isinstance(model, Mapping | list) for model in several):
         raise OptionError("merge takes a list of models; a mapping or a list inside was given.")
     check_weights(weights, len(several))
     options: dict[str, Any] = {"trust_remote_code": True} if trust_remote_code else {}

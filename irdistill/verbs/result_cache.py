@@ -70,8 +70,8 @@ def _identity(source: str, value: Any) -> Any:
     if source == "model":
         return _model_identity(str(value))
     if source == "models":
-        several = value if isinstance(value, list | tuple) else [value]
-        return [_identity("model", model) for model in several]
+        models = value if isinstance(value, list | tuple) else [value]
+        return [_identity("model", model) for model in models]
     if is_dataclass(value) and not isinstance(value, type):
         return repr(sorted(asdict(value).items()))
     return str(value)
