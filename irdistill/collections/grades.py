@@ -21,9 +21,6 @@ def parse_grade(value: Any, place: str) -> int:
     Args:
         value: a number, or the text of a number.
         place: where the grade is, for the error message (``line 3 of qrels.tsv``).
-
-    Raises:
-        InputError: the value is not a number, is a fraction, or needs more than 32 bits.
     """
     if isinstance(value, Integral):
         grade = int(value)
@@ -45,11 +42,7 @@ def parse_grade(value: Any, place: str) -> int:
 
 
 def check_grades(judgments: Mapping[Any, Mapping[Any, Any]]) -> dict[str, dict[str, int]]:
-    """A checked copy of judgments: query id -> document id -> grade.
-
-    Raises:
-        InputError: an id is not a string, or a grade is not a whole number.
-    """
+    """A checked copy of judgments: query id -> document id -> grade."""
     checked: dict[str, dict[str, int]] = {}
     for query_id, documents in judgments.items():
         if not isinstance(documents, Mapping):

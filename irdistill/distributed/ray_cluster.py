@@ -54,10 +54,6 @@ class RayCluster:
             job: what the workers do.
             what: what the identity describes, such as ``the teacher``; for errors.
             identity: identity that every worker must have; that of the first worker if None.
-
-        Raises:
-            MissingExtraError: Ray is not installed.
-            IrdistillError: the cluster does not answer, or a worker cannot load the job.
         """
         if self.workers is not None and self.workers < 1:
             raise OptionError(f"workers is {self.workers}; expected at least 1.")

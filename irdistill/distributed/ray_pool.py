@@ -99,9 +99,6 @@ class WorkerPool:
         count: number of workers.
         resources: what each worker needs of the cluster.
         identity: identity that every worker must have; that of the first worker if None.
-
-    Raises:
-        IrdistillError: a worker cannot load the job.
     """
 
     def __init__(
@@ -155,12 +152,7 @@ class WorkerPool:
             yield self._result(following)
 
     def _result(self, get: Any) -> Any:
-        """The result of an outcome, checked.
-
-        Raises:
-            ModelError: the identity of the worker differs, so that its results would.
-            IrdistillError: the task or the worker failed.
-        """
+        """The result of an outcome, checked."""
         try:
             outcome: Outcome = get()
         except self.ray.exceptions.RayError as error:

@@ -56,10 +56,6 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 def parse_measures(measures: str | Sequence[Any]) -> list[Any]:
     """Parse measures such as ``"nDCG@10 RR@10 R(rel=2)@100"`` or a list of them.
 
-    Raises:
-        OptionError: a measure is unknown, has a parameter that it does not take, or cannot be
-            computed here; none is given, or one is given twice.
-
     Examples:
         >>> [str(measure) for measure in parse_measures("nDCG@10 RR@10")]
         ['nDCG@10', 'RR@10']
@@ -86,9 +82,6 @@ def program_of(measure: Any, written: str = "") -> Any:
 
     Args:
         written: the measure as the user wrote it, for error messages.
-
-    Raises:
-        OptionError: no provider computes it, or that provider is not installed.
     """
     shown = repr(written or str(measure))
     missing = None
@@ -135,11 +128,7 @@ def _parse(name: str) -> Any:
 
 
 def _check_parameters(name: str, measure: Any) -> None:
-    """Check names, types and ranges of the parameters.
-
-    Raises:
-        OptionError: one of them is wrong.
-    """
+    """Check names, types and ranges of the parameters."""
     supported, at = measure.SUPPORTED_PARAMS, measure.AT_PARAM
     unknown = [key for key in measure.params if key not in supported]
     if unknown:

@@ -81,11 +81,6 @@ def per_query(
         qrels: query -> document -> grade.
         run: a run, or query -> document -> score.
 
-    Raises:
-        OptionError: a measure is unknown, or no library here computes it.
-        InputError: the qrels are empty or have grades that are not whole numbers.
-        WrongCollectionError: the run has none of the queries.
-
     Examples:
         >>> per_query({"q": {"d": 1}}, {"q": {"x": 2.0, "d": 1.0}}, "RR@10").values["RR@10"]
         array([0.5])
@@ -143,10 +138,6 @@ def _by_program(
     """(Q,) values of a provider of ir-measures.
 
     Each measure needs a separate call, as several in one call can replace each other.
-
-    Raises:
-        InputError: it cannot compute the measure from these judgments and this run.
-        OptionError: the measure's parameters give no finite number.
     """
     program = program_of(measure)
     gains = measure.params.get("gains", {})

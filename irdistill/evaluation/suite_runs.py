@@ -160,11 +160,6 @@ def run_suite(
         datasets: only these: names of datasets, groups and averages. ``NAME=COLLECTION`` uses a
             folder in BEIR layout, or another id, for a dataset.
         data: folder of the datasets that ir_datasets does not have.
-        work: folder for indexes and vectors; the cache folder if None.
-
-    Raises:
-        NotFoundError: a dataset is unknown, or its files do not exist; checked before any
-            computation.
     """
     chosen = choose(suite, datasets)
     places = {

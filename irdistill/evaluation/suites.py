@@ -105,11 +105,7 @@ class Suite:
     description: str = ""
 
     def members(self, name: str) -> list[Dataset]:
-        """The datasets of a name: a dataset, a group or an average.
-
-        Raises:
-            NotFoundError: nothing has this name.
-        """
+        """The datasets of a name: a dataset, a group or an average."""
         if name in self.datasets:
             return [self.datasets[name]]
         if name in self.averages:
@@ -129,12 +125,7 @@ class Suite:
 
 
 def read_suite(name: str | Path) -> Suite:
-    """Read a suite card by name or path.
-
-    Raises:
-        NotFoundError: there is no such card.
-        InputError: it is not a YAML mapping, or a key is unknown or missing.
-    """
+    """Read a suite card by name or path."""
     path = find_card("eval", str(name))
     data = read_yaml(path, "suite card")
     return _suite(path.stem, data, str(path))

@@ -88,9 +88,6 @@ def split_lines(
 
     Returns:
         The lines, and the number of the next line.
-
-    Raises:
-        WrongWidthError: a line that is not blank does not have ``width`` fields.
     """
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n")
@@ -143,9 +140,6 @@ def split_blocks(
         width: number of fields.
         separator: as in `split_lines`.
         header: the first line that is not blank is skipped.
-
-    Raises:
-        WrongWidthError: as `split_lines`.
     """
     number = 1
     for data in blocks:
@@ -231,11 +225,7 @@ def decimals(fields: ByteStrings) -> tuple[np.ndarray, np.ndarray]:
 
 
 def decimal(field: bytes) -> float:
-    """A number as ``float`` reads it, without underscores: trec_eval reads ``1_000`` as 1.
-
-    Raises:
-        ValueError: it is not a number.
-    """
+    """A number as ``float`` reads it, without underscores: trec_eval reads ``1_000`` as 1."""
     if b"_" in field:
         raise ValueError(f"{field!r} is no number")
     return float(field)
@@ -275,11 +265,7 @@ def _digits(fields: ByteStrings) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_utf8(lines: Lines, path: object) -> None:
-    """Check that lines are UTF-8.
-
-    Raises:
-        InputError: a line is not; the message names it.
-    """
+    """Check that lines are UTF-8."""
     if lines.data.max(initial=0) < 128:
         return
     data = lines.data.tobytes()

@@ -209,11 +209,7 @@ class Run(ABC):
 
 
 def _library(name: str) -> Any:
-    """Import an optional library.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
+    """Import an optional library."""
     try:
         return import_module(name)
     except ImportError as error:

@@ -71,19 +71,12 @@ class CrossEncoderTeacher:
 
         Args:
             model: folder, ``package:`` path or hub id.
-            revision: commit, tag or branch of a hub model.
             max_length: tokens of query and document together (default: the model's).
             precision: ``auto`` is bfloat16 if the device has instructions for it, else float32.
             backend: ``torch``, or ``openvino`` for CPUs; ``auto`` uses openvino on CPUs if it is
                 installed.
             label: the output that means *relevant*, for models with more than two; with two, the
                 score is the log-odds.
-            trust_remote_code: run code that comes with the model.
-            device: torch device (default: the best one).
-
-        Raises:
-            ModelError: the model cannot be loaded or has no trained head.
-            OptionError: ``label``, ``max_length`` or ``backend`` does not fit the model.
         """
         device = device or str(best_device())
         self.template: PairTemplate | None = None

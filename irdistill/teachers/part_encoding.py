@@ -114,15 +114,8 @@ class PartEncodingTeacher(PartTeacher[Form]):
 
         Args:
             model: folder, ``package:`` path or hub id.
-            revision: commit, tag or branch of a hub model.
             precision: ``auto`` is bfloat16 if the device has instructions for it, else float32;
                 scores are always summed in float32.
-            similarity: replaces the similarity that the model states.
-            trust_remote_code: run code that comes with the model.
-            device: torch device (default: the best one).
-
-        Raises:
-            ModelError: the model cannot be loaded, or does not know the similarity.
         """
         resolved = resolve_model(model, revision)
         self.model_name = model

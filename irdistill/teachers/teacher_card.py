@@ -89,10 +89,6 @@ class TeacherCard:
 def read_card(name: str) -> TeacherCard:
     """Read a card by name or path.
 
-    Raises:
-        NotFoundError: the card does not exist.
-        InputError: the file is not a YAML mapping, or has unknown keys.
-
     Examples:
         >>> read_card("minilm").kind
         'retriever'
@@ -114,10 +110,6 @@ def card_of(teacher: str, kind: str | None = None, revision: str | None = None) 
     Args:
         teacher: name or path of a card, ``bm25``, ``module:function``, or a model.
         kind: kind of a model without a card; detected from its files if None.
-        revision: commit, tag or branch of a hub model.
-
-    Raises:
-        NotFoundError: no such card or model.
     """
     try:
         return read_card(teacher)

@@ -23,9 +23,6 @@ def kind_of(model: str, revision: str | None = None) -> str:
     A model saved by sentence-transformers states what it is in its files, so an embedding model on
     a causal backbone is a retriever. For other models the architecture decides; a plain encoder is
     a retriever. Files are read and no code is run, also for models with code of their own.
-
-    Raises:
-        ModelError: there is no such model.
     """
     from irdistill.teachers.lightning_ir import is_lightning_ir  # which imports torch
 

@@ -61,9 +61,6 @@ def evaluate_runs(
         collection: id of the collection; by default that of the runs' manifests.
         baseline: path of one of the runs.
         self_match: as in `evaluate`.
-
-    Raises:
-        OptionError: the baseline is not among the runs, or the collection is not known.
     """
     if baseline is not None and baseline not in paths.values():
         raise OptionError(
@@ -86,11 +83,7 @@ def evaluate_runs(
 
 
 def read_results(path: str | Path) -> Results:
-    """Read the figures that a recipe or ``evaluate --json`` wrote.
-
-    Raises:
-        InputError: the file has no figures.
-    """
+    """Read the figures that a recipe or ``evaluate --json`` wrote."""
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("rows"), list | None):
         content = {}
@@ -125,10 +118,6 @@ def publish(
             from the file's name.
         k, queries: documents per list, and queries with their lists, on an HTML page.
         system: the system whose figures go to ``mteb`` and ``card``; the first by default.
-
-    Raises:
-        OptionError: the form is not known, or needs a place to write to.
-        NotFoundError: there is no such system.
     """
     if form is None:
         form = "markdown" if out is None else _SUFFIXES.get(out.suffix)

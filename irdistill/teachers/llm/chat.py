@@ -56,7 +56,6 @@ class ChatTokenizer:
         """Take a transformers tokenizer.
 
         Args:
-            tokenizer: the tokenizer.
             options: options of the template, such as ``enable_thinking: false`` of Qwen3.
         """
         self.tokenizer, self.options = tokenizer, dict(options or {})
@@ -76,12 +75,7 @@ class ChatTokenizer:
         ] = {}
 
     def prompts(self, requests: Sequence[Request]) -> list[Prompt]:
-        """Token ids of each request, not truncated.
-
-        Raises:
-            ModelError: the template refuses the messages.
-            OptionError: the labels do not differ in their first tokens.
-        """
+        """Token ids of each request, not truncated."""
         if not requests:
             return []
         texts = [self.render(request.messages, bool(request.labels)) for request in requests]

@@ -53,18 +53,12 @@ class VllmModel:
 
         Args:
             model: hub id, folder or GGUF file.
-            revision: commit, tag or branch of a hub model.
             precision: ``auto`` is the model's.
             max_length: tokens of prompt and answer together (default: the model's).
             memory: share of each GPU's memory that the engine uses.
             gpus: number of GPUs over which the model is distributed (tensor parallel).
             parallel: number of requests that a teacher sends at a time; vLLM divides them.
             template_options: options of the chat template.
-            trust_remote_code: run code that comes with the model.
-
-        Raises:
-            MissingExtraError: vllm is not installed.
-            ModelError: the model cannot be loaded.
         """
         try:
             import vllm
