@@ -226,7 +226,7 @@ def check_values(values: Mapping[str, Any], declared: Any, place: str, free: boo
             raise InputError(f"{place}: {validation_problem(name, value, error)}") from error
 
 
-_WRONG_KEYS = ("missing", "extra_forbidden")
+_UNKNOWN_KEYS = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 def validation_problem(name: str, value: Any, error: Any) -> str:
@@ -241,7 +241,10 @@ def validation_problem(name: str, value: Any, error: Any) -> str:
         return [step for step in detail["loc"] if isinstance(step, int) or step in keys]
 
     details = error.errors(include_url=False)
-    first = max(details, key=lambda detail: (len(steps(detail)), detail["type"] in _WRONG_KEYS))
+    first = max(
+        details,
+        key=lambda detail: (len(steps(detail)), detail["type"] in ("missing", *_UNKNOWN_KEYS)),
+    )
     reason = (first.get("ctx") or {}).get("error")
     if isinstance(reason, IrdistillError):
         return str(reason)
@@ -250,8 +253,9 @@ def validation_problem(name: str, value: Any, error: Any) -> str:
         return (
             f"{name}{inside} is {_shown(first['input'])}; the key {first['loc'][-1]!r} is missing."
         )
-    if first["type"] == "extra_forbidden":
-        return f"{name} has a key {first['loc'][-1]!r}, which is not known; leave it out."
+    if first["type"] in _UNKNOWN_KEYS:
+        place = f"{name}{inside.rpartition('[')[0]}"
+        return f"{place} has a key {first['loc'][-1]!r}, which is not known; leave it out."
     expected = " or ".join(
         dict.fromkeys(
             _expected(detail["msg"])
@@ -286,8 +290,9 @@ def _expected(message: str) -> str:
     message = message.replace("greater than or equal to", "at least")
     message = message.replace("less than or equal to", "at most")
     message = re.sub(r"^greater than", "more than", message)
+    message = re.sub(r"^\w+ should have (at \w+ \d+ items?) after.*", r"\1", message)
     message = message.replace("String should match pattern", "text that matches")
-    return message.replace("a valid i", "an i").replace("a valid ", "a ")
+    return re.sub(r"a valid (?=[aio])", "an ", message).replace("a valid ", "a ")
 
 
 @cache
