@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from irdistill.errors import IrdistillError, ModelError
+from irdistill.errors import IrdistillError, ModelError, one_line
 from irdistill.storage.files import differences
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class Worker:
 def _describe(error: Exception) -> str:
     if isinstance(error, IrdistillError):
         return str(error)
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    return f"{type(error).__name__}: {one_line(error, 500)}"
 
 
 class WorkerPool:

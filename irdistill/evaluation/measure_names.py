@@ -11,7 +11,7 @@ from ir_measures.measures import SumAgg
 from ir_measures.providers import registry
 from ir_measures.providers.base import NOT_PROVIDED
 
-from irdistill.errors import OptionError
+from irdistill.errors import OptionError, one_line
 
 _PROGRAMS = ("pytrec_eval", "cwl_eval", "compat", "judged", "msmarco", "gdeval", "accuracy")
 """The providers of ir-measures in its order. ``pyndeval`` is left out as it needs judgments by
@@ -114,7 +114,7 @@ def _parse(name: str) -> Any:
     except Exception as error:  # the parser evaluates the text and may raise anything
         raise OptionError(
             f"the measure {name[:_LONGEST]!r} is not one of ir-measures"
-            f" ({' '.join(str(error).split())[:200]}). Write it as nDCG@10, RR@10, R@100, AP,"
+            f" ({one_line(error, 200)}). Write it as nDCG@10, RR@10, R@100, AP,"
             " P(rel=2)@5."
         ) from error
     _check_parameters(name, measure)

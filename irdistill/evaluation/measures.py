@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from irdistill.collections import as_qrels
-from irdistill.errors import InputError, OptionError, WrongCollectionError
+from irdistill.errors import InputError, OptionError, WrongCollectionError, one_line
 from irdistill.evaluation.formulas import formula, judged_share
 from irdistill.evaluation.hits import Judgments
 from irdistill.evaluation.measure_names import is_count, parse_measures, program_of
@@ -169,9 +169,9 @@ def _by_program(
                 computed.add(metric.query_id)
     except Exception as error:  # the programs behind raise anything
         if program.NAME != "accuracy":
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise InputError(
-                f"the measure {measure} cannot be computed by {program.NAME}: {reason}."
+                f"the measure {measure} cannot be computed by {program.NAME}:"
+                f" {one_line(error, 200)}."
             ) from error
         computed.clear()
     if program.NAME == "accuracy" and lists and len(computed) < len(judged):

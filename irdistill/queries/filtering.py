@@ -20,6 +20,7 @@ import numpy as np
 from irdistill.collections import Collection, load_collection
 from irdistill.collections.derived import write_derived
 from irdistill.collections.slices import split_folder
+from irdistill.console.terminal import counted
 from irdistill.errors import InputError, OptionError
 from irdistill.queries.generating import query_kind
 from irdistill.queries.query_kinds import normalize_query
@@ -133,7 +134,9 @@ def filter_queries(
             kept.append(query)
     listed = ", ".join(map(str, parsed))
     if not kept:
-        raise InputError(f"none of {len(sources)} queries passes {listed}; loosen a bound.")
+        raise InputError(
+            f"none of {counted(len(sources), 'query')} passes {listed}; loosen a bound."
+        )
     made_by: dict[str, Any] = {
         "verb": "filter",
         "rules": list(map(str, parsed)),

@@ -14,6 +14,7 @@ import pyarrow as pa
 from irdistill.collections import Collection
 from irdistill.collections.byte_strings import ByteStrings, group_starts
 from irdistill.collections.table_layout import check_trec
+from irdistill.console.terminal import counted
 from irdistill.errors import InputError, WrongCollectionError
 from irdistill.runs.blocks import BlockRun, ListBlock
 from irdistill.runs.manifest import Manifest, RunIdentity
@@ -162,16 +163,17 @@ class _ListBuilder:
         path, collection = self._path, self._collection
         if not self._rows and self._queries and collection is not None:
             raise WrongCollectionError(
-                f"{path} cannot be used as a run: none of its {self._queries} queries is in"
+                f"{path} cannot be used as a run: none of its"
+                f" {counted(self._queries, 'query')} is in"
                 f" {collection.id!r}."
             )
         if not self._rows:
             raise InputError(f"{path} cannot be used as a run: it holds no line.")
         if self._unknown_queries and collection is not None:
             logger.warning(
-                "%s: %d queries are not in %s and were left out (first: %s)",
+                "%s: left out %s that %s does not have (first: %s)",
                 path,
-                self._unknown_queries,
+                counted(self._unknown_queries, "query"),
                 collection.id,
                 self._first_unknown,
             )

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from irdistill.errors import InputError, IrdistillError
+from irdistill.errors import InputError, IrdistillError, one_line
 
 LARGEST_YAML = 1 << 20
 """Bytes of the largest recipe or card; the largest in irdistill has 12 KB."""
@@ -124,8 +124,7 @@ def parse_yaml(text: str, place: str) -> Any:
         TypeError,
         OverflowError,
     ) as error:
-        problem = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{place} is not readable as YAML: {problem}.") from error
+        raise InputError(f"{place} is not readable as YAML: {one_line(error)}.") from error
     except RecursionError as error:
         raise InputError(
             f"{place} is nested too deeply; at most {DEEPEST} levels were expected."
@@ -248,7 +247,9 @@ def validation_problem(name: str, value: Any, error: Any) -> str:
     reason = (first.get("ctx") or {}).get("error")
     if isinstance(reason, IrdistillError):
         return str(reason)
-    inside = "".join(f"[{step!r}]" for step in steps(first))
+    # A word of the command line shows which one it is; it has no number there.
+    start = 1 if name.startswith("--") and isinstance(next(iter(steps(first)), ""), int) else 0
+    inside = "".join(f"[{step!r}]" for step in steps(first)[start:])
     if first["type"] == "missing":
         return (
             f"{name}{inside} is {_shown(first['input'])}; the key {first['loc'][-1]!r} is missing."

@@ -14,7 +14,7 @@ import torch
 from sentence_transformers import CrossEncoder
 from torch import Tensor, nn
 
-from irdistill.errors import IrdistillError, ModelError, OptionError
+from irdistill.errors import IrdistillError, ModelError, OptionError, one_line
 from irdistill.modeling.hardware import Precision, best_device, choose_dtype
 from irdistill.modeling.model_files import resolve_model
 from irdistill.modeling.model_revisions import model_identity
@@ -277,7 +277,7 @@ def _load(
         raise
     except Exception as error:
         raise ModelError(
-            f"the cross-encoder {model!r} cannot be loaded: {' '.join(str(error).split())[:400]}"
+            f"the cross-encoder {model!r} cannot be loaded: {one_line(error, 400)}."
         ) from error
     return encoder, network
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from irdistill.console.progress_bars import progress
-from irdistill.errors import IrdistillError, ModelError
+from irdistill.errors import IrdistillError, ModelError, one_line
 from irdistill.modeling.batching import TokenBudget, run_batches
 from irdistill.modeling.hardware import Precision, best_device, choose_dtype
 from irdistill.modeling.model_files import resolve_model
@@ -141,7 +141,7 @@ class PartEncodingTeacher(PartTeacher[Form]):
         except Exception as error:
             raise ModelError(
                 f"the model {model!r} cannot be loaded as a {self.type} retriever:"
-                f" {' '.join(str(error).split())[:400]}"
+                f" {one_line(error, 400)}."
             ) from error
         self.pinned = model_identity(model, revision)
         prepare_inputs(self.model, model)

@@ -119,7 +119,7 @@ def card_of(teacher: str, kind: str | None = None, revision: str | None = None) 
     if not teacher.strip():
         raise NotFoundError(
             "the teacher's name is empty. Give a card, bm25, a model or module:function."
-            f" {card_names('teachers', '')}"
+            f" {card_names('', 'teachers')}"
         )
     if is_reference(teacher):
         return TeacherCard(teacher, "function", teacher)
@@ -133,7 +133,7 @@ def card_of(teacher: str, kind: str | None = None, revision: str | None = None) 
         # A misspelled card, or one of the few hub models whose id has no owner.
         raise NotFoundError(
             f"there is no teacher {teacher!r}: no card and no model has this name."
-            f" {card_names('teachers', teacher)} Give a model as a folder, package: path or hub"
+            f" {card_names(teacher, 'teachers')} Give a model as a folder, package: path or hub"
             " id."
         ) from error
 

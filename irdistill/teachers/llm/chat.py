@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
-from irdistill.errors import ModelError, OptionError
+from irdistill.errors import ModelError, OptionError, one_line
 from irdistill.storage.files import digest
 from irdistill.teachers.control_tokens import ControlTokens
 from irdistill.teachers.llm.language_model import Message, Request
@@ -187,7 +187,7 @@ class ChatTokenizer:
             raise ModelError(
                 "the model's chat template refuses a prompt with the roles"
                 f" {', '.join(message['role'] for message in chat)}:"
-                f" {' '.join(str(error).split())[:300]}. If the model takes no system message, move"
+                f" {one_line(error)}. If the model takes no system message, move"
                 " its text to user; if it rewrites the beginning of an answer, leave out"
                 " assistant."
             ) from error

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.cache_utils import DynamicCache
 
-from irdistill.errors import IrdistillError, MissingExtraError, ModelError, OptionError
+from irdistill.errors import IrdistillError, MissingExtraError, ModelError, OptionError, one_line
 from irdistill.modeling.batching import TokenBudget, run_batches
 from irdistill.modeling.hardware import Precision, best_device, choose_dtype
 from irdistill.modeling.model_files import resolve_model, split_gguf
@@ -358,7 +358,7 @@ def _load(
         raise
     except Exception as error:
         raise ModelError(
-            f"the language model {model!r} cannot be loaded: {' '.join(str(error).split())[:400]}"
+            f"the language model {model!r} cannot be loaded: {one_line(error, 400)}."
         ) from error
     return network, tokenizer
 

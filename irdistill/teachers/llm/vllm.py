@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from irdistill.errors import MissingExtraError, ModelError
+from irdistill.errors import MissingExtraError, ModelError, one_line
 from irdistill.modeling.hardware import Precision
 from irdistill.modeling.model_files import resolve_model, split_gguf
 from irdistill.modeling.model_revisions import model_identity
@@ -89,7 +89,7 @@ class VllmModel:
             )
         except Exception as error:
             raise ModelError(
-                f"vLLM cannot load the model {model!r}: {' '.join(str(error).split())[:400]}"
+                f"vLLM cannot load the model {model!r}: {one_line(error, 400)}."
             ) from error
         self._vllm, self.parallel = vllm, parallel
         self.model_name, self.pinned = model, model_identity(model, revision)
