@@ -47,6 +47,7 @@ _SURFACE = {
     "irdistill.training.align_options": "AlignOptions",
     "irdistill.verbs.alignment_verbs": "align",
     "irdistill.verbs.training_verbs": "export fit_terms pretrain train",
+    "irdistill.verbs.merge_verbs": "merge",
     "irdistill.verbs.evaluation_verbs": "audit benchmark evaluate measure report",
     "irdistill.verbs.comparison_verbs": "choose compare",
     "irdistill.verbs.query_verbs": "critic_curve filter generate rewrite split",

@@ -218,6 +218,9 @@ from irdistill.verbs.evaluation_verbs import (
 from irdistill.verbs.evaluation_verbs import (
     report as report,
 )
+from irdistill.verbs.merge_verbs import (
+    merge as merge,
+)
 from irdistill.verbs.query_verbs import (
     critic_curve as critic_curve,
 )

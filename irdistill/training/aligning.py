@@ -23,6 +23,7 @@ from irdistill.distributed.ray_cluster import RayCluster
 from irdistill.errors import ModelError, OptionError
 from irdistill.losses import Loss, parse_loss
 from irdistill.losses.embedding import TowerSide
+from irdistill.modeling.hardware import deterministic_kernels
 from irdistill.modeling.truncation import changes, snapshot
 from irdistill.search.vectors.ray_encoding import RayEncoding
 from irdistill.search.vectors.vector_store import VectorStore, corpus_vectors, store_identity
@@ -44,7 +45,6 @@ from irdistill.training.processes import Processes
 from irdistill.training.tracking import check_trackers
 from irdistill.training.training_files import check_training_folder, is_finished
 from irdistill.training.training_job import (
-    deterministic_kernels,
     finish_training,
     report_truncation,
     start_training,

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch import nn
 
 from irdistill.console.progress_bars import note_on_interrupt
 from irdistill.errors import SettingsDifferError
 from irdistill.losses import Loss, parse_loss
+from irdistill.modeling.hardware import deterministic_kernels
 from irdistill.modeling.truncation import changes, snapshot
 from irdistill.runs import Run, compile_run, open_run
 from irdistill.runs.stored_representations import Representations
@@ -28,14 +28,15 @@ from irdistill.training.checkpoints import (
     step_of,
 )
 from irdistill.training.data.collate import Collator, make_collator
-from irdistill.training.data.list_sampler import ListBatch, ListSampler
-from irdistill.training.data.list_source import Judgments, ListSource
+from irdistill.training.data.list_sampler import ListSampler
+from irdistill.training.data.list_source import ListSource
 from irdistill.training.data.mining import Miner, check_mining
 from irdistill.training.data.mixed_run import MixedRun
 from irdistill.training.data.sampler_setup import (
     cached_counts,
     cluster_identity,
     epochs_to_steps,
+    judgments_by_row,
     make_samplers,
     query_order,
     sampler_options,
@@ -63,12 +64,15 @@ from irdistill.training.training_files import (
     is_finished,
 )
 from irdistill.training.training_job import (
-    deterministic_kernels,
     finish_training,
     report_truncation,
     start_training,
 )
-from irdistill.training.validation import HeldOut
+from irdistill.training.validation import Validation
+from irdistill.training.validation_data import ValidationData
+from irdistill.training.validation_options import LOSS
+from irdistill.training.validation_sets import HeldOutLists
+from irdistill.training.validation_setup import make_validation, texts_per_list
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
@@ -88,6 +92,8 @@ def train(
     document_vectors: Vectors = None,
     work: str | Path | None = None,
     representations: str | Path | None = None,
+    validate: float | Collection | Sequence[Collection] | None = None,
+    validate_candidates: Sequence[Run | str | Path] = (),
 ) -> Path:
     """Train a student on the teacher scores of one run, or of several runs of the same candidates.
 
@@ -107,6 +113,10 @@ def train(
         work: folder of that store; the cache folder by default.
         representations: run with the teacher's representations, for losses that read them; by
             default the first of ``scores`` that has any.
+        validate: what the student is measured on during training: collections with judgments, or a
+            share of the judged queries, which are then held out. The best weights are kept.
+        validate_candidates: for each of these collections a run, whose documents are reranked;
+            BM25 searches by default.
 
     Returns:
         The folder of the saved model, which plain sentence-transformers loads.
@@ -116,8 +126,10 @@ def train(
         SettingsDifferError: ``out`` has a different training.
         IrdistillError: the loss is no longer finite.
     """
+    options = options or TrainOptions()
+    data = ValidationData.read(validate, validate_candidates, options, student)
     inputs = _Inputs.read(
-        collection, scores, student, loss, options, document_vectors, work, representations
+        collection, scores, student, loss, options, document_vectors, work, representations, data
     )
     check_training_folder(Path(out))
     folder = make_folder(out)
@@ -157,10 +169,13 @@ def _train(inputs: _Inputs, folder: Path, record: dict[str, Any]) -> None:
             folder,
             loss_parameters=prepared.loss_parameters,
             miner=prepared.miner,
-            held_out=(HeldOut(prepared.held_out, place, options) if prepared.held_out else None),
+            validation=prepared.validation,
         )
         with note_on_interrupt(lambda: describe_newest(place, options.steps)):
             steps = loop.run(checkpoint)
+    if prepared.validation is not None and processes.first:
+        prepared.validation.report(steps)
+        record["validation"] = prepared.validation.summary()
     student.model.eval()
     truncation = changes(snapshot(student), tokenized)
     report_truncation(student, truncation)
@@ -192,6 +207,7 @@ class _Inputs:
     work: str | Path | None
     representations: Representations | None
     processes: Processes
+    validation: ValidationData | None = None
 
     @classmethod
     def read(
@@ -200,13 +216,14 @@ class _Inputs:
         scores: Run | str | Path | Sequence[Run | str | Path],
         student: Student,
         loss: str | Loss,
-        options: TrainOptions | None,
+        options: TrainOptions,
         vectors: Vectors,
         work: str | Path | None,
         representations: str | Path | None,
+        validation: ValidationData | None,
     ) -> _Inputs:
         """Open the runs, and check all that can be checked before the first step."""
-        options, expression = options or TrainOptions(), parse_loss(loss)
+        expression = parse_loss(loss)
         check_trackers(options.track)
         checks.check_student(options, expression, student)
         check_representations(expression, student)
@@ -218,7 +235,18 @@ class _Inputs:
         checks.check_teachers(len(runs), options)
         check_vectors(collection, student, vectors)
         check_mining(options, student, len(runs))
-        return cls(collection, runs, student, expression, options, vectors, work, stored, processes)
+        return cls(
+            collection,
+            runs,
+            student,
+            expression,
+            options,
+            vectors,
+            work,
+            stored,
+            processes,
+            validation,
+        )
 
     def identity(self) -> dict[str, Any]:
         """What decides the trained weights, as JSON values."""
@@ -234,6 +262,8 @@ class _Inputs:
             identity["processes"] = self.processes.world
         if self.representations is not None:
             identity["representations"] = self.representations.fingerprint
+        if self.validation is not None:
+            identity["validation"] = self.validation.identity(self.options)
         return _as_json(identity)
 
     def details(self) -> dict[str, Any]:
@@ -258,14 +288,14 @@ class _Prepared:
     Attributes:
         options: with the number of steps.
         collator: of the lists to train on.
-        held_out: collator of the held-out lists, if the training may stop early.
+        validation: measures the student during training, if anything does.
         counts: of queries and documents, for the record.
         warnings: about the teacher's scores, for the journal.
     """
 
     options: TrainOptions
     collator: Collator
-    held_out: Collator | None
+    validation: Validation | None
     miner: Miner | None
     loss_parameters: dict[str, nn.Module]
     counts: dict[str, int]
@@ -285,7 +315,7 @@ def _prepare(inputs: _Inputs, folder: Path) -> _Prepared:
     with processes.in_turn():
         sampler.order = query_order(sampler, collection, student, folder, options)
     first = [sampler(step) for step in range(min(_CHECKED_STEPS, options.steps))]
-    warnings = _check_lists(loss, first, student, options) + warnings
+    warnings = checks.check_lists(loss, first, student, options) + warnings
     with processes.in_turn():
         vectors = open_vectors(collection, student, inputs.vectors, inputs.work)
 
@@ -316,7 +346,7 @@ def _prepare(inputs: _Inputs, folder: Path) -> _Prepared:
     return _Prepared(
         options,
         collator,
-        collator_of(held_out_sampler) if held_out_sampler else None,
+        _validation(inputs, held_out_sampler, collator_of, options, folder),
         miner,
         parameters,
         counts,
@@ -324,10 +354,31 @@ def _prepare(inputs: _Inputs, folder: Path) -> _Prepared:
     )
 
 
+def _validation(
+    inputs: _Inputs,
+    held_out: ListSampler | None,
+    collator_of: Callable[[ListSampler], Collator],
+    options: TrainOptions,
+    folder: Path,
+) -> Validation | None:
+    """What measures the student during training, if anything does."""
+    data, student = inputs.validation, inputs.student
+    if data is None:
+        return None
+    lists = None
+    if held_out is not None and LOSS in data.measures:
+        texts = len(held_out.query_ids) * texts_per_list(student, options.list_size)
+        lists = HeldOutLists(collator_of(held_out), inputs.loss, options.batch_size, texts)
+    with inputs.processes.in_turn():
+        return make_validation(
+            data, options, inputs.collection, student, held_out, lists, folder, inputs.work
+        )
+
+
 def _samplers(inputs: _Inputs) -> tuple[ListSampler, ListSampler | None, list[str]]:
     """The samplers of the lists to train on and of the held-out lists, and warnings."""
     options, corpus, processes = inputs.options, inputs.collection.corpus, inputs.processes
-    relevant = _judgments(inputs.collection)
+    relevant = judgments_by_row(inputs.collection)
     identity: dict[str, Any] = {
         "runs": [run.fingerprint for run in inputs.runs],
         "qrels": inputs.collection.qrels.fingerprint,
@@ -348,7 +399,13 @@ def _samplers(inputs: _Inputs) -> tuple[ListSampler, ListSampler | None, list[st
     with processes.in_turn():
         counts = cached_counts(runs, relevant, drawing, compiled[0], identity)
     sampler, held_out = make_samplers(
-        runs, relevant, list(inputs.collection.queries), drawing, options, counts
+        runs,
+        relevant,
+        list(inputs.collection.queries),
+        drawing,
+        options,
+        inputs.validation,
+        counts,
     )
     if sampler.unusable:
         logger.info(
@@ -362,33 +419,6 @@ def _samplers(inputs: _Inputs) -> tuple[ListSampler, ListSampler | None, list[st
             "masked as negatives" if options.flagged == "mask" else "dropped",
         )
     return sampler, held_out, checks.check_scales(compiled) if options.mix == "mean" else []
-
-
-def _judgments(collection: Collection) -> Judgments:
-    """The judged documents of the corpus by row number."""
-    pairs = [
-        (query_id, doc_id, grade)
-        for query_id, judged in collection.qrels.items()
-        for doc_id, grade in judged.items()
-    ]
-    rows = collection.corpus.find([doc_id for _, doc_id, _ in pairs]).tolist()
-    judgments: dict[str, dict[int, int]] = {query_id: {} for query_id in collection.qrels}
-    for (query_id, _, grade), row in zip(pairs, rows, strict=True):
-        if row >= 0:
-            judgments[query_id][row] = grade
-    return judgments
-
-
-def _check_lists(
-    loss: Loss, first: Sequence[ListBatch], student: Student, options: TrainOptions
-) -> list[str]:
-    """Check the lists of the first steps; returns warnings."""
-    checks.check_needs(
-        loss,
-        sum(int((batch.labels > 0).any(axis=1).sum()) for batch in first),
-        sum(int((~np.isnan(batch.teacher)).sum()) for batch in first),
-    )
-    return checks.check_teacher(loss, first, student.similarity, options.mix)
 
 
 @contextmanager

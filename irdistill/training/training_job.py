@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from irdistill.modeling.library_output import quiet_libraries
@@ -48,7 +46,7 @@ def start_training(
     shutil.rmtree(staging_path(folder / "checking"), ignore_errors=True)
     if not step:
         student.check_saving(folder)
-    truncate_log(folder / "train_log.jsonl", step)
+    truncate_log(folder / "train_log.jsonl", step if checkpoint else -1)
     write_json(folder / "training.json", {**record, "finished": False} | recorded_model(folder))
     write_journal(
         folder, event="start", step=step, device=str(student.device), warnings=list(warnings)
@@ -91,17 +89,6 @@ def report_truncation(student: Student, truncation: Mapping[str, Truncation]) ->
     for kind in student.sides:
         counts = truncation.get(kind, Truncation())
         counts.report(kind, student.source, logger, student.max_length(kind))
-
-
-@contextmanager
-def deterministic_kernels(deterministic: bool) -> Iterator[None]:
-    """Use deterministic kernels if asked."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(deterministic or before, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=True)
 
 
 def _reset_tokenizers(student: Student) -> None:

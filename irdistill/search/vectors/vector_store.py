@@ -73,13 +73,7 @@ class Store(Arrays):
     shard_rows: ClassVar[int] = 8192
 
     def __init__(self, folder: str | Path) -> None:
-        """Open a finished store.
-
-        Raises:
-            NotFoundError: there is no finished store.
-            DamagedError: a file is damaged.
-            InputError: the store is of another kind.
-        """
+        """Open a finished store."""
         super().__init__(folder)
         if self.identity.get("kind", self.kind) != self.kind:
             raise InputError(
@@ -121,10 +115,6 @@ class Store(Arrays):
             storage: number type on disk; term ids and lengths are integers.
             encode_shards: encodes ranges of documents elsewhere (default: this process).
             kind: the tower that encodes the texts.
-
-        Raises:
-            OutputExistsError: the folder contains other vectors.
-            LockedError: another process writes to the folder.
         """
         shard_rows = shard_rows or cls.shard_rows
         identity = store_identity(corpus, encoder, precision, storage, kind)
@@ -308,9 +298,6 @@ def encode_rows(
         budget: padded tokens per batch.
         done: called with the number of encoded documents after each batch.
         kind: the tower that encodes the texts.
-
-    Raises:
-        ModelError: the vectors do not have the dimension that the encoder states.
     """
     limit = TokenBudget(budget) if budget is not None else None
     before = snapshot(encoder)
@@ -333,11 +320,7 @@ def store_identity(
     storage: str,
     kind: TextKind = "document",
 ) -> dict[str, Any]:
-    """Everything that determines the vectors of a corpus: its texts and the tower.
-
-    Raises:
-        ModelError: the student is a cross-encoder and has no vectors.
-    """
+    """Everything that determines the vectors of a corpus: its texts and the tower."""
     if encoder.kind not in STORES:
         encoder.search_vectors([], "document")  # raises
     return {
@@ -362,7 +345,6 @@ def corpus_vectors(
     """The vectors of a corpus, built on first use, in a folder named by their identity.
 
     Args:
-        work: folder of such folders (default: in the cache folder).
         encode_shards: encodes ranges of documents elsewhere (default: this process).
         kind: the tower that encodes the texts.
 
