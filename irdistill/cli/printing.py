@@ -160,7 +160,10 @@ def _record(collection: Collection) -> dict[str, Any]:
 
 def _model(result: Any, arguments: Mapping[str, Any]) -> Printed:
     model = str(Path(arguments["out"]) / "model") if "out" in arguments else str(result)
-    return Printed(f"model  {model}", {"model": model})
+    report = getattr(result, "keep_report", None)
+    if report is None:
+        return Printed(f"model  {model}", {"model": model})
+    return Printed(f"{report}\n\nmodel  {model}", {"model": model, "keep": report.to_json()})
 
 
 def _hits(hits: Any, arguments: Mapping[str, Any]) -> Printed:

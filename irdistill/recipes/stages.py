@@ -110,7 +110,7 @@ def stage_collections(stage: Stage) -> list[str]:
     ]
     names += stage.arguments.get("datasets") or {}
     for name, value in stage.arguments.items():
-        if verb.options[name].source == "validation" and share_of(value) is None:
+        if verb.options[name].source in ("validation", "collections") and share_of(value) is None:
             names += [value] if isinstance(value, str) else value
     if stage.verb == "compare":
         names += [run["collection"] for run in stage.arguments["runs"] if isinstance(run, dict)]

@@ -173,7 +173,9 @@ def _query_modules(model: Any, other: Any, layers: Layers | None, seed: int) -> 
     return [*modules, *(Normalize() for module in model if isinstance(module, Normalize))]
 
 
-def _warn_of_other_prompts(model: str, saved: Mapping[str, str], prompts: Mapping[str, str]) -> None:
+def _warn_of_other_prompts(
+    model: str, saved: Mapping[str, str], prompts: Mapping[str, str]
+) -> None:
     """Log the prompts with which a trained model was not trained."""
     for kind, prompt in prompts.items():
         if prompt != saved[kind]:
