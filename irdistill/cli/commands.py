@@ -123,11 +123,7 @@ def verb_command(name: str) -> click.Command:
 
 
 def checked_options(verb: Any, words: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a verb from the words of the command line.
-
-    Raises:
-        OptionError: an option has a wrong value.
-    """
+    """The arguments of a verb from the words of the command line."""
     arguments = {
         name: read_words(verb.options[name], words[name])
         for name in verb.options

@@ -97,12 +97,7 @@ class Specialised:
 
 
 def measure_budget(collection: Collection, model: str, options: SpecialiseOptions) -> TimeBudget:
-    """Measure the model on some passages and sentences, and divide the time.
-
-    Raises:
-        OptionError: encoding the passages takes more than the time.
-        ModelError: the model cannot be loaded or has two towers.
-    """
+    """Measure the model on some passages and sentences, and divide the time."""
     corpus = collection.corpus
     student = load_dense(model, options.kind, trust_remote_code=options.trust_remote_code)
     one_tower(student.model, f"the model {model!r}")
@@ -144,10 +139,6 @@ def specialise_model(
 
     ``OUT/recipe.yaml`` is the recipe that was run, ``OUT/report.md`` the table: before and after,
     on held-out synthetic queries, and on the collection's queries if it has judgments.
-
-    Raises:
-        SettingsDifferError: ``out`` was started with other settings.
-        IrdistillError: as `measure_budget`, or as any stage of the recipe.
     """
     opened = load_collection(collection, queries=False)
     claim_folder(

@@ -48,11 +48,7 @@ class RecipeContext:
 
 
 def stage_verb(stage: Stage) -> Verb:
-    """The verb of a stage.
-
-    Raises:
-        OptionError: there is no such verb, or recipes cannot use it.
-    """
+    """The verb of a stage."""
     verbs = [name for name, entry in CATALOG.items() if entry.in_recipes]
     if stage.verb not in verbs:
         raise OptionError(
@@ -63,12 +59,7 @@ def stage_verb(stage: Stage) -> Verb:
 
 
 def check_stage(stage: Stage) -> None:
-    """Check the arguments of a stage against the declaration of its verb.
-
-    Raises:
-        OptionError: the verb or an option is unknown, an option is missing or has a wrong value, or
-            a model does not exist.
-    """
+    """Check the arguments of a stage against the declaration of its verb."""
     verb = stage_verb(stage)
     taken = [name for name in stage.arguments if name in _FROM_RUNNER or name in verb.groups]
     if taken:

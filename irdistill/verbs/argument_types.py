@@ -33,11 +33,7 @@ class Source:
         return core_schema.no_info_plain_validator_function(self.check)
 
     def check(self, value: Any) -> Any:
-        """Refuse values that cannot name anything; check losses and measures.
-
-        Raises:
-            ValueError: the value is of no use.
-        """
+        """Refuse values that cannot name anything; check losses and measures."""
         if self.kind == "validation":
             self._check_validation(value)
         elif self.kind not in _SEVERAL:

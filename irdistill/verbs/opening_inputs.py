@@ -88,9 +88,6 @@ def _path(run: Any) -> str:
 def short_names(paths: list[str]) -> list[str]:
     """The last part of each path, and as many parts before it as distinguish it from the others.
 
-    Raises:
-        OptionError: a path is given twice.
-
     Examples:
         >>> short_names(["out/a/run", "out/b/run"])
         ['a/run', 'b/run']
@@ -103,11 +100,7 @@ def short_names(paths: list[str]) -> list[str]:
 
 
 def run_path(run: RunLike) -> str:
-    """The folder of a run.
-
-    Raises:
-        OptionError: the run is not on disk.
-    """
+    """The folder of a run."""
     path = _path(run)
     if not path:
         raise OptionError("the run is in memory; give one that was written to a folder.")
@@ -143,11 +136,7 @@ def model_path(model: ModelLike) -> str:
 def ray_options(
     engine: str, workers: int | None, ray_address: str | None
 ) -> tuple[int | None, str | None] | None:
-    """Number of workers and address of a Ray cluster; None for this process.
-
-    Raises:
-        OptionError: they are given without ``engine="ray"``.
-    """
+    """Number of workers and address of a Ray cluster; None for this process."""
     if engine == "ray":
         return workers, ray_address
     if workers is not None or ray_address:

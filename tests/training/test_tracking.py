@@ -90,5 +90,6 @@ def test_a_missing_tracker_is_named_before_any_work(
                 LOSS,
                 tmp_path / "out",
                 replace(OPTIONS, track=(tracker,)),
+                validate=0.3,
             )
     assert not (tmp_path / "out").exists()
