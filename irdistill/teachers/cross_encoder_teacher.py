@@ -177,10 +177,8 @@ class CrossEncoderTeacher:
                 truncation=self.truncation["pair"],
             )
             return {"input_ids": ids}, lengths
-        queries, documents = (
-            [self.prompt + pair.query.text for pair in pairs],
-            [pair.text for pair in pairs],
-        )
+        queries = [self.prompt + pair.query.text for pair in pairs]
+        documents = [pair.text for pair in pairs]
         if self.cuts is not None:
             queries = cut_texts(self.tokenizer, queries, self.cuts[0], Truncation())
             documents = cut_texts(self.tokenizer, documents, self.cuts[1], self.truncation["pair"])

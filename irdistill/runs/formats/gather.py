@@ -76,12 +76,8 @@ class Gather:
         self.repeated = 0
         self.spilled = 0
         self.rank_faults = RankFaults()
-        self._queries, self._folder, self._name, self._duplicates = (
-            max(1, queries),
-            folder,
-            name,
-            duplicates,
-        )
+        self._queries, self._folder, self._name = max(1, queries), folder, name
+        self._duplicates = duplicates
         self._limit = max(4, memory // ROW_COST)
         self._buffer: list[np.ndarray] = []
         self._buffered_rows = 0

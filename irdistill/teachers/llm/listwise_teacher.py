@@ -81,20 +81,10 @@ class ListwiseLLMTeacher:
                 the window; None for no second try.
         """
         _check(method, window, step, passes, top)
-        self._model, self._method, self._window, self._step, self._passes, self._top = (
-            model,
-            method,
-            window,
-            step,
-            passes,
-            top,
-        )
-        self._words, self._shuffle, self._seed, self._answer_tokens = (
-            passage_words,
-            shuffle,
-            seed,
-            answer_tokens,
-        )
+        self._model, self._method, self._window, self._step = model, method, window, step
+        self._passes, self._top = passes, top
+        self._words, self._shuffle, self._seed = passage_words, shuffle, seed
+        self._answer_tokens = answer_tokens
         self._retry_tokens = check_retry(retry_tokens, answer_tokens)
         defaults = {"passage": "[{number}] {text}", "identifier": IDENTIFIER, "ranking": None}
         defaults |= {key: prompt[key] for key in defaults if key in prompt}
@@ -248,10 +238,8 @@ class ListwiseLLMTeacher:
         documents.count("windows_ok", int(numbers.complete))
         documents.count("omitted", len(numbers.omitted))
         documents.count("repeated", len(numbers.repeated))
-        ranked, rest = (
-            [shown[place] for place in numbers.order],
-            [shown[place] for place in numbers.omitted],
-        )
+        ranked = [shown[place] for place in numbers.order]
+        rest = [shown[place] for place in numbers.omitted]
         documents.flag(ranked, None)
         documents.flag([shown[place] for place in numbers.repeated], "repeated")
         documents.flag(rest, "omitted")

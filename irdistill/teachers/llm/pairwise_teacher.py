@@ -138,10 +138,8 @@ class PairwiseTeacher:
         if self._method == "all":
             yield from comparisons.compare(list(combinations(places, 2)))
             values = comparisons.scores()
-            order, unsorted = (
-                sorted(places, key=lambda place: (-np.nan_to_num(values[place]), place)),
-                [],
-            )
+            order = sorted(places, key=lambda place: (-np.nan_to_num(values[place]), place))
+            unsorted = []
         else:
             order = yield from self._sort(comparisons, places)
             values, unsorted = None, order[self._top :]

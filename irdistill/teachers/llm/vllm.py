@@ -95,10 +95,8 @@ class VllmModel:
         self.model_name, self.pinned = model, model_identity(model, revision)
         self.chat = ChatTokenizer(self._engine.get_tokenizer(), template_options)
         config = self._engine.llm_engine.model_config
-        self.max_length, self.precision = (
-            int(config.max_model_len),
-            str(config.dtype).removeprefix("torch."),
-        )
+        self.max_length = int(config.max_model_len)
+        self.precision = str(config.dtype).removeprefix("torch.")
         self.chat.empty_block = empty_block(
             self.chat, lambda request: self.answer([request])[0].text
         )
