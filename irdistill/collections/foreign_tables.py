@@ -61,11 +61,7 @@ def table_columns(table: Any) -> tuple[list[str], list[Sequence[Any]]] | None:
 
 
 def id_string(value: Any, kind: str) -> str:
-    """An id of a table as a string; whole numbers are converted.
-
-    Args:
-        kind: ``query`` or ``document``, for the error message.
-    """
+    """An id of a table as a string; whole numbers are converted."""
     if isinstance(value, Integral) and not isinstance(value, bool):
         return str(int(value))
     if isinstance(value, str) and value:

@@ -70,7 +70,6 @@ class CrossEncoderTeacher:
         """Load a model.
 
         Args:
-            model: folder, ``package:`` path or hub id.
             max_length: tokens of query and document together (default: the model's).
             precision: ``auto`` is bfloat16 if the device has instructions for it, else float32.
             backend: ``torch``, or ``openvino`` for CPUs; ``auto`` uses openvino on CPUs if it is

@@ -49,7 +49,6 @@ class Gather:
 
     Args:
         folder: where the temporary files are.
-        name: describes a pair (query number, corpus row), for messages.
         memory: bytes that rows may take at a time. The rows of one query must fit.
         duplicates: the score of a pair that has several different ones: ``error``, the ``first`` in
             the file, or the ``mean``. A pair that is repeated with the same score is one row.

@@ -72,7 +72,6 @@ class ListwiseLLMTeacher:
             passes: how often the whole list is processed; a pass without a change is the last.
             top: number of passages that top-down partitioning sorts; the pivot is the passage at
                 that rank.
-            passage_words: longer passages are cut.
             shuffle: start from a random order, which depends on ``seed`` and the query's id,
                 instead of the candidates'.
             answer_tokens: token limit of an answer; None for the tokens of the identifiers of a

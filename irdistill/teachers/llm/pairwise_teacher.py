@@ -63,7 +63,6 @@ class PairwiseTeacher:
             by: ``labels`` compares the labels' log-probabilities; ``text`` reads the generated
                 answer.
             top: number of passages that ``heapsort`` and ``sliding`` sort at the top.
-            passage_words: longer passages are cut.
             answer_tokens: token limit of a generated answer. A model that thinks needs thousands.
             retry_tokens: token limit of a second try for a generated answer that was cut; None for
                 no second try.

@@ -52,7 +52,6 @@ class VllmModel:
         """Start an engine.
 
         Args:
-            model: hub id, folder or GGUF file.
             precision: ``auto`` is the model's.
             max_length: tokens of prompt and answer together (default: the model's).
             memory: share of each GPU's memory that the engine uses.
