@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from tokenizers.normalizers import Lowercase, Sequence
 
-from irdistill.errors import IrdistillError, ModelError, OptionError
+from irdistill.errors import IrdistillError, ModelError, OptionError, one_line
 from irdistill.modeling.hardware import best_device
 from irdistill.modeling.hub import hub_is_off
 from irdistill.modeling.model_files import STUDENT_FILE, read_model_json, resolve_model
@@ -117,16 +117,14 @@ def model_loader(library: Any, resolved: str) -> Callable[..., Any]:
 
 def _explain(model: str, resolved: str, error: Exception) -> str:
     """An error message for a model that did not load."""
-    text = " ".join(str(error).split())
+    text = one_line(error, 400)
     if "trust_remote_code" in text:
         return (
             f"the model {model!r} brings code, which is not run by default. "
             "Read the code, then pass trust_remote_code=True (--trust-remote-code)."
         )
     if Path(resolved).is_dir():
-        return (
-            f"the model folder {model!r} cannot be loaded: {text[:400]}. Was it saved completely?"
-        )
+        return f"the model folder {model!r} cannot be loaded: {text}. Was it saved completely?"
     return (
         f"the hub model {model!r} could not be loaded ({type(error).__name__}: {text[:200]}). It"
         " may lack files, be closed to you (log in with: hf auth login), or be only in part in the"

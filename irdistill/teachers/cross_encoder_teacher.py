@@ -14,7 +14,7 @@ import torch
 from sentence_transformers import CrossEncoder
 from torch import Tensor, nn
 
-from irdistill.errors import IrdistillError, ModelError, OptionError
+from irdistill.errors import IrdistillError, ModelError, OptionError, one_line
 from irdistill.modeling.hardware import Precision, best_device, choose_dtype
 from irdistill.modeling.model_files import resolve_model
 from irdistill.modeling.model_revisions import model_identity
@@ -73,19 +73,12 @@ class CrossEncoderTeacher:
 
         Args:
             model: folder, ``package:`` path or hub id.
-            revision: commit, tag or branch of a hub model.
             max_length: tokens of query and document together (default: the model's).
             precision: ``auto`` is bfloat16 if the device has instructions for it, else float32.
             backend: ``torch``, or ``openvino`` for CPUs; ``auto`` uses openvino on CPUs if it is
                 installed.
             label: the output that means *relevant*, for models with more than two; with two, the
                 score is the log-odds.
-            trust_remote_code: run code that comes with the model.
-            device: torch device (default: the best one).
-
-        Raises:
-            ModelError: the model cannot be loaded or has no trained head.
-            OptionError: ``label``, ``max_length`` or ``backend`` does not fit the model.
         """
         device = device or str(best_device())
         self.template: PairTemplate | None = None
@@ -286,7 +279,7 @@ def _load(
         raise
     except Exception as error:
         raise ModelError(
-            f"the cross-encoder {model!r} cannot be loaded: {' '.join(str(error).split())[:400]}"
+            f"the cross-encoder {model!r} cannot be loaded: {one_line(error, 400)}."
         ) from error
     return encoder, network
 
