@@ -78,7 +78,8 @@ class StudentOptions:
         Layers | None,
         Field(
             description="Give queries a separate tower, a copy of the backbone with these layers;"
-            " the document tower is frozen."
+            " the document tower is frozen. Dense students: 0 is a vector for each token, without a"
+            " transformer."
         ),
         _TWO_TOWERS,
     ] = None
