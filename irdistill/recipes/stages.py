@@ -33,11 +33,7 @@ class RecipeContext:
     _collections: dict[str, Collection] = field(default_factory=dict)
 
     def collection(self, name: str, queries: bool = True) -> Collection:
-        """Open a collection once.
-
-        Args:
-            queries: whether it must have queries.
-        """
+        """Open a collection once."""
         from irdistill.collections.collection_loader import require_queries
 
         if name not in self._collections:

@@ -25,11 +25,7 @@ if TYPE_CHECKING:
 
 
 def open_collection(collection: CollectionLike, queries: bool = True) -> Collection:
-    """A collection by id or path, or one that is open.
-
-    Args:
-        queries: whether it must have queries.
-    """
+    """A collection by id or path, or one that is open."""
     from irdistill.collections import load_collection
     from irdistill.collections.collection_loader import require_queries
 
