@@ -292,7 +292,6 @@ def encode_rows(
     The result does not depend on other calls.
 
     Args:
-        budget: padded tokens per batch.
         done: called with the number of encoded documents after each batch.
     """
     limit = TokenBudget(budget) if budget is not None else None
