@@ -160,7 +160,10 @@ def _record(collection: Collection) -> dict[str, Any]:
 
 def _model(result: Any, arguments: Mapping[str, Any]) -> Printed:
     model = str(Path(arguments["out"]) / "model") if "out" in arguments else str(result)
-    return Printed(f"model  {model}", {"model": model})
+    report = getattr(result, "keep_report", None)
+    if report is None:
+        return Printed(f"model  {model}", {"model": model})
+    return Printed(f"{report}\n\nmodel  {model}", {"model": model, "keep": report.to_json()})
 
 
 def _hits(hits: Any, arguments: Mapping[str, Any]) -> Printed:
@@ -241,7 +244,7 @@ def _export(exported: Any, arguments: Mapping[str, Any]) -> Printed:
 _PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], Printed]] = {
     **dict.fromkeys(("retrieve", "score", "fuse", "mask", "runs import", "runs merge"), _run),
     **dict.fromkeys(("rewrite", "split", "generate", "filter"), _collection),
-    **dict.fromkeys(("train", "pretrain", "terms", "merge"), _model),
+    **dict.fromkeys(("train", "pretrain", "align", "terms", "merge"), _model),
     "run": _recipe,
     "specialise": _specialised,
     **dict.fromkeys(("runs stats", "runs diff"), lambda values, _: _table(values)),
