@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from irdistill.errors import OptionError
-from irdistill.queries.query_kinds import EXTRACTED_KINDS
+from irdistill.queries.query_kinds import DEFAULT_KINDS
 from irdistill.verbs.argument_types import KindOption, SeedOption, TrustOption
 
 FUSED = "fused"
@@ -102,7 +102,7 @@ class SpecialiseOptions:
     @property
     def query_kinds(self) -> tuple[str, ...]:
         """The kinds of queries, with defaults filled in."""
-        return self.kinds or (*EXTRACTED_KINDS, *(("questions", "keywords") if self.llm else ()))
+        return self.kinds or (*DEFAULT_KINDS, *(("questions", "keywords") if self.llm else ()))
 
 
 def parse_minutes(text: str) -> float:

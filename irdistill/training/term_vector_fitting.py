@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import solve
 from scipy.sparse import csc_matrix
 from sentence_transformers.base.modules import Normalize
 from torch import from_numpy
 
 from irdistill.collections import Collection
-from irdistill.console.progress_bars import progress, show_activity, with_progress
+from irdistill.console.progress_bars import progress, with_progress
 from irdistill.errors import InputError, SettingsDifferError
 from irdistill.search.lexical.bm25 import BM25
 from irdistill.search.ranking import best_rows
@@ -185,12 +185,47 @@ def term_vectors(
     if count < 2 or not ridge > 0:
         raise InputError(f"term vectors need documents that differ; {count} were given.")
     spread[np.diag_indices(dimension)] += ridge
-    with show_activity("solve for term vectors"):
-        solution = cho_solve(cho_factor(spread), products.T).T
-    true = np.asarray(kept.multiply(kept).sum(axis=0)).ravel().astype(np.float64)
-    reached = (products * solution).sum(axis=1)
-    shrunk = np.divide(true, reached, out=np.ones_like(true), where=reached > 0)
-    return places, (solution * np.sqrt(shrunk)[:, None]).astype(np.float32)
+    return places, _weighted_solutions(kept, vectors, mean, np.linalg.inv(spread), products)
+
+
+def _weighted_solutions(
+    scores: csc_matrix,
+    vectors: np.ndarray,
+    mean: np.ndarray,
+    inverse: np.ndarray,
+    products: np.ndarray,
+) -> np.ndarray:
+    """Least squares in which the documents that have the word weigh `_WEIGHT`, the others 1.
+
+    Only the weights of a word's own documents differ from the common problem, so its inverse is
+    updated by the Woodbury identity instead of solving each word's problem.
+
+    Args:
+        scores: (N, v) what a word adds to a document's score.
+        vectors: (N, D) of the documents.
+        mean: (D,) their mean.
+        inverse: (D, D) of the centered vectors' scatter, with the ridge.
+        products: (v, D) centered vectors, summed with the scores as weights.
+
+    Returns:
+        (v, D) float32.
+    """
+    fitted = np.empty(products.shape, np.float32)
+    bounds = scores.indptr.tolist()
+    words = range(products.shape[0])
+    for word in with_progress(words, "words", "solve for term vectors"):
+        rows = scores.indices[bounds[word] : bounds[word + 1]]
+        more = _WEIGHT - 1
+        if len(rows) > _MOST_ROWS:
+            more *= len(rows) / _MOST_ROWS
+            rows = rows[np.linspace(0, len(rows) - 1, _MOST_ROWS).astype(np.int64)]
+        block = np.asarray(vectors[rows], np.float64) - mean
+        plain, reduced = inverse @ products[word], block @ inverse
+        system = reduced @ block.T
+        system[np.diag_indices(len(rows))] += 1 / more
+        correction = solve(system, block @ plain, assume_a="pos")
+        fitted[word] = _WEIGHT * (plain - reduced.T @ correction)
+    return fitted
 
 
 def _scale(
