@@ -28,7 +28,8 @@ _SURFACE = {
     "irdistill.runs": "Run as_run open_run",
     "irdistill.losses": """
         ADRMSE ApproxNDCG BCE CPRD DACKL EmbeddingMSE Hinge InfoNCE KL LELP LambdaLoss ListMLE
-        ListNet Loss MIAlpha MSE MarginMSE Preference RankNet ScoreBatch TRG parse_loss register
+        ListNet Loss MIAlpha MSE MarginMSE Preference RankNet Relational ScoreBatch TRG parse_loss
+        register
     """,
     "irdistill.students": """
         CrossEncoderStudent DenseStudent KernelStudent LateInteractionStudent SparseStudent
@@ -44,6 +45,7 @@ _SURFACE = {
         diff_runs export_run fuse import_run mask merge_runs run_stats verify_runs
     """,
     "irdistill.verbs.training_verbs": "export fit_terms pretrain train",
+    "irdistill.verbs.merge_verbs": "merge",
     "irdistill.verbs.evaluation_verbs": "audit benchmark evaluate measure report",
     "irdistill.verbs.comparison_verbs": "choose compare",
     "irdistill.verbs.query_verbs": "critic_curve filter generate rewrite split",

@@ -127,6 +127,9 @@ from irdistill.losses import (
     RankNet as RankNet,
 )
 from irdistill.losses import (
+    Relational as Relational,
+)
+from irdistill.losses import (
     ScoreBatch as ScoreBatch,
 )
 from irdistill.losses import (
@@ -204,6 +207,9 @@ from irdistill.verbs.evaluation_verbs import (
 )
 from irdistill.verbs.evaluation_verbs import (
     report as report,
+)
+from irdistill.verbs.merge_verbs import (
+    merge as merge,
 )
 from irdistill.verbs.query_verbs import (
     critic_curve as critic_curve,

@@ -30,6 +30,7 @@ from irdistill.losses.pairwise import Hinge, MarginMSE, Preference, RankNet
 from irdistill.losses.parameter_checks import AtLeast, NonNegative, Positive
 from irdistill.losses.pointwise import BCE, MSE
 from irdistill.losses.pseudo_classes import LELP
+from irdistill.losses.relational import Relational
 from irdistill.losses.representations import BatchRepresentations, FittingSample, TokenVectors
 from irdistill.losses.token_graph import TRG
 
@@ -62,6 +63,7 @@ __all__ = [
     "Positive",
     "Preference",
     "RankNet",
+    "Relational",
     "ScoreBatch",
     "Sum",
     "TokenVectors",

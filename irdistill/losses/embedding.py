@@ -20,7 +20,7 @@ SIDES = {"query": "queries", "document": "documents", "pair": "pairs"}
 VectorSide = Literal["query", "document", "pair"]
 
 
-class _VectorLoss(Loss):
+class VectorLoss(Loss):
     """A loss between the vectors of one side."""
 
     has_parameters: ClassVar[bool] = True
@@ -45,7 +45,7 @@ class _VectorLoss(Loss):
 
 
 @register("EmbeddingMSE", needs={"representation"})
-class EmbeddingMSE(_VectorLoss):
+class EmbeddingMSE(VectorLoss):
     """``|P x - y|^2`` of the student's vector x and the teacher's y, mean over texts.
 
     Reimers and Gurevych, arXiv 2004.09813. ``P`` is a trained linear map if the dimensions differ,
@@ -80,7 +80,7 @@ class EmbeddingMSE(_VectorLoss):
 
 
 @register("MIAlpha", needs={"representation"})
-class MIAlpha(_VectorLoss):
+class MIAlpha(VectorLoss):
     """``-I_alpha``, a lower bound of the mutual information of student's and teacher's vectors.
 
     arXiv 1905.06922: ``I = 1 + mean_j [f(x_j, y_j) - log Z(y_j)] - mean_ij e^f(x_i, y_j) / Z(y_j)``

@@ -17,7 +17,7 @@ from irdistill.verbs import CATALOG, load_verb
 from irdistill.verbs.declaration import Verb
 
 RESULT, COMPARISON = "result.json", "comparison.md"
-MODEL_VERBS = ("train", "pretrain", "terms")
+MODEL_VERBS = ("train", "pretrain", "terms", "merge")
 WITHOUT_QUERIES = ("generate", "pretrain")
 """Verbs that need only the documents of a collection."""
 

@@ -121,7 +121,7 @@ class DenseStudent(SingleVectorStudent):
             "similarity": self.similarity,
             "max_length": self.max_length("document"),
             "max_query_length": self.max_length("query"),
-            "prompts": {kind: self._prompt(kind) or "" for kind in self.sides},
+            "prompts": self.prompts(),
             **self.settings_digests(),
         }
 

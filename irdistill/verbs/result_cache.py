@@ -69,6 +69,9 @@ def _identity(source: str, value: Any) -> Any:
         return _object_identity(value)
     if source == "model":
         return _model_identity(str(value))
+    if source == "models":
+        models = value if isinstance(value, list | tuple) else [value]
+        return [_identity("model", model) for model in models]
     if is_dataclass(value) and not isinstance(value, type):
         return repr(sorted(asdict(value).items()))
     return str(value)

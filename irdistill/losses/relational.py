@@ -1,0 +1,74 @@
+"""Losses between the similarities of texts, in the vectors of teacher and student."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from irdistill.losses.batch import ScoreBatch
+from irdistill.losses.embedding import VectorLoss
+from irdistill.losses.listwise import masked_divergence
+from irdistill.losses.loss_base import register
+from irdistill.losses.parameter_checks import Positive
+
+
+def relational_divergence(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
+    """``mean_i KL(A_T[i] || A_S[i])`` with ``A[i] = softmax over j != i of cos(x_i, x_j) / tau``.
+
+    Args:
+        student: (n, D) vectors of at least three texts.
+        teacher: (n, E) vectors of the same texts.
+        tau: divides the cosines of both models.
+
+    Examples:
+        >>> vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+        >>> relational_divergence(3 * vectors, vectors, tau=0.02)
+        tensor(0.)
+    """
+    others = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
+    student, teacher = F.normalize(student, dim=-1), F.normalize(teacher, dim=-1)
+    return masked_divergence(teacher @ teacher.T / tau, student @ student.T / tau, others)
+
+
+@register("Relational", needs={"representation"})
+class Relational(VectorLoss):
+    """``mean_i KL(A_T[i] || A_S[i])`` with ``A[i] = softmax over j != i of cos(x_i, x_j) / tau``.
+
+    The student learns which texts of the batch are close to each other. Only similarities are
+    compared, so the dimensions of the two models may differ and nothing is projected. The
+    similarity of a text with itself is 1 in every model and is left out: at ``tau=0.02`` it would
+    take almost all of the softmax. Texts without a teacher vector are left out; fewer than three
+    texts give no loss. O(n^2) of the n texts of the batch.
+
+    Relational knowledge distillation (Park et al., arXiv 1904.05068) compares distances; here they
+    are distributions, as in `TRG`.
+
+    Attributes:
+        side: whose vectors: of the ``"query"``s or of the unique ``"document"``s of the batch.
+        tau: divides the cosines of both models.
+
+    Examples:
+        >>> from irdistill.losses import BatchRepresentations
+        >>> vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+        >>> batch = ScoreBatch(
+        ...     torch.zeros(3, 2),
+        ...     student_representations=BatchRepresentations(queries=2 * vectors),
+        ...     teacher_representations=BatchRepresentations(queries=vectors),
+        ... )
+        >>> Relational()(batch)
+        tensor(0.)
+    """
+
+    has_parameters: ClassVar[bool] = False
+    side: Literal["query", "document"] = "query"
+    tau: Positive = 0.02
+
+    def compute(self, batch: ScoreBatch) -> Tensor:
+        """Mean over the texts with a teacher vector."""
+        student, teacher = self.vectors(batch)
+        if len(student) < 3:
+            return batch.zero()
+        return relational_divergence(student, teacher, self.tau)
