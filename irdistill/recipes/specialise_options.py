@@ -13,6 +13,7 @@ from irdistill.queries.query_kinds import DEFAULT_KINDS
 from irdistill.verbs.argument_types import KindOption, SeedOption, TrustOption
 
 FUSED = "fused"
+_WRITTEN = ("questions", "keywords", "paraphrases")
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
 
 
@@ -30,13 +31,14 @@ class SpecialiseOptions:
         tuple[str, ...],
         Field(
             description="Kinds of queries, see generate (default: title and sentence; with a"
-            " language model also questions and keywords)."
+            " language model questions, keywords and paraphrases, which are not copied)."
         ),
     ] = ()
     time: Annotated[
         str | float,
         Field(
-            description="Approximate time limit on this machine: 90s, 20m, 2h; a number is minutes."
+            description="Time limit on this machine: 90s, 20m, 2h; a number is minutes. Training"
+            " gets the time that the other stages leave."
         ),
     ] = "30m"
     k: Annotated[
@@ -44,7 +46,7 @@ class SpecialiseOptions:
     ] = 50
     batch_size: Annotated[int, Field(ge=1, description="Lists (queries) per step.")] = 32
     list_size: Annotated[int, Field(ge=2, description="Documents per list.")] = 64
-    learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 1e-4
+    learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 2e-5
     tau: Annotated[float, Field(gt=0, description="Temperature of the student's scores.")] = 0.05
     teacher_tau: Annotated[
         float, Field(gt=0, description="Temperature of the teacher's scores.")
@@ -102,7 +104,7 @@ class SpecialiseOptions:
     @property
     def query_kinds(self) -> tuple[str, ...]:
         """The kinds of queries, with defaults filled in."""
-        return self.kinds or (*DEFAULT_KINDS, *(("questions", "keywords") if self.llm else ()))
+        return self.kinds or (_WRITTEN if self.llm else DEFAULT_KINDS)
 
 
 def parse_minutes(text: str) -> float:

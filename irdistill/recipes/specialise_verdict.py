@@ -21,7 +21,7 @@ COPIED = (
 
 
 @dataclass(frozen=True)
-class TestedQueries:
+class MeasuredQueries:
     """The datasets of a report.
 
     Attributes:
@@ -58,7 +58,7 @@ class Choice:
     lines: tuple[str, ...] = ()
 
 
-def choose_system(rows: Sequence[Mapping[str, Any]], tested: TestedQueries) -> Choice:
+def choose_system(rows: Sequence[Mapping[str, Any]], tested: MeasuredQueries) -> Choice:
     """Choose between the model as it was, its term vectors, and what training made of them.
 
     The probe is the judged queries; without any, the held-out synthetic queries. A trained model is
@@ -67,9 +67,7 @@ def choose_system(rows: Sequence[Mapping[str, Any]], tested: TestedQueries) -> C
     they are significantly below the model as it was.
     """
     measure = rows[0]["measure"]
-    figures = {
-        (row["dataset"], row["system"]): row for row in rows if row["measure"] == measure
-    }
+    figures = {(row["dataset"], row["system"]): row for row in rows if row["measure"] == measure}
     datasets = list(dict.fromkeys(dataset for dataset, _ in figures))
     probe = next((name for name in datasets if name != tested.synthetic), tested.synthetic)
     values = {system: row for (dataset, system), row in figures.items() if dataset == probe}
@@ -108,16 +106,14 @@ def _significant(row: Mapping[str, Any]) -> bool:
 
 
 def verdict_lines(
-    rows: Sequence[Mapping[str, Any]], tested: TestedQueries, choice: Choice
+    rows: Sequence[Mapping[str, Any]], tested: MeasuredQueries, choice: Choice
 ) -> list[str]:
     """One line per dataset and system: before, BM25 and now, by the first measure.
 
     Whether searchers are helped is only said of queries that are not copied from the documents.
     """
     measure = rows[0]["measure"]
-    figures = {
-        (row["dataset"], row["system"]): row for row in rows if row["measure"] == measure
-    }
+    figures = {(row["dataset"], row["system"]): row for row in rows if row["measure"] == measure}
     lines = list(choice.lines)
     for (dataset, system), row in figures.items():
         if system in (BEFORE, LEXICAL, TEACHER):
@@ -140,11 +136,11 @@ def verdict_lines(
     return lines
 
 
-def _words(
-    row: Mapping[str, Any], lexical: float, dataset: str, tested: TestedQueries
-) -> str:
+def _words(row: Mapping[str, Any], lexical: float, dataset: str, tested: MeasuredQueries) -> str:
     """Whether it helped, as far as these queries can show it."""
-    chance = "" if row["p_holm"] is None else f" (corrected p = {row['p_holm']:.4f}, {row['n']} queries)"
+    chance = (
+        "" if row["p_holm"] is None else f" (corrected p = {row['p_holm']:.4f}, {row['n']} queries)"
+    )
     if dataset == tested.synthetic and tested.copied:
         return COPIED
     if not _significant(row):

@@ -18,7 +18,7 @@ from irdistill.training.term_vector_fitting import fit_term_vectors, term_vector
 from tests.training.tiny import make_backbone, make_collection
 
 
-def test_vectors_are_the_ridge_regression_brought_back_by_the_root_of_the_shrinkage(
+def test_vectors_are_a_ridge_regression_that_weighs_the_documents_of_a_word(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     random = np.random.default_rng(0)
@@ -33,12 +33,17 @@ def test_vectors_are_the_ridge_regression_brought_back_by_the_root_of_the_shrink
     rows = np.vstack([centred, np.sqrt(ridge) * np.eye(4)])
     for word in range(6):
         target = scores.toarray()[:, word].astype(np.float64)
-        plain = np.linalg.lstsq(rows, np.concatenate([target, np.zeros(4)]), rcond=None)[0]
-        shrinkage = (target @ target) / (target @ (centred @ plain))
-        np.testing.assert_allclose(fitted[word], plain * np.sqrt(shrinkage), rtol=1e-5)
-        assert shrinkage > 1
+        weights = np.sqrt(np.concatenate([np.where(target > 0, module._WEIGHT, 1.0), np.ones(4)]))
+        expected = np.linalg.lstsq(
+            rows * weights[:, None], np.concatenate([target, np.zeros(4)]) * weights, rcond=None
+        )[0]
+        np.testing.assert_allclose(fitted[word], expected, rtol=1e-5)
     monkeypatch.setattr(module, "_BLOCK", 7)
     np.testing.assert_allclose(term_vectors(scores, vectors)[1], fitted, rtol=1e-5)
+    # of many documents some are taken, and stand for all
+    monkeypatch.setattr(module, "_MOST_ROWS", 8)
+    sampled = term_vectors(scores, vectors)[1]
+    assert np.all([np.corrcoef(*pair)[0, 1] > 0.9 for pair in zip(sampled, fitted, strict=True)])
     frequencies = np.diff(scores.indptr)
     kept, _ = term_vectors(scores, vectors, most=2)
     assert sorted(frequencies[kept]) == sorted(frequencies)[-2:]

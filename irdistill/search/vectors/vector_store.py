@@ -18,7 +18,7 @@ from torch import Tensor
 
 from irdistill.collections import Corpus
 from irdistill.console.progress_bars import ProgressCallback, ProgressRelay
-from irdistill.errors import InputError, ModelError
+from irdistill.errors import InputError, ModelError, NotFoundError
 from irdistill.modeling.batching import TokenBudget
 from irdistill.modeling.hardware import Precision, choose_dtype
 from irdistill.modeling.truncation import Truncation, changes, snapshot
@@ -359,15 +359,42 @@ def corpus_vectors(
     Returns:
         The store of the student's kind.
     """
-    identity = document_identity(corpus, encoder, precision, storage)
     kind = STORES[encoder.kind]
-    base = Path(work) if work is not None else cache_folder() / "vectors"
-    folder = base / digest(identity | {"shard_rows": kind.shard_rows})
+    folder = _vectors_folder(corpus, encoder, work, precision, storage)
     store = kind.build(
         corpus, encoder, folder, precision=precision, storage=storage, encode_shards=encode_shards
     )
     report_cut_documents(store, encoder)
     return store
+
+
+def has_corpus_vectors(
+    corpus: Corpus,
+    encoder: Student,
+    work: str | Path | None = None,
+    precision: Precision = "auto",
+    storage: Storage = "float32",
+) -> bool:
+    """Whether `corpus_vectors` finds finished vectors, and encodes nothing."""
+    folder = _vectors_folder(corpus, encoder, work, precision, storage)
+    try:
+        STORES[encoder.kind](folder)
+    except NotFoundError:
+        return False
+    return True
+
+
+def _vectors_folder(
+    corpus: Corpus,
+    encoder: Student,
+    work: str | Path | None,
+    precision: Precision,
+    storage: Storage,
+) -> Path:
+    """The folder of a corpus's vectors, named by their identity."""
+    identity = document_identity(corpus, encoder, precision, storage)
+    base = Path(work) if work is not None else cache_folder() / "vectors"
+    return base / digest(identity | {"shard_rows": STORES[encoder.kind].shard_rows})
 
 
 _reported: set[Path] = set()
