@@ -18,9 +18,6 @@ def import_library(name: str, purpose: str) -> Any:
 
     Args:
         purpose: what needs the library; the subject of the error message.
-
-    Raises:
-        MissingExtraError: the library is not installed.
     """
     try:
         return importlib.import_module(name)
@@ -39,9 +36,6 @@ def table_columns(table: Any) -> tuple[list[str], list[Sequence[Any]]] | None:
     Args:
         table: a pandas DataFrame, a Hugging Face ``Dataset``, a ``DatasetDict`` with one split, or
             a pyarrow Table.
-
-    Raises:
-        InputError: a ``DatasetDict`` has several splits, or a dataset is streamed.
     """
     if comes_from(table, "pandas") and hasattr(table, "columns"):
         frame = table.reset_index(drop=True)
@@ -71,9 +65,6 @@ def id_string(value: Any, kind: str) -> str:
 
     Args:
         kind: ``query`` or ``document``, for the error message.
-
-    Raises:
-        InputError: the value is empty, missing, or neither a string nor a whole number.
     """
     if isinstance(value, Integral) and not isinstance(value, bool):
         return str(int(value))

@@ -75,10 +75,6 @@ def check_judgments(
 
     Returns:
         The judgments of the queries that have a text.
-
-    Raises:
-        InputError: a positive judgment names a document or a query that does not exist, and
-            ``stats`` does not declare it.
     """
     _check_documents(judgments, corpus, path, stats, report, unit)
     unknown = [query_id for query_id in judgments if query_id not in queries]

@@ -52,9 +52,6 @@ _FEW_SHOT_EXAMPLES = 3
 class Generation:
     """Options of `generate`.
 
-    Raises:
-        OptionError: a value is not allowed.
-
     Examples:
         >>> Generation(kinds=("title",), passages=100).held_out
         0.1

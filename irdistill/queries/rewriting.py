@@ -41,11 +41,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class RewriteOptions:
-    """How a language model rewrites questions, see `rewrite`.
-
-    Raises:
-        OptionError: a value is not allowed.
-    """
+    """How a language model rewrites questions, see `rewrite`."""
 
     prompt: Annotated[
         str | Mapping[str, str],
@@ -220,12 +216,7 @@ def transcript(query: Query, template: HistoryTemplate) -> str:
 
 
 def read_prompt(name: str) -> dict[str, str]:
-    """Parts (``system``, ``user``, ``assistant``) of a prompt card of ``data/`` or a YAML file.
-
-    Raises:
-        NotFoundError: there is no such card or file.
-        InputError: its parts are not texts.
-    """
+    """Parts (``system``, ``user``, ``assistant``) of a prompt card of ``data/`` or a YAML file."""
     path = find_card("data", name)
     parts = read_yaml(path, "prompt")
     if not all(isinstance(value, str) for value in parts.values()):

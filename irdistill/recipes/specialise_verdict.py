@@ -21,7 +21,7 @@ COPIED = (
 
 
 @dataclass(frozen=True)
-class MeasuredQueries:
+class ReportQueries:
     """The datasets of a report.
 
     Attributes:
@@ -58,7 +58,7 @@ class Choice:
     lines: tuple[str, ...] = ()
 
 
-def choose_system(rows: Sequence[Mapping[str, Any]], tested: MeasuredQueries) -> Choice:
+def choose_system(rows: Sequence[Mapping[str, Any]], tested: ReportQueries) -> Choice:
     """Choose between the model as it was, its term vectors, and what training made of them.
 
     The probe is the judged queries; without any, the held-out synthetic queries. A trained model is
@@ -106,7 +106,7 @@ def _significant(row: Mapping[str, Any]) -> bool:
 
 
 def verdict_lines(
-    rows: Sequence[Mapping[str, Any]], tested: MeasuredQueries, choice: Choice
+    rows: Sequence[Mapping[str, Any]], tested: ReportQueries, choice: Choice
 ) -> list[str]:
     """One line per dataset and system: before, BM25 and now, by the first measure.
 
@@ -136,7 +136,7 @@ def verdict_lines(
     return lines
 
 
-def _words(row: Mapping[str, Any], lexical: float, dataset: str, tested: MeasuredQueries) -> str:
+def _words(row: Mapping[str, Any], lexical: float, dataset: str, tested: ReportQueries) -> str:
     """Whether it helped, as far as these queries can show it."""
     chance = (
         "" if row["p_holm"] is None else f" (corrected p = {row['p_holm']:.4f}, {row['n']} queries)"

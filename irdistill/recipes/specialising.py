@@ -42,7 +42,7 @@ from irdistill.recipes.specialise_stages import MEASURES, STAGES, SpecialiseStag
 from irdistill.recipes.specialise_verdict import (
     BEFORE,
     Choice,
-    MeasuredQueries,
+    ReportQueries,
     choose_system,
     verdict_lines,
 )
@@ -109,7 +109,7 @@ def specialise_model(
         planned = plan.recorded("training", lambda: _plan_training(stages, out))
         training = TrainingBudget(**planned)
         run(stages.recipe(training.steps))
-    tested = MeasuredQueries(f"{out / 'queries'}#dev", options.query_kinds)
+    tested = ReportQueries(f"{out / 'queries'}#dev", options.query_kinds)
     chosen = plan.recorded("choice", lambda: _choose(stages, out, training.steps, tested))
     choice = Choice(chosen["system"], tuple(chosen["lines"]))
     run(stages.recipe(training.steps, choice.system))
@@ -200,7 +200,7 @@ def _plan_training(stages: SpecialiseStages, out: Path) -> TrainingBudget:
     )
 
 
-def _choose(stages: SpecialiseStages, out: Path, steps: int, tested: MeasuredQueries) -> Choice:
+def _choose(stages: SpecialiseStages, out: Path, steps: int, tested: ReportQueries) -> Choice:
     """Measure the candidates, and choose one by the probe."""
     evaluate = load_verb("evaluate")
     systems = {name: STAGES[name] for name in stages.candidates(steps)}

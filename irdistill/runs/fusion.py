@@ -109,11 +109,7 @@ def fuse(
 
 
 def check_count(count: int) -> None:
-    """Check that there are at least two runs to fuse.
-
-    Raises:
-        OptionError: there are fewer.
-    """
+    """Check that there are at least two runs to fuse."""
     if count < 2:
         raise OptionError(
             f"{count} run{'' if count == 1 else 's'} to fuse; at least two were expected."

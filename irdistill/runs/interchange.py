@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from irdistill.collections import Collection
+from irdistill.collections.foreign_tables import id_string
+from irdistill.console.terminal import counted
 from irdistill.errors import InputError, WrongCollectionError
 from irdistill.runs.manifest import RunIdentity
 from irdistill.runs.memory_run import MemoryRun
@@ -149,8 +151,10 @@ def _from_dict(source: Mapping[Any, Any]) -> list[RankedList]:
                 f"query {query!r} has a {type(documents).__name__};"
                 " {query: {document: score}} was expected."
             )
-        doc_ids = [_id(doc) for doc in documents]
-        lists.append(RankedList(_id(query), doc_ids, _scores(list(documents.values()))))
+        doc_ids = [id_string(doc, "document") for doc in documents]
+        lists.append(
+            RankedList(id_string(query, "query"), doc_ids, _scores(list(documents.values())))
+        )
     return _checked(lists)
 
 
@@ -178,7 +182,7 @@ def _from_columns(columns: _Columns) -> list[RankedList]:
     )
     rows_of: dict[str, list[int]] = {}
     for row, query in enumerate(columns.query):
-        rows_of.setdefault(_id(query), []).append(row)
+        rows_of.setdefault(id_string(query, "query"), []).append(row)
     lists = []
     for query, rows in rows_of.items():
         if columns.rank is not None:  # the order of documents without a score
@@ -187,7 +191,7 @@ def _from_columns(columns: _Columns) -> list[RankedList]:
         flags = None
         if columns.flag is not None:
             flags = [flag if isinstance(flag := columns.flag[row], str) else None for row in rows]
-        documents = [_id(columns.document[row]) for row in rows]
+        documents = [id_string(columns.document[row], "document") for row in rows]
         lists.append(RankedList(query, documents, scores[rows], flags))
     return lists
 
@@ -197,15 +201,6 @@ def _checked(lists: list[RankedList]) -> list[RankedList]:
     if len({ranked.query_id for ranked in lists}) != len(lists):
         raise InputError("two query ids are the same as strings, such as 1 and '1'; use one type.")
     return lists
-
-
-def _id(value: Any) -> str:
-    value = value.item() if isinstance(value, np.generic) else value
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    raise InputError(f"{value!r} is not an id; a string or a whole number was expected.")
 
 
 def _scores(values: Sequence[Any]) -> np.ndarray:
@@ -226,14 +221,14 @@ def _fitted(lists: list[RankedList], collection: Collection) -> list[RankedList]
     known = [ranked for ranked in lists if ranked.query_id in collection.queries]
     if not known:
         raise WrongCollectionError(
-            f"none of the run's {len(lists)} queries is in {collection.id!r}; give the collection"
-            " that the run was made for."
+            f"none of the run's {counted(len(lists), 'query')} is in {collection.id!r}; give"
+            " the collection that the run was made for."
         )
     if len(known) < len(lists):
         first = next(row.query_id for row in lists if row.query_id not in collection.queries)
         logger.warning(
-            "%d queries are not in %s and were left out (first: %s)",
-            len(lists) - len(known),
+            "left out %s that %s does not have (first: %s)",
+            counted(len(lists) - len(known), "query"),
             collection.id,
             first,
         )

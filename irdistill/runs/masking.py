@@ -65,11 +65,7 @@ class MaskRule:
 
     @classmethod
     def parse(cls, text: str) -> MaskRule:
-        """Parse a rule such as ``margin=2``.
-
-        Raises:
-            OptionError: it is not a rule.
-        """
+        """Parse a rule such as ``margin=2``."""
         match = _RULE.fullmatch(text.replace(" ", ""))
         try:
             name, value = (match[1], match[2]) if match else (text, None)

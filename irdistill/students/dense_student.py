@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 import torch.nn.functional as F
-from sentence_transformers.base.modules import Normalize, Router
+from sentence_transformers.base.modules import Normalize, Router, Transformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from torch import Tensor, nn
 
 from irdistill.console.progress_bars import ProgressCallback
@@ -17,12 +19,19 @@ from irdistill.losses.representations import BatchRepresentations
 from irdistill.modeling.batching import TokenBudget
 from irdistill.modeling.hardware import Precision
 from irdistill.modeling.model_revisions import model_revision
+from irdistill.modeling.padding import TokenRow
 from irdistill.students.encoding import encode_batches
 from irdistill.students.layers import keep_layers
 from irdistill.students.single_vector import SingleVectorStudent
+from irdistill.students.static_tower import (
+    join_bags,
+    new_static_model,
+    static_length,
+    tokenize_bags,
+)
 from irdistill.students.student_loading import load_encoder
 from irdistill.students.student_options import Layers, StudentOptions
-from irdistill.students.tower_model import TextKind
+from irdistill.students.tower_model import TextKind, TokenColumns, with_prompt
 from irdistill.students.towers import copy_tower, projection, set_lengths, set_pooling, two_towers
 
 
@@ -31,7 +40,8 @@ class DenseStudent(SingleVectorStudent):
 
     A backbone without sentence-transformers modules gets mean pooling. With ``query_layers``,
     ``query_backbone`` or ``freeze_documents`` queries get a tower of their own and the document
-    tower is frozen. If the towers' vectors differ in length, queries get a new linear layer.
+    tower is frozen. If the towers' vectors differ in length, queries get a new linear layer. With
+    ``query_layers=0`` a query is the mean of its tokens' vectors, a table look-up.
 
     Examples:
         >>> import irdistill as ird
@@ -43,6 +53,7 @@ class DenseStudent(SingleVectorStudent):
 
     kind = "dense"
     representation_names = frozenset({"queries", "documents"})
+    inputs = (Transformer, StaticEmbedding)
 
     def _build(self, backbone: str, options: StudentOptions, device: str | None, seed: int) -> None:
         trust = options.trust_remote_code
@@ -56,7 +67,11 @@ class DenseStudent(SingleVectorStudent):
         if options.layers is not None:
             for module in self._transformers("document"):
                 keep_layers(module.model, options.layers)
-        if options.query_backbone is not None:
+        if options.query_layers == 0:
+            _check_static(options)
+            length = options.max_query_length or options.max_length
+            self._set_model(new_static_model(self, length), backbone, revision)
+        elif options.query_backbone is not None:
             other = load_encoder(options.query_backbone, trust_remote_code=trust, device=device)
             queries = _query_modules(model, other, options.query_layers, seed)
             routed = two_towers(model, queries, other.prompts.get("query"))
@@ -78,6 +93,29 @@ class DenseStudent(SingleVectorStudent):
             options.max_length,
             options.max_query_length,
         )
+
+    def max_length(self, kind: TextKind) -> int:
+        """As `Student.max_length`; of a static tower the limit of the tokenizer."""
+        first = self._first(kind)
+        return static_length(first) if _is_static(first) else super().max_length(kind)
+
+    def tokenize(self, texts: Sequence[str], kind: TextKind) -> TokenColumns:
+        """As `Student.tokenize`; a static tower has no special tokens."""
+        first = self._first(kind)
+        if not _is_static(first):
+            return super().tokenize(texts, kind)
+        prompt = self._prompt(kind) or ""
+        coded = tokenize_bags(first, [with_prompt(prompt, text) for text in texts])
+        self._count(coded, kind, 0)
+        return dict(coded)
+
+    def pad_rows(
+        self, rows: Sequence[TokenRow], kind: TextKind, device: torch.device | None = None
+    ) -> dict[str, Any]:
+        """As `Student.pad_rows`; the tokens for a static tower are joined without padding."""
+        if not _is_static(self._first(kind)):
+            return super().pad_rows(rows, kind, device)
+        return join_bags(rows, device or self.device)
 
     @classmethod
     def load(
@@ -155,6 +193,23 @@ class DenseStudent(SingleVectorStudent):
 
         encode_batches(self, texts, kind, precision, budget, show_progress, take)
         return result
+
+
+def _is_static(module: nn.Module) -> bool:
+    return isinstance(module, StaticEmbedding)
+
+
+def _check_static(options: StudentOptions) -> None:
+    if options.query_backbone is not None:
+        raise OptionError(
+            "query_layers=0 was given with query_backbone; a static query tower has no backbone, so"
+            " leave out query_backbone."
+        )
+    if options.lora_rank is not None:
+        raise OptionError(
+            "query_layers=0 was given with lora_rank; a static query tower has no linear layers for"
+            " adapters, so leave out lora_rank."
+        )
 
 
 def _query_modules(model: Any, other: Any, layers: Layers | None, seed: int) -> list[nn.Module]:

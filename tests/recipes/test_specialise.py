@@ -27,7 +27,7 @@ from irdistill.recipes.specialise_stages import SpecialiseStages
 from irdistill.recipes.specialise_verdict import (
     COPIED,
     Choice,
-    MeasuredQueries,
+    ReportQueries,
     choose_system,
     verdict_lines,
 )
@@ -233,8 +233,8 @@ def test_the_fused_teacher_needs_term_vectors_alone(tmp_path: Path) -> None:
     assert small_options(refine=True).trainings == 1 and small_options(control=True).trainings == 2
 
 
-TESTED = MeasuredQueries("queries#dev", ("title", "sentence"))
-WRITTEN = MeasuredQueries("queries#dev", ("questions",))
+TESTED = ReportQueries("queries#dev", ("title", "sentence"))
+WRITTEN = ReportQueries("queries#dev", ("questions",))
 
 
 def figures(dataset: str = "set", **systems: tuple[float, float]) -> list[dict[str, Any]]:
@@ -298,7 +298,7 @@ def test_copied_queries_never_show_that_it_helped() -> None:
     assert "held-out synthetic queries (title, sentence)" in line
     [line] = verdict_lines(rows, WRITTEN, Choice("term vectors"))
     assert "It helped (corrected p = 0.0001, 30 queries). Queries of searchers may be" in line
-    mixed = MeasuredQueries("queries#dev", ("questions", "keyword"))
+    mixed = ReportQueries("queries#dev", ("questions", "keyword"))
     assert COPIED in verdict_lines(rows, mixed, Choice("term vectors"))[0]
 
 

@@ -75,11 +75,6 @@ class RayEncoding:
             storage: number format of the vectors.
             budget: padded tokens per batch.
             ranges: start and end of each range.
-
-        Raises:
-            MissingExtraError: Ray is not installed.
-            IrdistillError: the cluster does not answer, a worker cannot load corpus or model or has
-                other ones, or a shard fails repeatedly.
         """
         source = CollectionRef.of(self.collection)
         job = EncodingJob(source, self.model, self.settings, precision, storage, budget)

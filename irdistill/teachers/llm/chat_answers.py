@@ -134,7 +134,6 @@ def label_logprobs(top: Mapping[str, float], labels: Sequence[str]) -> np.ndarra
 
     Args:
         top: natural log-probabilities by token.
-        labels: the labels.
 
     Returns:
         (L,) float32; NaN for a label without a token.

@@ -61,7 +61,6 @@ class ListwiseLLMTeacher:
         """Create a teacher.
 
         Args:
-            model: the language model.
             prompt: ``user`` (and ``system``, ``assistant``) with the placeholders ``{query}`` and
                 ``{passages}``, optionally ``{count}``; ``passage``, one passage with the
                 placeholders ``{number}`` and ``{text}``; ``identifier`` and ``ranking`` as in
@@ -76,15 +75,10 @@ class ListwiseLLMTeacher:
             passage_words: longer passages are cut.
             shuffle: start from a random order, which depends on ``seed`` and the query's id,
                 instead of the candidates'.
-            seed: random seed.
             answer_tokens: token limit of an answer; None for the tokens of the identifiers of a
                 window. A model that thinks needs thousands.
             retry_tokens: token limit of a second try for an answer that was cut before it ranked
                 the window; None for no second try.
-
-        Raises:
-            InputError: the prompt is invalid.
-            OptionError: a setting is invalid.
         """
         _check(method, window, step, passes, top)
         self._model, self._method, self._window, self._step, self._passes, self._top = (

@@ -56,7 +56,6 @@ class PairwiseTeacher:
         """Create a teacher.
 
         Args:
-            model: the language model.
             prompt: ``user`` (and ``system``, ``assistant``) with the placeholders ``{query}``,
                 ``{first}`` and ``{second}``; ``labels``, the names of the first and the second
                 passage in an answer (default: A and B); ``choice`` as in `ChoiceReader`.
@@ -68,10 +67,6 @@ class PairwiseTeacher:
             answer_tokens: token limit of a generated answer. A model that thinks needs thousands.
             retry_tokens: token limit of a second try for a generated answer that was cut; None for
                 no second try.
-
-        Raises:
-            InputError: the prompt is invalid.
-            OptionError: a setting is invalid.
         """
         if method not in METHODS or by not in WAYS or top < 1:
             raise OptionError(

@@ -44,10 +44,6 @@ class Template:
             required: placeholders that must be in it.
             where: name of the prompt in errors (``"the prompt of the teacher 'x'"``).
             optional: placeholders that may be in it.
-
-        Raises:
-            InputError: there is no ``user`` part, a part is unknown or not a text, a required
-                placeholder is missing, or a placeholder is unknown.
         """
         wrong = sorted(
             str(key)
