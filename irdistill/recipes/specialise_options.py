@@ -68,6 +68,13 @@ class SpecialiseOptions:
             " not fused, which has nothing more to teach)."
         ),
     ] = None
+    keep: Annotated[
+        tuple[str, ...],
+        Field(
+            description="More probes: collections with judgments on which training may not make the"
+            " term vectors worse, see train."
+        ),
+    ] = ()
     control: Annotated[
         bool,
         Field(description="Train two more students, with KL and with InfoNCE alone, to compare."),

@@ -88,7 +88,10 @@ class SpecialiseStages:
 
     def training_stage(self, steps: int) -> dict[str, Any]:
         """The stage that trains the query tower behind its term vectors."""
-        return self._training_stage("trained", steps, self._both, {"backbone": "${terms}"})
+        start: dict[str, Any] = {"backbone": "${terms}"}
+        if self.options.keep:
+            start["keep"] = list(self.options.keep)
+        return self._training_stage("trained", steps, self._both, start)
 
     def _first_stages(self) -> list[dict[str, Any]]:
         """Queries, term vectors, and the lists of everything that is not trained."""

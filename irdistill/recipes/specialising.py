@@ -41,6 +41,7 @@ from irdistill.recipes.specialise_options import SpecialiseOptions
 from irdistill.recipes.specialise_stages import MEASURES, STAGES, SpecialiseStages
 from irdistill.recipes.specialise_verdict import (
     BEFORE,
+    TRAINED,
     Choice,
     ReportQueries,
     choose_system,
@@ -48,6 +49,7 @@ from irdistill.recipes.specialise_verdict import (
 )
 from irdistill.storage.files import differences, make_folder, read_json, write_json, write_text
 from irdistill.storage.ownership import claim_folder, is_manifest
+from irdistill.students.keep_report import KeepReport
 from irdistill.verbs import load_verb
 
 logger = logging.getLogger(__name__)
@@ -115,6 +117,8 @@ def specialise_model(
     run(stages.recipe(training.steps, choice.system))
     rows = read_json(out / "results.json")["rows"]
     lines = verdict_lines(rows, tested, choice)
+    if options.keep and options.refined and training.steps:
+        lines.insert(0, KeepReport.read(out / STAGES[TRAINED]).sentence)
     if options.trainings and not training.steps:
         lines.insert(
             0, f"The query tower was not trained: {options.minutes:g} minutes are too few."
@@ -170,6 +174,7 @@ def _settings(
         "judged": len(opened.qrels),
         "kinds": list(options.query_kinds),
         "rules": list(options.rules),
+        "keep": list(options.keep),
     }
 
 

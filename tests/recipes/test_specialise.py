@@ -119,7 +119,7 @@ def test_a_plan_that_was_cut_ends_the_same(
     monkeypatch.setattr(budget_module, "_rate", lambda *_: 50.0)
     planned = TrainingBudget(2, 10.0, 1.0, 1.0, 10.0)
     monkeypatch.setattr(module, "_plan_training", lambda *_: planned)
-    model, options = str(tmp_path / "model"), small_options(refine=True)
+    model, options = str(tmp_path / "model"), small_options(refine=True, keep=(str(collection),))
     whole = specialise_model(str(collection), model, tmp_path / "whole", options)
     choose = module._choose
 
@@ -202,7 +202,7 @@ def test_training_gets_the_time_that_is_left(
 
 
 def test_a_recipe_for_a_teacher_with_a_card_and_no_judgments(tmp_path: Path) -> None:
-    options = small_options(teacher="minilm", llm="smollm2-pointwise")
+    options = small_options(teacher="minilm", llm="smollm2-pointwise", keep=("probe",))
     path = tmp_path / "recipe.yaml"
     stages = SpecialiseStages("set", "model", False, options, TimeBudget(100, 2, 0.1, 1, 1))
     path.write_text(yaml.safe_dump(stages.recipe(50, "trained")))
@@ -220,6 +220,7 @@ def test_a_recipe_for_a_teacher_with_a_card_and_no_judgments(tmp_path: Path) -> 
         == 'KL(tau=0.05, teacher_tau=0.5) + 0.1*InfoNCE(tau=0.05, positive_by="teacher")'
     )
     assert trained["backbone"] == "${terms}" and trained["positives"] is False
+    assert trained["keep"] == ["probe"]
     assert named["merged"].arguments["models"] == ["${terms}", "${trained}"]
 
 
