@@ -117,7 +117,8 @@ def measure_budget(collection: Collection, model: str, options: SpecialiseOption
         passages if passages < len(corpus) else None,
         per_passage,
         round(min(0.5, _HELD_OUT / expected), 4),
-        *rates,
+        rates[0],
+        rates[1],
         time.perf_counter() - began,
     )
 
