@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import torch
 from sentence_transformers.base.modules import Normalize
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
 from torch import Tensor, nn
 from transformers import BatchEncoding
 
@@ -104,6 +106,35 @@ def token_texts(tokenizer: Tokenizer) -> list[str]:
         else tokenizer.decode([number]).removeprefix("##").strip()
         for number in range(tokenizer.get_vocab_size())
     ]
+
+
+def pretokenized_words(tokenizer: Tokenizer, text: str) -> list[str]:
+    """The words of a text before the tokenizer takes them apart, normalized."""
+    normalized = tokenizer.normalizer.normalize_str(text) if tokenizer.normalizer else text
+    if tokenizer.pre_tokenizer is None:
+        return normalized.split()
+    return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normalized)]
+
+
+def takes_words(tokenizer: Tokenizer) -> bool:
+    """Whether whole words can be added: a WordPiece vocabulary reads the longest piece first."""
+    return isinstance(tokenizer.model, WordPiece)
+
+
+def add_words(tokenizer: Tokenizer, words: Sequence[str]) -> Tokenizer:
+    """A WordPiece tokenizer that reads some more words as one token each, with the next ids.
+
+    Words that only begin with an added one may be taken apart in another way than before.
+
+    Args:
+        words: as `pretokenized_words` returns them, not in the vocabulary.
+    """
+    if not words:
+        return tokenizer
+    state = json.loads(tokenizer.to_str())
+    first = tokenizer.get_vocab_size()
+    state["model"]["vocab"] |= {word: first + place for place, word in enumerate(words)}
+    return Tokenizer.from_str(json.dumps(state))
 
 
 def token_vectors(student: DenseStudent, texts: Sequence[str]) -> np.ndarray:
