@@ -46,7 +46,7 @@ _STEP_COST = 3.0
 """
 _EPOCHS = 12.0
 _LEAST_STEPS, _LEAST_QUERIES = 50, 200
-_PATIENCE, _EVALUATE_EVERY = 3, 50
+_PATIENCE, _EVALUATE_EVERY, _HELD_OUT = 3, 50, 0.1
 """Training ends when the loss on a tenth of the queries, held out, has not fallen three times in a
 row.
 """
@@ -289,7 +289,10 @@ def _training_stages(
             "dropout": False,
             "positives": False,
             "early_stop": _PATIENCE,
-            "evaluate_every": _EVALUATE_EVERY,
+            "validate": _HELD_OUT,
+            "validate_every": _EVALUATE_EVERY,
+            "validate_measures": "loss",
+            "validate_queries": 0,
             "checkpoint_every": 200,
         }
         for name, loss, start in students

@@ -14,6 +14,7 @@ from irdistill.recipes.recipe import Stage
 from irdistill.storage.files import digest, file_sha256, make_folder, read_json, write_json
 from irdistill.storage.ownership import write_file
 from irdistill.verbs import CATALOG, load_verb
+from irdistill.verbs.argument_types import share_of
 from irdistill.verbs.declaration import Verb
 
 RESULT, COMPARISON = "result.json", "comparison.md"
@@ -99,6 +100,9 @@ def stage_collections(stage: Stage) -> list[str]:
         if verb.options[name].source in ("collection", "judgments") and isinstance(value, str)
     ]
     names += stage.arguments.get("datasets") or {}
+    for name, value in stage.arguments.items():
+        if verb.options[name].source == "validation" and share_of(value) is None:
+            names += [value] if isinstance(value, str) else value
     if stage.verb == "compare":
         names += [run["collection"] for run in stage.arguments["runs"] if isinstance(run, dict)]
     return [name for name in dict.fromkeys(names) if "${" not in name]

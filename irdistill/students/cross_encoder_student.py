@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from sentence_transformers import CrossEncoder
 from torch import Tensor, nn
 
@@ -45,6 +46,8 @@ class CrossEncoderStudent(Student):
         if model.num_labels != 1:
             raise ModelError(_several_outputs(source, model.num_labels))
         model.activation_fn = nn.Identity()
+        for layer in self._heads()[-1:]:
+            layer.register_forward_hook(_in_float32)
 
     def _build(self, backbone: str, options: StudentOptions, device: str | None, seed: int) -> None:
         outputs = describe_model(backbone, options.revision).classifier_outputs
@@ -110,16 +113,20 @@ class CrossEncoderStudent(Student):
 
     def _last_layer(self) -> nn.Module:
         """The linear layer that makes the logit."""
-        layers = [
-            module
-            for module in self.model.modules()
-            if isinstance(module, nn.Linear) and module.out_features == 1
-        ]
+        layers = self._heads()
         if not layers:
             raise ModelError(
                 f"the model {self.source!r} has no linear layer with one output at its end."
             )
         return layers[-1]
+
+    def _heads(self) -> list[nn.Linear]:
+        """The linear layers with one output, in order."""
+        return [
+            module
+            for module in self.model.modules()
+            if isinstance(module, nn.Linear) and module.out_features == 1
+        ]
 
     def scores(
         self, queries: Any, documents: Any, index: Tensor, every: bool = True
@@ -137,6 +144,20 @@ class CrossEncoderStudent(Student):
             list(pairs), batch_size=batch_size, convert_to_tensor=True, show_progress_bar=False
         )
         return logits.float().cpu()
+
+
+def _in_float32(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+    """The logits (n, 1) in float32, also where the other layers compute in bfloat16.
+
+    A logit of bfloat16 has 8 significant bits, so many candidates of a list would have equal
+    scores.
+    """
+    if output.dtype == torch.float32:
+        return None
+    assert isinstance(layer, nn.Linear)
+    bias = None if layer.bias is None else layer.bias.float()
+    with torch.autocast(output.device.type, enabled=False):
+        return F.linear(inputs[0].float(), layer.weight.float(), bias)
 
 
 def _several_outputs(model: str, outputs: int | None) -> str:

@@ -6,19 +6,18 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
 from torch import nn
 
 from irdistill.console.progress_bars import note_on_interrupt
 from irdistill.errors import SettingsDifferError
 from irdistill.losses import Loss, parse_loss
+from irdistill.modeling.hardware import deterministic_kernels
 from irdistill.modeling.library_output import quiet_libraries
 from irdistill.modeling.truncation import Truncation, changes, snapshot
 from irdistill.runs import Run, compile_run, open_run
@@ -33,14 +32,15 @@ from irdistill.training.checkpoints import (
     step_of,
 )
 from irdistill.training.data.collate import Collator, make_collator
-from irdistill.training.data.list_sampler import ListBatch, ListSampler
-from irdistill.training.data.list_source import Judgments, ListSource
+from irdistill.training.data.list_sampler import ListSampler
+from irdistill.training.data.list_source import ListSource
 from irdistill.training.data.mining import Miner, check_mining
 from irdistill.training.data.mixed_run import MixedRun
 from irdistill.training.data.sampler_setup import (
     cached_counts,
     cluster_identity,
     epochs_to_steps,
+    judgments_by_row,
     make_samplers,
     query_order,
     sampler_options,
@@ -70,7 +70,11 @@ from irdistill.training.training_files import (
     remove_checkpoints,
 )
 from irdistill.training.training_log import truncate_log, write_journal
-from irdistill.training.validation import HeldOut
+from irdistill.training.validation import Validation
+from irdistill.training.validation_data import ValidationData
+from irdistill.training.validation_options import LOSS
+from irdistill.training.validation_sets import HeldOutLists
+from irdistill.training.validation_setup import make_validation, texts_per_list
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
@@ -90,6 +94,8 @@ def train(
     document_vectors: Vectors = None,
     work: str | Path | None = None,
     representations: str | Path | None = None,
+    validate: float | Collection | Sequence[Collection] | None = None,
+    validate_candidates: Sequence[Run | str | Path] = (),
 ) -> Path:
     """Train a student on the teacher scores of one run, or of several runs of the same candidates.
 
@@ -109,6 +115,10 @@ def train(
         work: folder of that store; the cache folder by default.
         representations: run with the teacher's representations, for losses that read them; by
             default the first of ``scores`` that has any.
+        validate: what the student is measured on during training: collections with judgments, or a
+            share of the judged queries, which are then held out. The best weights are kept.
+        validate_candidates: for each of these collections a run, whose documents are reranked;
+            BM25 searches by default.
 
     Returns:
         The folder of the saved model, which plain sentence-transformers loads.
@@ -118,8 +128,10 @@ def train(
         SettingsDifferError: ``out`` has a different training.
         IrdistillError: the loss is no longer finite.
     """
+    options = options or TrainOptions()
+    data = ValidationData.read(validate, validate_candidates, options, student)
     inputs = _Inputs.read(
-        collection, scores, student, loss, options, document_vectors, work, representations
+        collection, scores, student, loss, options, document_vectors, work, representations, data
     )
     check_training_folder(Path(out))
     folder = make_folder(out)
@@ -148,7 +160,10 @@ def _train(inputs: _Inputs, folder: Path, record: dict[str, Any]) -> None:
     record["lists"] = prepared.counts
     checkpoint = processes.agree(lambda: _start(inputs, prepared, folder, record))
     tokenized, began = snapshot(student), time.monotonic()
-    with _kernels(options.deterministic), _representations(student, inputs.representations):
+    with (
+        deterministic_kernels(options.deterministic),
+        _representations(student, inputs.representations),
+    ):
         loop = TrainingLoop(
             student,
             inputs.loss,
@@ -157,10 +172,13 @@ def _train(inputs: _Inputs, folder: Path, record: dict[str, Any]) -> None:
             folder,
             loss_parameters=prepared.loss_parameters,
             miner=prepared.miner,
-            held_out=(HeldOut(prepared.held_out, place, options) if prepared.held_out else None),
+            validation=prepared.validation,
         )
         with note_on_interrupt(lambda: describe_newest(place, options.steps)):
             steps = loop.run(checkpoint)
+    if prepared.validation is not None and processes.first:
+        prepared.validation.report(steps)
+        record["validation"] = prepared.validation.summary()
     student.model.eval()
     truncation = changes(snapshot(student), tokenized)
     for kind in student.sides:
@@ -192,6 +210,7 @@ class _Inputs:
     work: str | Path | None
     representations: Representations | None
     processes: Processes
+    validation: ValidationData | None = None
 
     @classmethod
     def read(
@@ -200,13 +219,14 @@ class _Inputs:
         scores: Run | str | Path | Sequence[Run | str | Path],
         student: Student,
         loss: str | Loss,
-        options: TrainOptions | None,
+        options: TrainOptions,
         vectors: Vectors,
         work: str | Path | None,
         representations: str | Path | None,
+        validation: ValidationData | None,
     ) -> _Inputs:
         """Open the runs, and check all that can be checked before the first step."""
-        options, expression = options or TrainOptions(), parse_loss(loss)
+        expression = parse_loss(loss)
         check_trackers(options.track)
         checks.check_student(options, expression, student)
         check_representations(expression, student)
@@ -218,7 +238,18 @@ class _Inputs:
         checks.check_teachers(len(runs), options)
         check_vectors(collection, student, vectors)
         check_mining(options, student, len(runs))
-        return cls(collection, runs, student, expression, options, vectors, work, stored, processes)
+        return cls(
+            collection,
+            runs,
+            student,
+            expression,
+            options,
+            vectors,
+            work,
+            stored,
+            processes,
+            validation,
+        )
 
     def identity(self) -> dict[str, Any]:
         """What decides the trained weights, as JSON values."""
@@ -234,6 +265,8 @@ class _Inputs:
             identity["processes"] = self.processes.world
         if self.representations is not None:
             identity["representations"] = self.representations.fingerprint
+        if self.validation is not None:
+            identity["validation"] = self.validation.identity(self.options)
         return _as_json(identity)
 
     def details(self) -> dict[str, Any]:
@@ -258,14 +291,14 @@ class _Prepared:
     Attributes:
         options: with the number of steps.
         collator: of the lists to train on.
-        held_out: collator of the held-out lists, if the training may stop early.
+        validation: measures the student during training, if anything does.
         counts: of queries and documents, for the record.
         warnings: about the teacher's scores, for the journal.
     """
 
     options: TrainOptions
     collator: Collator
-    held_out: Collator | None
+    validation: Validation | None
     miner: Miner | None
     loss_parameters: dict[str, nn.Module]
     counts: dict[str, int]
@@ -285,7 +318,7 @@ def _prepare(inputs: _Inputs, folder: Path) -> _Prepared:
     with processes.in_turn():
         sampler.order = query_order(sampler, collection, student, folder, options)
     first = [sampler(step) for step in range(min(_CHECKED_STEPS, options.steps))]
-    warnings = _check_lists(loss, first, student, options) + warnings
+    warnings = checks.check_lists(loss, first, student, options) + warnings
     with processes.in_turn():
         vectors = open_vectors(collection, student, inputs.vectors, inputs.work)
 
@@ -316,7 +349,7 @@ def _prepare(inputs: _Inputs, folder: Path) -> _Prepared:
     return _Prepared(
         options,
         collator,
-        collator_of(held_out_sampler) if held_out_sampler else None,
+        _validation(inputs, held_out_sampler, collator_of, options, folder),
         miner,
         parameters,
         counts,
@@ -324,10 +357,31 @@ def _prepare(inputs: _Inputs, folder: Path) -> _Prepared:
     )
 
 
+def _validation(
+    inputs: _Inputs,
+    held_out: ListSampler | None,
+    collator_of: Callable[[ListSampler], Collator],
+    options: TrainOptions,
+    folder: Path,
+) -> Validation | None:
+    """What measures the student during training, if anything does."""
+    data, student = inputs.validation, inputs.student
+    if data is None:
+        return None
+    lists = None
+    if held_out is not None and LOSS in data.measures:
+        texts = len(held_out.query_ids) * texts_per_list(student, options.list_size)
+        lists = HeldOutLists(collator_of(held_out), inputs.loss, options.batch_size, texts)
+    with inputs.processes.in_turn():
+        return make_validation(
+            data, options, inputs.collection, student, held_out, lists, folder, inputs.work
+        )
+
+
 def _samplers(inputs: _Inputs) -> tuple[ListSampler, ListSampler | None, list[str]]:
     """The samplers of the lists to train on and of the held-out lists, and warnings."""
     options, corpus, processes = inputs.options, inputs.collection.corpus, inputs.processes
-    relevant = _judgments(inputs.collection)
+    relevant = judgments_by_row(inputs.collection)
     identity: dict[str, Any] = {
         "runs": [run.fingerprint for run in inputs.runs],
         "qrels": inputs.collection.qrels.fingerprint,
@@ -348,7 +402,13 @@ def _samplers(inputs: _Inputs) -> tuple[ListSampler, ListSampler | None, list[st
     with processes.in_turn():
         counts = cached_counts(runs, relevant, drawing, compiled[0], identity)
     sampler, held_out = make_samplers(
-        runs, relevant, list(inputs.collection.queries), drawing, options, counts
+        runs,
+        relevant,
+        list(inputs.collection.queries),
+        drawing,
+        options,
+        inputs.validation,
+        counts,
     )
     if sampler.unusable:
         logger.info(
@@ -364,33 +424,6 @@ def _samplers(inputs: _Inputs) -> tuple[ListSampler, ListSampler | None, list[st
     return sampler, held_out, checks.check_scales(compiled) if options.mix == "mean" else []
 
 
-def _judgments(collection: Collection) -> Judgments:
-    """The judged documents of the corpus by row number."""
-    pairs = [
-        (query_id, doc_id, grade)
-        for query_id, judged in collection.qrels.items()
-        for doc_id, grade in judged.items()
-    ]
-    rows = collection.corpus.find([doc_id for _, doc_id, _ in pairs]).tolist()
-    judgments: dict[str, dict[int, int]] = {query_id: {} for query_id in collection.qrels}
-    for (query_id, _, grade), row in zip(pairs, rows, strict=True):
-        if row >= 0:
-            judgments[query_id][row] = grade
-    return judgments
-
-
-def _check_lists(
-    loss: Loss, first: Sequence[ListBatch], student: Student, options: TrainOptions
-) -> list[str]:
-    """Check the lists of the first steps; returns warnings."""
-    checks.check_needs(
-        loss,
-        sum(int((batch.labels > 0).any(axis=1).sum()) for batch in first),
-        sum(int((~np.isnan(batch.teacher)).sum()) for batch in first),
-    )
-    return checks.check_teacher(loss, first, student.similarity, options.mix)
-
-
 def _start(
     inputs: _Inputs, prepared: _Prepared, folder: Path, record: dict[str, Any]
 ) -> Path | None:
@@ -402,7 +435,7 @@ def _start(
     shutil.rmtree(staging_path(folder / "checking"), ignore_errors=True)
     if not step:
         inputs.student.check_saving(folder)
-    truncate_log(folder / "train_log.jsonl", step)
+    truncate_log(folder / "train_log.jsonl", step if checkpoint else -1)
     write_json(folder / "training.json", record | {"finished": False} | recorded_model(folder))
     device = str(inputs.student.device)
     write_journal(folder, event="start", step=step, device=device, warnings=prepared.warnings)
@@ -437,17 +470,6 @@ def _finish(
     write_json(folder / "training.json", record | {"finished": True})
     write_journal(folder, **journal)
     remove_checkpoints(folder)
-
-
-@contextmanager
-def _kernels(deterministic: bool) -> Iterator[None]:
-    """Use deterministic kernels if asked."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(deterministic or before, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=True)
 
 
 @contextmanager

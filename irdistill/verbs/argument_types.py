@@ -22,7 +22,7 @@ class Source:
 
     Attributes:
         kind: ``collection``, ``judgments``, ``run``, ``runs``, ``model``, ``models``, ``teacher``,
-            ``student``, ``loss`` or ``measures``.
+            ``student``, ``loss``, ``measures`` or ``validation``.
     """
 
     kind: str
@@ -34,7 +34,9 @@ class Source:
 
     def check(self, value: Any) -> Any:
         """Refuse values that cannot name anything; check losses and measures."""
-        if self.kind not in _SEVERAL:
+        if self.kind == "validation":
+            self._check_validation(value)
+        elif self.kind not in _SEVERAL:
             self._check_single(value)
         elif isinstance(value, Mapping):
             for single in value.values():
@@ -45,6 +47,13 @@ class Source:
         else:
             self._check_single(value)
         return value
+
+    def _check_validation(self, value: Any) -> None:
+        several = value if isinstance(value, list | tuple) else [value]
+        if share_of(value) is None and any(
+            isinstance(single, bool | int | float | Mapping) for single in several
+        ):
+            raise ValueError(f"expected {_EXPECTED[self.kind]}")
 
     def _check_single(self, value: Any) -> None:
         scalars = isinstance(value, bool | int | float)
@@ -63,6 +72,16 @@ class Source:
             parse_measures(value)
 
 
+def share_of(value: Any) -> float | None:
+    """The number that a value is or that a text shows; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
 def _plain(values: list[Any]) -> bool:
     return all(isinstance(value, str | bool | int | float | None) for value in values)
 
@@ -79,6 +98,7 @@ _EXPECTED = {
     "student": "a student: a kind or an object",
     "loss": "a loss: an expression or an object",
     "measures": "measures, as ir-measures writes them",
+    "validation": "a share of the queries, or collections: ids, paths or objects",
 }
 
 if TYPE_CHECKING:
@@ -99,6 +119,7 @@ if TYPE_CHECKING:
     LanguageModelLike = str | LanguageModel
     StudentLike = str | Student
     LossLike = str | Loss
+    ValidationLike = float | CollectionLike | Sequence[CollectionLike]
     MeasureName = str
     MeasuresLike = str | Sequence[str]
 else:
@@ -114,6 +135,7 @@ else:
     LossLike = Annotated[Any, Source("loss")]
     MeasureName = Annotated[str, Source("measures")]
     MeasuresLike = Annotated[Any, Source("measures")]
+    ValidationLike = Annotated[Any, Source("validation")]
 
 
 def _writable(path: Path) -> Path:

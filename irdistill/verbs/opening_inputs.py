@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irdistill.errors import OptionError
+from irdistill.verbs.argument_types import share_of
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
     from irdistill.distributed.ray_cluster import RayCluster
     from irdistill.runs import Run
     from irdistill.students.student_base import Student
-    from irdistill.verbs.argument_types import CollectionLike, ModelLike, RunLike, RunsLike
+    from irdistill.verbs.argument_types import (
+        CollectionLike,
+        ModelLike,
+        RunLike,
+        RunsLike,
+        ValidationLike,
+    )
 
 
 def open_collection(collection: CollectionLike, queries: bool = True) -> Collection:
@@ -30,6 +37,15 @@ def open_collection(collection: CollectionLike, queries: bool = True) -> Collect
     if queries:
         require_queries(collection)
     return collection
+
+
+def open_validation(validate: ValidationLike) -> float | list[Collection]:
+    """A share of the queries, or the collections that are named."""
+    share = share_of(validate)
+    if share is not None:
+        return share
+    several: Sequence[Any] = validate if isinstance(validate, list | tuple) else [validate]
+    return [open_collection(collection) for collection in several]
 
 
 def named_runs(runs: RunsLike) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from irdistill.verbs.argument_types import (
     SeedOption,
     StudentLike,
     TrustOption,
+    ValidationLike,
 )
 from irdistill.verbs.declaration import verb
 from irdistill.verbs.opening_inputs import (
@@ -30,6 +31,7 @@ from irdistill.verbs.opening_inputs import (
     named_runs,
     open_collection,
     open_student,
+    open_validation,
     run_path,
 )
 from irdistill.verbs.result_cache import open_cached_student
@@ -67,6 +69,9 @@ def _check_training(values: Mapping[str, Any]) -> None:
         "# Easy lists first, all of them after half of the steps:",
         f"{_ON_MINILM} --scores out/fused --curriculum gap --pacing-end 0.5"
         ' --loss "KL(tau=0.05)" --out out/curriculum',
+        "# Keep the weights with the best nDCG@10 on other queries, and stop early:",
+        f"{_ON_MINILM} --scores out/fused --freeze-documents --validate pydocs/dev --early-stop 3"
+        ' --loss "KL(tau=0.05)" --out out/validated',
         "# On vectors that score --representations stored:",
         f'{_ON_MINILM} --scores out/vectors --layers 2 --loss "KL(tau=0.05) + EmbeddingMSE" --out'
         " out/embedding",
@@ -101,6 +106,21 @@ def train(
             " (default: one of the scores)."
         ),
     ] = None,
+    validate: Annotated[
+        ValidationLike | None,
+        Field(
+            description="What the student is measured on during training: one or several"
+            " collections with judgments, or a share of the training queries such as 0.1, which is"
+            " then held out. The weights of the best step are kept."
+        ),
+    ] = None,
+    validate_candidates: Annotated[
+        RunsLike | None,
+        Field(
+            description="Run of each validation collection, whose documents a student that cannot"
+            " search reranks, and which a sample of the documents contains (default: BM25)."
+        ),
+    ] = None,
     chosen: Annotated[
         Path | None,
         Field(description="Result of choose, whose settings replace the ones given here."),
@@ -130,6 +150,8 @@ def train(
     with processes.in_turn():
         loaded = open_collection(collection)
         runs = [as_run(run, loaded) for run in named_runs(scores).values()]
+        measured = None if validate is None else open_validation(validate)
+        candidates = [] if validate_candidates is None else named_runs(validate_candidates).values()
     built = (
         build_student(student, model_path(backbone or ""), **architecture.changed())
         if isinstance(student, str)
@@ -137,7 +159,16 @@ def train(
     )
     vectors = None if representations is None else run_path(representations)
     model = train_student(
-        loaded, runs, built, loss, out, options, "stored", representations=vectors
+        loaded,
+        runs,
+        built,
+        loss,
+        out,
+        options,
+        "stored",
+        representations=vectors,
+        validate=measured,
+        validate_candidates=[as_run(run) for run in candidates],
     )
     return open_student(model) if processes.first else built
 
