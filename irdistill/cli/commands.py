@@ -236,7 +236,7 @@ def _item_options(option: Any) -> list[Any]:
 
 def takes_several(option: Any) -> bool:
     """Whether an option takes several values."""
-    return option.source in ("runs", "models", "validation") or bool(_item_options(option))
+    return option.source in ("runs", "models", "texts", "validation") or bool(_item_options(option))
 
 
 def is_mapping(option: Any) -> bool:

@@ -18,7 +18,7 @@ from transformers import BatchEncoding
 
 from irdistill.errors import ModelError
 from irdistill.modeling.padding import TOKENLESS, TokenRow
-from irdistill.students.towers import one_tower, two_towers
+from irdistill.students.towers import two_towers
 
 if TYPE_CHECKING:
     from irdistill.students.dense_student import DenseStudent
@@ -54,10 +54,8 @@ def new_static_model(student: DenseStudent, length: int | None = None) -> Any:
         length: token limit of queries (default: the student's).
 
     Raises:
-        OptionError: the student already has two towers.
         ModelError: its tokenizer is written in Python.
     """
-    one_tower(student.model, "the backbone")
     tokenizer = query_tokenizer(student, length)
     vectors = token_vectors(student, token_texts(tokenizer))
     return static_model(student, tokenizer, vectors * rank_weights(len(vectors))[:, None])
