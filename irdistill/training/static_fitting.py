@@ -6,7 +6,6 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,6 @@ from irdistill.students.static_tower import (
 )
 from irdistill.training.alignment_start import mean_cosine
 from irdistill.training.checkpoints import has_checksums
-from irdistill.training.data.raw_texts import TextSource, open_texts
-from irdistill.training.static_options import StaticOptions
 from irdistill.training.training_files import check_training_folder, place_model
 
 logger = logging.getLogger(__name__)
@@ -45,10 +42,11 @@ _TOLERANCE, _ROUNDS = 1e-3, 100
 
 
 def fit_static(
-    texts: Sequence[TextSource],
+    corpus: Corpus,
     teacher: DenseStudent,
     out: str | Path,
-    options: StaticOptions | None = None,
+    words: int = 20_000,
+    ridge: float = 0.3,
     overwrite: bool = False,
 ) -> DenseStudent:
     """Give a dense model a static query tower that comes as close to its query tower as it can.
@@ -59,35 +57,36 @@ def fit_static(
     to each token alone, see `fit_token_vectors`.
 
     Args:
-        texts: where the texts come from.
+        corpus: the texts, from `irdistill.queries.raw_texts.open_texts`.
         teacher: a dense model; its query tower is replaced.
         out: folder; the model is saved to ``model`` in it. A finished model for the same input is
             opened.
+        words: words that get a token of their own: at most this many of those that the tokenizer
+            takes apart, the most frequent first, that occur at least twice.
+        ridge: see `fit_token_vectors`.
 
     Raises:
-        InputError: there are no texts.
+        InputError: no text has a token.
         ModelError: the teacher's tokenizer is written in Python.
         SettingsDifferError: ``out`` has something else.
     """
-    options = options or StaticOptions()
     folder = Path(out)
     check_training_folder(folder)
     make_folder(folder)
-    corpus = open_texts(texts, options.max_texts, options.seed)
     identity = {
         "verb": "static",
         "teacher": teacher.identity(),
         "texts": corpus.fingerprint,
-        "settings": {"words": options.words, "ridge": options.ridge},
+        "settings": {"words": words, "ridge": ridge},
     }
     if not overwrite and _is_fitted(folder, identity):
         return DenseStudent.load(folder / "model")
     with lock_folder(folder):
-        fitted, record = _fit(corpus, teacher, options)
+        fitted, record = _fit(corpus, teacher, words, ridge)
         staged = staging_path(folder / "model")
         shutil.rmtree(staged, ignore_errors=True)
         fitted.save(staged)
-        record = {"identity": identity, "options": asdict(options), **record}
+        record = {"identity": identity, **record}
         files = place_model(folder, staged, record)
         write_json(folder / TRAINING, record | {"finished": True, "model": files})
     return DenseStudent.load(folder / "model")
@@ -108,17 +107,17 @@ def _is_fitted(folder: Path, identity: dict[str, Any]) -> bool:
 
 
 def _fit(
-    corpus: Corpus, teacher: DenseStudent, options: StaticOptions
+    corpus: Corpus, teacher: DenseStudent, words: int, ridge: float
 ) -> tuple[DenseStudent, dict[str, Any]]:
     """The teacher with a static query tower, and figures about it."""
     tokenizer = query_tokenizer(teacher)
     known = token_texts(tokenizer)
-    tokenizer = add_words(tokenizer, _frequent_words(tokenizer, corpus, options.words))
+    tokenizer = add_words(tokenizer, _frequent_words(tokenizer, corpus, words))
     added = token_texts(tokenizer)[len(known) :]
     vectors = _encode(corpus, teacher)
     bags = token_bags(tokenizer, corpus)
     weight = fit_token_vectors(
-        bags, vectors, _prior(known, added, teacher), options.ridge, teacher.similarity == "dot"
+        bags, vectors, _prior(known, added, teacher), ridge, teacher.similarity == "dot"
     )
     fitted = DenseStudent.from_model(
         static_model(teacher, tokenizer, weight), teacher.source, teacher.revision
