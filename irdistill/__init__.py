@@ -35,6 +35,7 @@ _SURFACE = {
         CrossEncoderStudent DenseStudent KernelStudent LateInteractionStudent SparseStudent
         SplitCrossEncoderStudent load_student
     """,
+    "irdistill.students.keep_report": "KeepReport",
     "irdistill.students.student_options": "StudentOptions",
     "irdistill.teachers.score_options": "ScoreOptions",
     "irdistill.training.options": "TrainOptions",

@@ -180,6 +180,9 @@ from irdistill.students import (
 from irdistill.students import (
     load_student as load_student,
 )
+from irdistill.students.keep_report import (
+    KeepReport as KeepReport,
+)
 from irdistill.students.student_options import (
     StudentOptions as StudentOptions,
 )

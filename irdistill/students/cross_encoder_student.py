@@ -11,11 +11,13 @@ from sentence_transformers import CrossEncoder
 from torch import Tensor, nn
 
 from irdistill.errors import ModelError, OptionError
+from irdistill.modeling.hardware import best_device
 from irdistill.modeling.model_revisions import model_revision
 from irdistill.students.layers import keep_layers
-from irdistill.students.model_kinds import describe_model
+from irdistill.students.model_kinds import ModelDescription, describe_model
+from irdistill.students.pair_similarity import PairSimilarity, check_segments
 from irdistill.students.student_base import Student
-from irdistill.students.student_loading import load_encoder
+from irdistill.students.student_loading import load_encoder, load_transformer
 from irdistill.students.student_options import StudentOptions
 from irdistill.students.tower_model import TextKind
 from irdistill.students.towers import set_lengths
@@ -26,7 +28,8 @@ class CrossEncoderStudent(Student):
 
     It scores the pairs of the lists only, so losses with in-batch negatives are refused. It is
     saved without an activation: ``CrossEncoder.predict`` returns the scores it was trained on. A
-    backbone that is a reranker with one output keeps its head.
+    backbone that is a reranker with one output keeps its head. With ``head="similarity"`` the
+    score begins as the similarity of both texts, see `PairSimilarity`.
 
     Examples:
         >>> import irdistill as ird
@@ -50,19 +53,22 @@ class CrossEncoderStudent(Student):
             layer.register_forward_hook(_in_float32)
 
     def _build(self, backbone: str, options: StudentOptions, device: str | None, seed: int) -> None:
-        outputs = describe_model(backbone, options.revision).classifier_outputs
-        if outputs not in (None, 1):
-            raise ModelError(_several_outputs(backbone, outputs))
-        model = load_encoder(
-            backbone,
-            revision=options.revision,
-            trust_remote_code=options.trust_remote_code,
-            device=device,
-            library=CrossEncoder,
-            new_head=True,
-            seed=seed,
-            num_labels=1,
-        )
+        description = describe_model(backbone, options.revision)
+        if description.classifier_outputs not in (None, 1):
+            raise ModelError(_several_outputs(backbone, description.classifier_outputs))
+        if _needs_similarity(description, options.head):
+            model = _with_similarity(backbone, options, device)
+        else:
+            model = load_encoder(
+                backbone,
+                revision=options.revision,
+                trust_remote_code=options.trust_remote_code,
+                device=device,
+                library=CrossEncoder,
+                new_head=True,
+                seed=seed,
+                num_labels=1,
+            )
         self._set_model(model, backbone, model_revision(backbone, options.revision))
         modules = self._transformers("pair")
         if options.layers is not None:
@@ -144,6 +150,35 @@ class CrossEncoderStudent(Student):
             list(pairs), batch_size=batch_size, convert_to_tensor=True, show_progress_bar=False
         )
         return logits.float().cpu()
+
+
+def _needs_similarity(backbone: ModelDescription, head: str | None) -> bool:
+    """Whether a new `PairSimilarity` is put on a backbone.
+
+    Raises:
+        OptionError: the backbone has a trained head of another kind.
+    """
+    saved = None
+    if backbone.reads_pairs:
+        saved = "similarity" if PairSimilarity.__name__ in backbone.modules else "classifier"
+    if saved is not None and head not in (None, saved):
+        raise OptionError(
+            f"head={head!r} was given, but the backbone {backbone.name!r} is a cross-encoder with a"
+            f" trained {saved} head; leave head out to keep it, or start from an encoder."
+        )
+    return saved is None and head == "similarity"
+
+
+def _with_similarity(backbone: str, options: StudentOptions, device: str | None) -> CrossEncoder:
+    """A cross-encoder of an encoder's layers and a new `PairSimilarity`."""
+    first = load_transformer(
+        backbone, revision=options.revision, trust_remote_code=options.trust_remote_code
+    )
+    check_segments(first.tokenizer, backbone)
+    first.model.config.num_labels = 1
+    head = PairSimilarity(first.get_embedding_dimension())
+    model = CrossEncoder(modules=[first, head], device=device or str(best_device()))
+    return model.float().eval()
 
 
 def _in_float32(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:

@@ -22,6 +22,8 @@ from irdistill.modeling.padding import pad_rows
 from irdistill.modeling.truncation import Truncation
 from irdistill.modeling.weights import complete_weights
 from irdistill.students.inputs import check_processing, position_limit, unused_token
+from irdistill.students.pair_similarity import PairSimilarity, PairSimilarityClassifier
+from irdistill.students.student_loading import model_loader
 from irdistill.teachers.backends import Backend, OpenVinoBackend, TorchBackend, has_openvino
 from irdistill.teachers.control_tokens import BROKEN_UP
 from irdistill.teachers.lightning_ir import cut_texts, is_lightning_ir, load_lightning_ir
@@ -70,7 +72,6 @@ class CrossEncoderTeacher:
         """Load a model.
 
         Args:
-            model: folder, ``package:`` path or hub id.
             max_length: tokens of query and document together (default: the model's).
             precision: ``auto`` is bfloat16 if the device has instructions for it, else float32.
             backend: ``torch``, or ``openvino`` for CPUs; ``auto`` uses openvino on CPUs if it is
@@ -177,10 +178,8 @@ class CrossEncoderTeacher:
                 truncation=self.truncation["pair"],
             )
             return {"input_ids": ids}, lengths
-        queries, documents = (
-            [self.prompt + pair.query.text for pair in pairs],
-            [pair.text for pair in pairs],
-        )
+        queries = [self.prompt + pair.query.text for pair in pairs]
+        documents = [pair.text for pair in pairs]
         if self.cuts is not None:
             queries = cut_texts(self.tokenizer, queries, self.cuts[0], Truncation())
             documents = cut_texts(self.tokenizer, documents, self.cuts[1], self.truncation["pair"])
@@ -263,7 +262,7 @@ def _load(
     resolved = resolve_model(model, revision)
     try:
         with complete_weights(model):
-            encoder = CrossEncoder(
+            encoder = model_loader(CrossEncoder, resolved)(
                 resolved,
                 revision=revision,
                 trust_remote_code=trust_remote_code,
@@ -285,6 +284,8 @@ def _load(
 def _classifier(model: str, encoder: CrossEncoder) -> Any:
     """The network of a cross-encoder, which must be a sequence classifier that was saved as one."""
     network: Any = encoder.model
+    if isinstance(encoder[-1], PairSimilarity):
+        return PairSimilarityClassifier(network, encoder[-1])
     if network is None or not type(network).__name__.endswith("ForSequenceClassification"):
         raise ModelError(
             f"the model {model!r} is a {type(network).__name__}; expected a sequence classifier."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,11 +14,10 @@ from torch import nn
 
 from irdistill.console.progress_bars import note_on_interrupt
 from irdistill.errors import SettingsDifferError
-from irdistill.losses import Loss, parse_loss
+from irdistill.losses import Loss
 from irdistill.modeling.hardware import deterministic_kernels
 from irdistill.modeling.truncation import changes, snapshot
-from irdistill.runs import Run, compile_run, open_run
-from irdistill.runs.stored_representations import Representations
+from irdistill.runs import Run, compile_run
 from irdistill.storage.files import differences, make_folder
 from irdistill.storage.locking import lock_folder
 from irdistill.training import checks
@@ -30,11 +28,10 @@ from irdistill.training.checkpoints import (
 from irdistill.training.data.collate import Collator, make_collator
 from irdistill.training.data.list_sampler import ListSampler
 from irdistill.training.data.list_source import ListSource
-from irdistill.training.data.mining import Miner, check_mining
+from irdistill.training.data.mining import Miner
 from irdistill.training.data.mixed_run import MixedRun
 from irdistill.training.data.sampler_setup import (
     cached_counts,
-    cluster_identity,
     epochs_to_steps,
     judgments_by_row,
     make_samplers,
@@ -43,26 +40,22 @@ from irdistill.training.data.sampler_setup import (
 )
 from irdistill.training.data.stored_vectors import (
     Vectors,
-    check_vectors,
     open_vectors,
-    vectors_digest,
-    vectors_identity,
 )
 from irdistill.training.data.teacher_representations import (
     TeacherRepresentations,
-    check_representations,
     compared_fields,
-    find_representations,
 )
+from irdistill.training.guard_setup import HELD_OUT_SHARE, GuardData, make_guard
+from irdistill.training.guarding import Guard
 from irdistill.training.loop import TrainingLoop
 from irdistill.training.objectives.loss_parameters import fit_loss_parameters
 from irdistill.training.options import TrainOptions
-from irdistill.training.processes import Processes
-from irdistill.training.tracking import check_trackers
 from irdistill.training.training_files import (
     check_training_folder,
     is_finished,
 )
+from irdistill.training.training_inputs import TrainingInputs
 from irdistill.training.training_job import (
     finish_training,
     report_truncation,
@@ -94,6 +87,7 @@ def train(
     representations: str | Path | None = None,
     validate: float | Collection | Sequence[Collection] | None = None,
     validate_candidates: Sequence[Run | str | Path] = (),
+    keep: Collection | Sequence[Collection] = (),
 ) -> Path:
     """Train a student on the teacher scores of one run, or of several runs of the same candidates.
 
@@ -117,6 +111,9 @@ def train(
             share of the judged queries, which are then held out. The best weights are kept.
         validate_candidates: for each of these collections a run, whose documents are reranked;
             BM25 searches by default.
+        keep: general probes, collections with judgments. If training lowers the measure on one, a
+            merged model that lowers none is saved, or the student as it was at the start; see
+            `irdistill.training.guarding`. Without ``validate`` a tenth of the queries chooses.
 
     Returns:
         The folder of the saved model, which plain sentence-transformers loads.
@@ -127,9 +124,20 @@ def train(
         IrdistillError: the loss is no longer finite.
     """
     options = options or TrainOptions()
+    if validate is None and keep:
+        validate = HELD_OUT_SHARE
     data = ValidationData.read(validate, validate_candidates, options, student)
-    inputs = _Inputs.read(
-        collection, scores, student, loss, options, document_vectors, work, representations, data
+    inputs = TrainingInputs.read(
+        collection,
+        scores,
+        student,
+        loss,
+        options,
+        document_vectors,
+        work,
+        representations,
+        data,
+        GuardData.read(keep, data, options, student),
     )
     check_training_folder(Path(out))
     folder = make_folder(out)
@@ -150,7 +158,7 @@ def train(
     return model
 
 
-def _train(inputs: _Inputs, folder: Path, record: dict[str, Any]) -> None:
+def _train(inputs: TrainingInputs, folder: Path, record: dict[str, Any]) -> None:
     """Prepare, train and finish; ``record`` is for ``training.json``."""
     student, processes = inputs.student, inputs.processes
     prepared = _prepare(inputs, folder)
@@ -159,6 +167,7 @@ def _train(inputs: _Inputs, folder: Path, record: dict[str, Any]) -> None:
     checkpoint = processes.agree(
         lambda: start_training(folder, record, student, options.steps, prepared.warnings)
     )
+    guard = _guard(inputs, prepared, folder, record["identity"])
     tokenized, began = snapshot(student), time.monotonic()
     with deterministic_kernels(options.deterministic), _representations(student, inputs.loss):
         loop = TrainingLoop(
@@ -190,95 +199,35 @@ def _train(inputs: _Inputs, folder: Path, record: dict[str, Any]) -> None:
         "lists_per_second": round(lists / max(seconds, 1e-9), 3),
     }
     processes.agree(
-        lambda: finish_training(student, prepared.loss_parameters, folder, record, journal)
+        lambda: _finish(student, guard, prepared.loss_parameters, folder, record, journal)
     )
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """The arguments of `train`, opened and checked."""
+def _guard(
+    inputs: TrainingInputs, prepared: _Prepared, folder: Path, identity: dict[str, Any]
+) -> Guard | None:
+    """The guard of the first process, if there are probes; it has measured the start."""
+    data, validation = inputs.guard, prepared.validation
+    if data is None or validation is None:
+        return None
+    guards: list[Guard] = []
 
-    collection: Collection
-    runs: list[Run]
-    student: Student
-    loss: Loss
-    options: TrainOptions
-    vectors: Vectors
-    work: str | Path | None
-    representations: Representations | None
-    processes: Processes
-    validation: ValidationData | None = None
-
-    @classmethod
-    def read(
-        cls,
-        collection: Collection,
-        scores: Run | str | Path | Sequence[Run | str | Path],
-        student: Student,
-        loss: str | Loss,
-        options: TrainOptions,
-        vectors: Vectors,
-        work: str | Path | None,
-        representations: str | Path | None,
-        validation: ValidationData | None,
-    ) -> _Inputs:
-        """Open the runs, and check all that can be checked before the first step."""
-        expression = parse_loss(loss)
-        check_trackers(options.track)
-        checks.check_student(options, expression, student)
-        check_representations(expression, student)
-        processes = Processes.join()
-        paths = [scores] if isinstance(scores, str | Path | Run) else list(scores)
-        with processes.in_turn():
-            runs = [open_run(run, collection) for run in paths]
-            stored = find_representations(expression, runs, representations, collection)
-        checks.check_teachers(len(runs), options)
-        check_vectors(collection, student, vectors)
-        check_mining(options, student, len(runs))
-        return cls(
-            collection,
-            runs,
-            student,
-            expression,
-            options,
-            vectors,
-            work,
-            stored,
-            processes,
-            validation,
+    def measure() -> None:
+        guards.append(
+            make_guard(
+                data,
+                validation.sets,
+                inputs.options,
+                inputs.student,
+                folder,
+                inputs.work,
+                identity,
+            )
         )
+        guards[0].choice.measure_start()
 
-    def identity(self) -> dict[str, Any]:
-        """What decides the trained weights, as JSON values."""
-        identity: dict[str, Any] = {
-            "collection": self.collection.describe() | {"qrels": self.collection.qrels.fingerprint},
-            "scores": [run.fingerprint for run in self.runs],
-            "student": self.student.identity(),
-            "loss": str(self.loss),
-            "options": self.options.identity() | cluster_identity(self.options),
-            "document_vectors": vectors_digest(self.collection, self.student, self.vectors),
-        }
-        if self.processes.world > 1:
-            identity["processes"] = self.processes.world
-        if self.representations is not None:
-            identity["representations"] = self.representations.fingerprint
-        if self.validation is not None:
-            identity["validation"] = self.validation.identity(self.options)
-        return _as_json(identity)
-
-    def details(self) -> dict[str, Any]:
-        """What the fingerprints in the identity stand for, for a message about what differs."""
-        return _as_json(
-            {
-                "scores": [asdict(run.identity) for run in self.runs],
-                "document_vectors": vectors_identity(self.collection, self.student, self.vectors),
-            }
-        )
-
-
-def _as_json(value: dict[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(value, default=str))
-    return plain
+    inputs.processes.agree(measure)
+    return next(iter(guards), None)
 
 
 @dataclass(frozen=True)
@@ -302,7 +251,7 @@ class _Prepared:
     warnings: list[str]
 
 
-def _prepare(inputs: _Inputs, folder: Path) -> _Prepared:
+def _prepare(inputs: TrainingInputs, folder: Path) -> _Prepared:
     """Make the samplers, check the lists of the first steps, and fit the loss if it learns."""
     collection, student, loss, processes = (
         inputs.collection,
@@ -355,7 +304,7 @@ def _prepare(inputs: _Inputs, folder: Path) -> _Prepared:
 
 
 def _validation(
-    inputs: _Inputs,
+    inputs: TrainingInputs,
     held_out: ListSampler | None,
     collator_of: Callable[[ListSampler], Collator],
     options: TrainOptions,
@@ -375,7 +324,7 @@ def _validation(
         )
 
 
-def _samplers(inputs: _Inputs) -> tuple[ListSampler, ListSampler | None, list[str]]:
+def _samplers(inputs: TrainingInputs) -> tuple[ListSampler, ListSampler | None, list[str]]:
     """The samplers of the lists to train on and of the held-out lists, and warnings."""
     options, corpus, processes = inputs.options, inputs.collection.corpus, inputs.processes
     relevant = judgments_by_row(inputs.collection)
@@ -419,6 +368,20 @@ def _samplers(inputs: _Inputs) -> tuple[ListSampler, ListSampler | None, list[st
             "masked as negatives" if options.flagged == "mask" else "dropped",
         )
     return sampler, held_out, checks.check_scales(compiled) if options.mix == "mean" else []
+
+
+def _finish(
+    student: Student,
+    guard: Guard | None,
+    loss_parameters: dict[str, nn.Module],
+    folder: Path,
+    record: dict[str, Any],
+    journal: dict[str, Any],
+) -> None:
+    """Choose the weights if there is a guard, and finish the training."""
+    if guard is not None:
+        record["keep"] = guard.finish().to_json()
+    finish_training(student, loss_parameters, folder, record, journal)
 
 
 @contextmanager

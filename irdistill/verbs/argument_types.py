@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-_SEVERAL = ("runs", "models", "texts")
+_SEVERAL = ("runs", "models", "collections", "texts")
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,9 @@ class Source:
     """Metadata of an argument that names something.
 
     Attributes:
-        kind: ``collection``, ``judgments``, ``run``, ``runs``, ``texts``, ``model``, ``models``,
-            ``teacher``, ``student``, ``loss``, ``measures`` or ``validation``.
+        kind: ``collection``, ``collections``, ``judgments``, ``run``, ``runs``, ``texts``,
+            ``model``, ``models``, ``teacher``, ``student``, ``loss``, ``measures`` or
+            ``validation``.
     """
 
     kind: str
@@ -88,6 +89,7 @@ def _plain(values: list[Any]) -> bool:
 
 _EXPECTED = {
     "collection": "a collection: an id, a path or an object",
+    "collections": "collections: ids, paths or objects",
     "judgments": "a collection or judgments: an id, a path or an object",
     "run": "a run: a path or an object",
     "runs": "runs: paths, objects or a mapping of names to runs",
@@ -121,6 +123,7 @@ if TYPE_CHECKING:
     LanguageModelLike = str | LanguageModel
     StudentLike = str | Student
     LossLike = str | Loss
+    CollectionsLike = CollectionLike | Sequence[CollectionLike]
     ValidationLike = float | CollectionLike | Sequence[CollectionLike]
     MeasureName = str
     MeasuresLike = str | Sequence[str]
@@ -138,6 +141,7 @@ else:
     LossLike = Annotated[Any, Source("loss")]
     MeasureName = Annotated[str, Source("measures")]
     MeasuresLike = Annotated[Any, Source("measures")]
+    CollectionsLike = Annotated[Any, Source("collections")]
     ValidationLike = Annotated[Any, Source("validation")]
 
 

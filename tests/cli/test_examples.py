@@ -29,7 +29,6 @@ from irdistill.errors import IrdistillError
 from irdistill.students.exporting import ExportAgreement
 from irdistill.teachers.llm.language_model import Answer, Request
 from irdistill.verbs import load_verb
-from irdistill.verbs.training_verbs import MINILM
 from tests.recipes.tiny import beir_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -223,11 +222,6 @@ def prepare(line: str, place: Path) -> None:
     if line.startswith("irdistill runs import"):
         shutil.copy(place / "run.txt.gz", place / "bm25.txt.gz")
         assert gzip.decompress((place / "bm25.txt.gz").read_bytes())
-    if line.startswith("irdistill merge"):
-        run(
-            f"irdistill train pydocs/train --backbone {MINILM} --freeze-documents --scores"
-            ' out/fused --loss "KL(tau=0.05)" --out out/full'
-        )
     if line.startswith("irdistill runs merge"):
         for number in (1, 2):
             run(

@@ -195,11 +195,12 @@ def test_a_verb_shows_its_options_in_help() -> None:
             {"numpy", "pyarrow", "pydantic", "torch"},
         ),
         *(
-            (
+            pytest.param(
                 "from irdistill.cli.entry_point import cli;"
                 f" cli.main(['{verb}', '--help'], standalone_mode=False)",
                 3.0,
                 {"torch", "transformers", "sentence_transformers"},
+                marks=() if verb == "train" else pytest.mark.slow,
             )
             for verb in ("retrieve", "score", "train", "evaluate", "generate", "specialise")
         ),

@@ -82,9 +82,6 @@ class RayEncoding:
 
         Args:
             identity: ``store_identity`` in this process; that of every worker must be equal.
-            precision: number format of the computations.
-            storage: number format of the vectors.
-            budget: padded tokens per batch.
             ranges: start and end of each range.
         """
         source = self.collection

@@ -295,7 +295,6 @@ def encode_rows(
     The result does not depend on other calls.
 
     Args:
-        budget: padded tokens per batch.
         done: called with the number of encoded documents after each batch.
         kind: the tower that encodes the texts.
     """
