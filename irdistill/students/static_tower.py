@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,6 @@ import torch
 from sentence_transformers.base.modules import Normalize
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
 from torch import Tensor, nn
 from transformers import BatchEncoding
 
@@ -106,35 +104,6 @@ def token_texts(tokenizer: Tokenizer) -> list[str]:
     ]
 
 
-def pretokenized_words(tokenizer: Tokenizer, text: str) -> list[str]:
-    """The words of a text before the tokenizer takes them apart, normalized."""
-    normalized = tokenizer.normalizer.normalize_str(text) if tokenizer.normalizer else text
-    if tokenizer.pre_tokenizer is None:
-        return normalized.split()
-    return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normalized)]
-
-
-def takes_words(tokenizer: Tokenizer) -> bool:
-    """Whether whole words can be added: a WordPiece vocabulary reads the longest piece first."""
-    return isinstance(tokenizer.model, WordPiece)
-
-
-def add_words(tokenizer: Tokenizer, words: Sequence[str]) -> Tokenizer:
-    """A WordPiece tokenizer that reads some more words as one token each, with the next ids.
-
-    Words that only begin with an added one may be taken apart in another way than before.
-
-    Args:
-        words: as `pretokenized_words` returns them, not in the vocabulary.
-    """
-    if not words:
-        return tokenizer
-    state = json.loads(tokenizer.to_str())
-    first = tokenizer.get_vocab_size()
-    state["model"]["vocab"] |= {word: first + place for place, word in enumerate(words)}
-    return Tokenizer.from_str(json.dumps(state))
-
-
 def token_vectors(student: DenseStudent, texts: Sequence[str]) -> np.ndarray:
     """(V, D) float32: each token read alone as a query, scaled to length 1, less their mean.
 
@@ -142,9 +111,15 @@ def token_vectors(student: DenseStudent, texts: Sequence[str]) -> np.ndarray:
     """
     vectors = np.zeros((len(texts), student.dimension), np.float32)
     rows = [row for row, text in enumerate(texts) if text]
-    alone = student.encode([texts[row] for row in rows], "query", normalize=True)
-    vectors[rows] = alone - alone.mean(axis=0)
-    return vectors
+    vectors[rows] = student.encode([texts[row] for row in rows], "query", normalize=True)
+    return centered(vectors, texts)
+
+
+def centered(vectors: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+    """Vectors (V, D) less their mean; zeros where the text is empty."""
+    present = np.array([bool(text) for text in texts])
+    mean = vectors[present].mean(axis=0)
+    return np.where(present[:, None], vectors - mean, np.float32(0))
 
 
 def rank_weights(count: int) -> np.ndarray:

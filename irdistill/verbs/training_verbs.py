@@ -315,14 +315,6 @@ def fit_static(
     out: Annotated[
         Path | None, Field(description="Folder of the result; the model goes to OUT/model.")
     ] = None,
-    words: Annotated[
-        int,
-        Field(
-            ge=0,
-            description="Words of the texts that get a token, the most frequent of those that the"
-            " tokenizer takes apart (WordPiece tokenizers only).",
-        ),
-    ] = 20_000,
     ridge: Annotated[
         float,
         Field(
@@ -330,7 +322,7 @@ def fit_static(
             description="Pull of a token's vector to the one that the teacher gives to the token"
             " alone: as much as this many texts of one token.",
         ),
-    ] = 0.3,
+    ] = 0.1,
     text_options: TextOptions = TextOptions(),
     seed: SeedOption = 42,
     trust_remote_code: TrustOption = False,
@@ -352,7 +344,7 @@ def fit_static(
     opened = teacher
     if not isinstance(opened, DenseStudent):
         opened = load_dense(model_path(teacher), trust_remote_code=trust_remote_code)
-    return fit_static_tower(corpus, opened, out, words, ridge, overwrite)
+    return fit_static_tower(corpus, opened, out, ridge, overwrite)
 
 
 @verb(
