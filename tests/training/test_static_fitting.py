@@ -50,8 +50,8 @@ def test_token_vectors_are_numpy_s_ridge_regression_towards_the_prior(
     start *= ((rows @ start) * targets).sum() / np.square(rows @ start).sum()
     # ridge regression as least squares over rows added for the penalty
     design = np.concatenate([rows, np.sqrt(0.7) * np.eye(8)])
-    wanted = np.concatenate([targets, np.sqrt(0.7) * start])
-    want = np.linalg.lstsq(design, wanted, rcond=None)[0]
+    padded = np.concatenate([targets, np.sqrt(0.7) * start])
+    want = np.linalg.lstsq(design, padded, rcond=None)[0]
     np.testing.assert_allclose(fitted, want, atol=1e-7)
     np.testing.assert_allclose(fitted[5], start[5])
 
