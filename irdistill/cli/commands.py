@@ -18,6 +18,7 @@ import click
 from irdistill.errors import OptionError
 from irdistill.verbs import CATALOG, load_verb, verb_names
 
+_SEVERAL_SOURCES = ("runs", "models", "collections", "texts", "validation")
 _NUMBERS = {int: "INTEGER", float: "FLOAT", bool: "BOOLEAN", Path: "PATH"}
 
 
@@ -236,7 +237,7 @@ def _item_options(option: Any) -> list[Any]:
 
 def takes_several(option: Any) -> bool:
     """Whether an option takes several values."""
-    return option.source in ("runs", "models", "validation") or bool(_item_options(option))
+    return option.source in _SEVERAL_SOURCES or bool(_item_options(option))
 
 
 def is_mapping(option: Any) -> bool:

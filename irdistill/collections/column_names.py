@@ -79,7 +79,6 @@ def roles_of_header(
 
     Args:
         kind: ``run`` or ``judgments``.
-        place: what has these columns, for messages.
         chosen: the roles of some columns by their numbers, as chosen by the user.
     """
     by_user = dict(chosen or {})

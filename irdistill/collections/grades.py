@@ -22,7 +22,6 @@ def parse_grade(value: Any, place: str) -> int:
 
     Args:
         value: a number, or the text of a number.
-        place: where the grade is, for the error message (``line 3 of qrels.tsv``).
     """
     if isinstance(value, Integral):
         grade = int(value)

@@ -31,7 +31,6 @@ def judged_collection(
     Args:
         judgments: query id -> document id -> grade; those of unknown queries are omitted.
         source: where the queries come from, for the report.
-        origin: as in `Collection`.
     """
     for query_id in queries:
         if query_id not in judgments:

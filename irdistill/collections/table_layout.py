@@ -109,7 +109,6 @@ def detect_layout(
 
     Args:
         kind: ``run`` or ``judgments``.
-        columns: the columns as the user names them; see `parse_columns`.
         prefer: layouts of a format that the user named; the first one that the content allows is
             used.
     """
@@ -275,8 +274,6 @@ def header_layout(
 
     Args:
         first: the names.
-        columns: see `parse_columns`.
-        place: what has these columns, for messages.
     """
     roles, names = parse_columns(columns, kind)
     if names:

@@ -52,7 +52,6 @@ class RayCluster:
 
         Args:
             job: what the workers do.
-            what: what the identity describes, such as ``the teacher``; for errors.
             identity: identity that every worker must have; that of the first worker if None.
         """
         if self.workers is not None and self.workers < 1:

@@ -95,7 +95,6 @@ class WorkerPool:
     Args:
         ray: the module.
         job: what the workers do.
-        what: what the identity describes, such as ``the teacher``; for errors.
         count: number of workers.
         resources: what each worker needs of the cluster.
         identity: identity that every worker must have; that of the first worker if None.

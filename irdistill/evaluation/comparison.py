@@ -246,7 +246,6 @@ def compare_losses(
         collections: the collections by the names in the entries.
         measure: a single measure.
         level: significance level of the tests.
-        self_match: ``drop`` leaves out a document that has the query's own id, see `evaluate`.
     """
     check_level(level)
     name = _single(measure)

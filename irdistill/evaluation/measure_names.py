@@ -78,11 +78,7 @@ def is_count(measure: Any) -> bool:
 
 
 def program_of(measure: Any, written: str = "") -> Any:
-    """Return the provider of ir-measures that computes a measure.
-
-    Args:
-        written: the measure as the user wrote it, for error messages.
-    """
+    """Return the provider of ir-measures that computes a measure."""
     shown = repr(written or str(measure))
     missing = None
     for name in _PROGRAMS:

@@ -124,7 +124,7 @@ class Benchmark(Displayed):
         rows = [[dataset, str(row.n), *cells(dataset)] for dataset, row in first.items()]
         rows += [[f"**{name}**", "", *cells(name)] for name in self.averages]
         notes = [
-            f"{name}: {counted(row.missing, 'query')} without a result count as 0; "
+            f"{name}: {counted(row.missing, 'query')} without a result count as 0;"
             f" {counted(row.unscored, 'document')} unscored."
             for name, row in first.items()
             if row.missing or row.unscored

@@ -216,7 +216,6 @@ def fit_gate(
     starts at the uniform gate.
 
     Args:
-        runs, dev, dev_runs: as in `labelled_weights`.
         top: only this many teachers count for a query; all if None.
     """
     labelled = check_labelled(dev, dev_runs, runs)

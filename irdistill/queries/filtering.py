@@ -100,7 +100,6 @@ def filter_queries(
 
     Args:
         collection: synthetic queries, as `generate` writes them.
-        rules: one or more rules, see `FilterRule`.
 
     Returns:
         The collection ``OUT#SPLIT`` with the split of ``collection``. Its record contains the

@@ -78,11 +78,7 @@ def log_path(model: LanguageModel, log: str | Path) -> str | Path:
 
 
 def report_unusable(replies: Sequence[Reply], item: str, log: str | Path) -> None:
-    """Warn when at least a tenth of the answers are unusable.
-
-    Args:
-        item: what each answer should contain, for the message.
-    """
+    """Warn when at least a tenth of the answers are unusable."""
     counts = Counter(reply.flag for reply in replies if reply.flag)
     if counts and counts.total() >= WARNING_SHARE * len(replies):
         logger.warning(

@@ -84,12 +84,6 @@ def rewrite(
         tokenizer: model whose tokenizer counts the tokens of ``history``.
         options: prompt and limits of the language model.
         log: response log of a local language model (default: next to ``out``).
-
-    Raises:
-        OptionError: not exactly one way is given, or an option is not allowed.
-        InputError: a question has no human rewrite, or no answer of the language model is usable
-            (the collection is saved first, with the questions as they are).
-        OutputExistsError: ``out`` holds another collection.
     """
     template = HistoryTemplate.parse(history) if isinstance(history, str) else history
     if (by is not None) + (llm is not None) + (template is not None and llm is None) != 1:

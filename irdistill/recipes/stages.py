@@ -18,7 +18,7 @@ from irdistill.verbs.argument_types import share_of
 from irdistill.verbs.declaration import Verb
 
 RESULT, COMPARISON = "result.json", "comparison.md"
-MODEL_VERBS = ("train", "pretrain", "terms", "merge")
+MODEL_VERBS = ("train", "pretrain", "align", "terms", "merge")
 WITHOUT_QUERIES = ("generate", "pretrain")
 """Verbs that need only the documents of a collection."""
 
@@ -33,11 +33,7 @@ class RecipeContext:
     _collections: dict[str, Collection] = field(default_factory=dict)
 
     def collection(self, name: str, queries: bool = True) -> Collection:
-        """Open a collection once.
-
-        Args:
-            queries: whether it must have queries.
-        """
+        """Open a collection once."""
         from irdistill.collections.collection_loader import require_queries
 
         if name not in self._collections:
@@ -101,7 +97,7 @@ def stage_collections(stage: Stage) -> list[str]:
     ]
     names += stage.arguments.get("datasets") or {}
     for name, value in stage.arguments.items():
-        if verb.options[name].source == "validation" and share_of(value) is None:
+        if verb.options[name].source in ("validation", "collections") and share_of(value) is None:
             names += [value] if isinstance(value, str) else value
     if stage.verb == "compare":
         names += [run["collection"] for run in stage.arguments["runs"] if isinstance(run, dict)]

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from irdistill.collections import Collection
-from irdistill.collections.foreign_tables import id_string
+from irdistill.collections.foreign_tables import id_string, table_columns
 from irdistill.console.terminal import counted
 from irdistill.errors import InputError, WrongCollectionError
 from irdistill.runs.manifest import RunIdentity
@@ -88,11 +87,11 @@ def _lists(source: Any) -> tuple[dict[str, Any], list[RankedList]]:
     name = f"{library}.{type(source).__name__}"
     if library == "ranx":
         source = source.to_dict()
-    if isinstance(source, Mapping):
-        return {"format": "dict" if library != "ranx" else name}, _from_dict(source)
     table = _table(source)
     if table is not None:
         return {"format": name}, _from_columns(table)
+    if isinstance(source, Mapping):
+        return {"format": "dict" if library != "ranx" else name}, _from_dict(source)
     if isinstance(source, Iterable) and not isinstance(source, bytes):
         rows = list(source)
         if all(isinstance(row, RankedList) for row in rows):
@@ -117,30 +116,23 @@ class _Columns(NamedTuple):
 
 def _table(source: Any) -> _Columns | None:
     """The columns of a data frame, a dataset or an Arrow table; None for anything else."""
-    if hasattr(source, "with_format") and hasattr(source, "column_names"):  # datasets.Dataset
-        source = source.with_format("arrow")[:]
-    elif hasattr(source, "to_arrow") and hasattr(source, "columns"):  # polars.DataFrame
-        source = source.to_arrow()
-    if isinstance(source, pa.Table):
-        names = source.column_names
-    elif hasattr(source, "iloc") and hasattr(source, "columns"):  # pandas.DataFrame
-        names = [str(name) for name in source.columns]
-    else:
+    table = table_columns(source)
+    if table is None:
         return None
-    columns: dict[str, Any] = {}
-    for role, known in _COLUMNS.items():
-        name = next((name for name in known if name in names), None)
-        if name is not None and isinstance(source, pa.Table):
-            columns[role] = source.column(name).to_pylist()
-        elif name is not None:
-            columns[role] = source[name].tolist()
-    if "query" not in columns or "document" not in columns:
+    names, values = table
+    first = {
+        role: next((name for name in known if name in names), None)
+        for role, known in _COLUMNS.items()
+    }
+    if first["query"] is None or first["document"] is None:
         raise InputError(
             f"a table of a run has the columns {', '.join(names)}; a column of query ids"
             f" ({' or '.join(_COLUMNS['query'][:2])}) and one of document ids"
             f" ({' or '.join(_COLUMNS['document'][:2])}) were expected. Rename the columns."
         )
-    return _Columns(**columns)
+    return _Columns(
+        **{role: values[names.index(name)] for role, name in first.items() if name is not None}
+    )
 
 
 def _from_dict(source: Mapping[Any, Any]) -> list[RankedList]:

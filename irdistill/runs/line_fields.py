@@ -71,7 +71,6 @@ def split_lines(
     """Split whole lines at ASCII white space, as trec_eval does, or at a separator.
 
     Args:
-        data: the lines.
         width: fields per line.
         first: the number of the first line.
         separator: one byte; fields may then be empty or contain white space.
@@ -128,7 +127,6 @@ def split_blocks(
     Args:
         blocks: whole lines.
         width: number of fields.
-        separator: as in `split_lines`.
         header: the first line that is not blank is skipped.
     """
     number = 1

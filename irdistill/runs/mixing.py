@@ -17,11 +17,8 @@ Missing = Literal["null", "skip", "min"]
 RRF_K = 60
 """Cormack, Clarke and Büttcher (SIGIR 2009): 60 works on all their collections."""
 
-MISSING, DISAGREE, DISAGREE_ON_IT = (
-    "missing",
-    "teachers disagree",
-    "teachers disagree on the document",
-)
+MISSING, DISAGREE = "missing", "teachers disagree"
+DISAGREE_ON_IT = "teachers disagree on the document"
 REASONS: tuple[str | None, ...] = (None, MISSING, DISAGREE, DISAGREE_ON_IT)
 """The flag for each code of `Mixed.reasons`."""
 

@@ -48,7 +48,6 @@ def write_text_lines(
 
     Args:
         lines: returns a list's lines, and how many of its rows they express.
-        kind: what is written, for messages.
         fits: whether such files can hold an id.
     """
     count = 0

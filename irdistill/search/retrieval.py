@@ -59,11 +59,6 @@ def retrieve(
 
     Returns:
         A run of kind ``first-stage`` for BM25, ``student`` for a model.
-
-    Raises:
-        OptionError: k is below 1, or an option does not fit the model.
-        ModelError: the model cannot be loaded.
-        OutputExistsError: ``out`` holds something else.
     """
     from irdistill.runs import RunIdentity, check_out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +23,7 @@ from irdistill.modeling.model_revisions import model_revision
 from irdistill.modeling.padding import TokenRow
 from irdistill.students.encoding import encode_batches
 from irdistill.students.layers import keep_layers
+from irdistill.students.model_kinds import describe_model
 from irdistill.students.single_vector import SingleVectorStudent
 from irdistill.students.static_tower import (
     join_bags,
@@ -32,7 +34,16 @@ from irdistill.students.static_tower import (
 from irdistill.students.student_loading import load_encoder
 from irdistill.students.student_options import Layers, StudentOptions
 from irdistill.students.tower_model import TextKind, TokenColumns, with_prompt
-from irdistill.students.towers import copy_tower, projection, set_lengths, set_pooling, two_towers
+from irdistill.students.towers import (
+    copy_tower,
+    projection,
+    set_lengths,
+    set_pooling,
+    two_towers,
+    with_route,
+)
+
+logger = logging.getLogger(__name__)
 
 
 class DenseStudent(SingleVectorStudent):
@@ -84,9 +95,12 @@ class DenseStudent(SingleVectorStudent):
         if options.similarity is not None:
             self.model.similarity_fn_name = options.similarity
         prompts = {"query": options.query_prompt, "document": options.document_prompt}
+        before = self.prompts()
         self.model.prompts.update(
             {kind: prompt for kind, prompt in prompts.items() if prompt is not None}
         )
+        if describe_model(backbone, options.revision).has_modules:
+            _warn_of_other_prompts(backbone, before, self.prompts())
         set_lengths(
             self._transformers("query"),
             self._transformers("document"),
@@ -163,6 +177,13 @@ class DenseStudent(SingleVectorStudent):
             **self.settings_digests(),
         }
 
+    def set_route(self, kind: TextKind, modules: Sequence[nn.Module]) -> None:
+        """Replace the modules of a tower, or those of both if they are the same."""
+        frozen = [side for side in self.sides if not self.learns(side)]
+        self._set_model(with_route(self.model, kind, modules), self.source, self.revision)
+        for side in frozen:
+            self._freeze(side)
+
     def _embed(self, features: Mapping[str, Any], kind: TextKind) -> Tensor:
         """Vectors (n, D) with gradients."""
         with self._gradients(kind):
@@ -219,3 +240,19 @@ def _query_modules(model: Any, other: Any, layers: Layers | None, seed: int) -> 
     if before != after:
         modules.append(projection(before, after, "sentence_embedding", seed))
     return [*modules, *(Normalize() for module in model if isinstance(module, Normalize))]
+
+
+def _warn_of_other_prompts(
+    model: str, saved: Mapping[str, str], prompts: Mapping[str, str]
+) -> None:
+    """Log the prompts with which a trained model was not trained."""
+    for kind, prompt in prompts.items():
+        if prompt != saved[kind]:
+            logger.warning(
+                "the %s prompt of the student is %r, and %s was saved with %r; a student keeps more"
+                " of what its backbone learned if the prompts stay the same",
+                kind,
+                prompt,
+                model,
+                saved[kind],
+            )

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -19,6 +19,7 @@ from irdistill.storage.files import differences, digest
 from irdistill.students.fingerprints import describe_modules
 from irdistill.students.lora import merge_adapters
 from irdistill.students.student_base import Student
+from irdistill.students.tower_model import TextKind
 
 _LENGTHS = ("query_length", "document_length", "max_seq_length", "max_query_length", "max_length")
 """Settings in which merged models may differ."""
@@ -62,25 +63,29 @@ def set_average(target: Student, students: Sequence[Student], weights: Sequence[
     Raises:
         ModelError: tensors differ in name, shape or type, or numbers that are no weights differ.
     """
-    shares = [share for share in zip(students, weights, strict=True) if share[1]]
-    others = [dict(_tensors(student)) for student, _ in shares]
-    done: set[int] = set()
-    for name, value in _tensors(target):
-        if id(value) in done:  # one tower, or tied weights
-            continue
-        done.add(id(value))
+    others = [_tensors(student, student.sides) for student in students]
+    for name, value in distinct_tensors(target, target.sides).items():
         parts = [_tensor(tensors, name, value) for tensors in others]
-        if all(torch.equal(part, parts[0]) for part in parts[1:]):
-            value.copy_(parts[0])
-            continue
-        if not value.is_floating_point():
-            raise ModelError(f"{name} is not the same in all models, and cannot be averaged.")
-        total = sum(
-            weight * part.to("cpu", torch.float64)
-            for part, (_, weight) in zip(parts, shares, strict=True)
-        )
-        assert isinstance(total, Tensor)
-        value.copy_(total)
+        value.copy_(average_tensors(parts, weights, name))
+
+
+def average_tensors(parts: Sequence[Tensor], weights: Sequence[float], name: str) -> Tensor:
+    """The weighted average of tensors, see `set_average`.
+
+    Raises:
+        ModelError: whole numbers differ.
+
+    Examples:
+        >>> average_tensors([torch.tensor([1.0]), torch.tensor([3.0])], [0.25, 0.75], "bias")
+        tensor([2.5000], dtype=torch.float64)
+    """
+    shares = [(weight, part) for weight, part in zip(weights, parts, strict=True) if weight]
+    first = shares[0][1]
+    if all(torch.equal(part, first) for _, part in shares[1:]):
+        return first
+    if not first.is_floating_point():
+        raise ModelError(f"{name} is not the same in all models, and cannot be averaged.")
+    return torch.stack([weight * part.to("cpu", torch.float64) for weight, part in shares]).sum(0)
 
 
 def check_weights(weights: Sequence[float], count: int) -> None:
@@ -169,12 +174,21 @@ def _settings(module: Sequence[Any]) -> dict[str, Any]:
     return kept if words is None else kept | {"vocabulary": digest(words)}
 
 
-def _tensors(student: Student) -> Iterator[tuple[str, Tensor]]:
-    """Weights and buffers by text kind, place of the module and name; shared ones come again."""
-    for kind in student.sides:
-        for place, module in enumerate(student.tower(kind)):
-            for name, value in chain(module.named_parameters(), module.named_buffers()):
-                yield f"{kind}.{place}.{name}", value
+def distinct_tensors(student: Student, sides: Iterable[TextKind]) -> dict[str, Tensor]:
+    """Weights and buffers of towers; those that towers share are named once."""
+    tensors = _tensors(student, sides)
+    first_names = {id(value): name for name, value in reversed(tensors.items())}
+    return {name: value for name, value in tensors.items() if first_names[id(value)] == name}
+
+
+def _tensors(student: Student, sides: Iterable[TextKind]) -> dict[str, Tensor]:
+    """Weights and buffers by text kind, place of the module and name."""
+    return {
+        f"{kind}.{place}.{name}": value
+        for kind in sides
+        for place, module in enumerate(student.tower(kind))
+        for name, value in chain(module.named_parameters(), module.named_buffers())
+    }
 
 
 def _tensor(tensors: dict[str, Tensor], name: str, like: Tensor) -> Tensor:

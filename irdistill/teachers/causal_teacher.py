@@ -55,7 +55,6 @@ class CausalTeacher(PromptedTeacher):
         """Load a model.
 
         Args:
-            model: folder, ``package:`` path or hub id.
             template: the whole prompt with its special tokens, ``{query}`` and ``{document}``; the
                 tokenizer adds none. Default: the model's chat template.
             instruction: replaces ``{instruction}``.

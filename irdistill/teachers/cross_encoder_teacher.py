@@ -72,7 +72,6 @@ class CrossEncoderTeacher:
         """Load a model.
 
         Args:
-            model: folder, ``package:`` path or hub id.
             max_length: tokens of query and document together (default: the model's).
             precision: ``auto`` is bfloat16 if the device has instructions for it, else float32.
             backend: ``torch``, or ``openvino`` for CPUs; ``auto`` uses openvino on CPUs if it is
@@ -179,10 +178,8 @@ class CrossEncoderTeacher:
                 truncation=self.truncation["pair"],
             )
             return {"input_ids": ids}, lengths
-        queries, documents = (
-            [self.prompt + pair.query.text for pair in pairs],
-            [pair.text for pair in pairs],
-        )
+        queries = [self.prompt + pair.query.text for pair in pairs]
+        documents = [pair.text for pair in pairs]
         if self.cuts is not None:
             queries = cut_texts(self.tokenizer, queries, self.cuts[0], Truncation())
             documents = cut_texts(self.tokenizer, documents, self.cuts[1], self.truncation["pair"])

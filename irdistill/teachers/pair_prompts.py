@@ -80,7 +80,6 @@ class PairTemplate:
         Args:
             tokenizer: a tokenizer of transformers, backed by the library tokenizers.
             pairs: queries and documents.
-            max_length: the most tokens of a prompt.
             special_tokens: whether the tokenizer adds the tokens that it puts around a text.
             truncation: counts what is removed.
 

@@ -113,7 +113,6 @@ class PartEncodingTeacher(PartTeacher[Form]):
         """Load a model.
 
         Args:
-            model: folder, ``package:`` path or hub id.
             precision: ``auto`` is bfloat16 if the device has instructions for it, else float32;
                 scores are always summed in float32.
         """

@@ -33,11 +33,8 @@ def load_retriever(
     """Load a retriever of any type as a teacher.
 
     Args:
-        model: folder, ``package:`` path or hub id.
-        corpus: the documents.
         type: ``dense``, ``sparse`` or ``late-interaction``; ``auto`` detects it from the model's
             files.
-        precision: number format of the computations.
     """
     if type not in ("auto", *RETRIEVER_TYPES):
         raise OptionError(
@@ -81,8 +78,6 @@ class RetrieverTeacher:
 
     Args:
         model: a dense model.
-        corpus: the documents.
-        precision: number format of the computations.
     """
 
     def __init__(

@@ -48,7 +48,6 @@ class Seq2SeqTeacher(PromptedTeacher):
         """Load a model.
 
         Args:
-            model: folder, ``package:`` path or hub id.
             template: the prompt, with ``{query}`` and ``{document}``.
             positive: token as the vocabulary writes it.
             negative: token as the vocabulary writes it; if empty, the score is the logit of

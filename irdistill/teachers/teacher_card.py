@@ -109,7 +109,6 @@ def card_of(teacher: str, kind: str | None = None, revision: str | None = None) 
 
     Args:
         teacher: name or path of a card, ``bm25``, ``module:function``, or a model.
-        kind: kind of a model without a card; detected from its files if None.
     """
     try:
         return read_card(teacher)

@@ -50,7 +50,6 @@ def load_teacher(
         teacher: name or path of a card, ``bm25``, a model (folder, ``package:`` path or hub id),
             ``module:function`` or ``path/to/file.py:function``, or a function or teacher object.
         corpus: the documents that it scores; retrievers and BM25 keep an index of them.
-        kind: kind of a model without a card; detected from its files if None.
         responses: file that keeps the answers of a model behind a server, unless the setting
             ``log`` names another one. Other teachers ignore it.
         settings: override the settings of the card; None leaves a setting as it is. A reference to

@@ -105,6 +105,12 @@ class TrainOptions(ValidationOptions, ListOptions, LoopOptions):
         Field(description="Weight of the loss at each of the matryoshka_dims; 1 by default."),
     ] = None
 
+    # Guard against forgetting
+    keep_tolerance: Annotated[
+        float,
+        Field(ge=0, description="How far the measure may fall on a probe that keep names."),
+    ] = 0.0
+
     # Checkpoints and logs
     checkpoint_every: Annotated[
         int, Field(ge=0, description="Steps between checkpoints; 0: none.")
@@ -225,9 +231,10 @@ class TrainOptions(ValidationOptions, ListOptions, LoopOptions):
         """The options that decide the trained weights.
 
         Options of a feature that is off are left out, so that a new feature does not change the
-        identity of trainings without it. Those of a validation are in its own identity.
+        identity of trainings without it. Those of a validation and of its guard are in
+        their own identities.
         """
-        ignored = WITHOUT_EFFECT | VALIDATION | self._inactive()
+        ignored = WITHOUT_EFFECT | VALIDATION | {"keep_tolerance"} | self._inactive()
         return {name: value for name, value in asdict(self).items() if name not in ignored}
 
     def _inactive(self) -> set[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,29 +14,24 @@ from torch import nn
 
 from irdistill.console.progress_bars import note_on_interrupt
 from irdistill.errors import SettingsDifferError
-from irdistill.losses import Loss, parse_loss
+from irdistill.losses import Loss
 from irdistill.modeling.hardware import deterministic_kernels
-from irdistill.modeling.library_output import quiet_libraries
-from irdistill.modeling.truncation import Truncation, changes, snapshot
-from irdistill.runs import Run, compile_run, open_run
-from irdistill.runs.stored_representations import Representations
-from irdistill.storage.files import differences, make_folder, staging_path, write_json
+from irdistill.modeling.truncation import changes, snapshot
+from irdistill.runs import Run, compile_run
+from irdistill.storage.files import differences, make_folder
 from irdistill.storage.locking import lock_folder
 from irdistill.training import checks
 from irdistill.training.checkpoints import (
     describe_newest,
-    latest_checkpoint,
-    remove_unfinished,
     step_of,
 )
 from irdistill.training.data.collate import Collator, make_collator
 from irdistill.training.data.list_sampler import ListSampler
 from irdistill.training.data.list_source import ListSource
-from irdistill.training.data.mining import Miner, check_mining
+from irdistill.training.data.mining import Miner
 from irdistill.training.data.mixed_run import MixedRun
 from irdistill.training.data.sampler_setup import (
     cached_counts,
-    cluster_identity,
     epochs_to_steps,
     judgments_by_row,
     make_samplers,
@@ -47,29 +40,27 @@ from irdistill.training.data.sampler_setup import (
 )
 from irdistill.training.data.stored_vectors import (
     Vectors,
-    check_vectors,
     open_vectors,
-    vectors_digest,
-    vectors_identity,
 )
 from irdistill.training.data.teacher_representations import (
     TeacherRepresentations,
-    check_representations,
-    find_representations,
+    compared_fields,
 )
+from irdistill.training.guard_setup import HELD_OUT_SHARE, GuardData, make_guard
+from irdistill.training.guarding import Guard
 from irdistill.training.loop import TrainingLoop
-from irdistill.training.objectives.loss_parameters import fit_loss_parameters, save_loss_parameters
+from irdistill.training.objectives.loss_parameters import fit_loss_parameters
 from irdistill.training.options import TrainOptions
-from irdistill.training.processes import Processes
-from irdistill.training.tracking import check_trackers
 from irdistill.training.training_files import (
     check_training_folder,
     is_finished,
-    place_model,
-    recorded_model,
-    remove_checkpoints,
 )
-from irdistill.training.training_log import truncate_log, write_journal
+from irdistill.training.training_inputs import TrainingInputs
+from irdistill.training.training_job import (
+    finish_training,
+    report_truncation,
+    start_training,
+)
 from irdistill.training.validation import Validation
 from irdistill.training.validation_data import ValidationData
 from irdistill.training.validation_options import LOSS
@@ -96,6 +87,7 @@ def train(
     representations: str | Path | None = None,
     validate: float | Collection | Sequence[Collection] | None = None,
     validate_candidates: Sequence[Run | str | Path] = (),
+    keep: Collection | Sequence[Collection] = (),
 ) -> Path:
     """Train a student on the teacher scores of one run, or of several runs of the same candidates.
 
@@ -119,6 +111,9 @@ def train(
             share of the judged queries, which are then held out. The best weights are kept.
         validate_candidates: for each of these collections a run, whose documents are reranked;
             BM25 searches by default.
+        keep: general probes, collections with judgments. If training lowers the measure on one, a
+            merged model that lowers none is saved, or the student as it was at the start; see
+            `irdistill.training.guarding`. Without ``validate`` a tenth of the queries chooses.
 
     Returns:
         The folder of the saved model, which plain sentence-transformers loads.
@@ -129,9 +124,20 @@ def train(
         IrdistillError: the loss is no longer finite.
     """
     options = options or TrainOptions()
+    if validate is None and keep:
+        validate = HELD_OUT_SHARE
     data = ValidationData.read(validate, validate_candidates, options, student)
-    inputs = _Inputs.read(
-        collection, scores, student, loss, options, document_vectors, work, representations, data
+    inputs = TrainingInputs.read(
+        collection,
+        scores,
+        student,
+        loss,
+        options,
+        document_vectors,
+        work,
+        representations,
+        data,
+        GuardData.read(keep, data, options, student),
     )
     check_training_folder(Path(out))
     folder = make_folder(out)
@@ -152,18 +158,18 @@ def train(
     return model
 
 
-def _train(inputs: _Inputs, folder: Path, record: dict[str, Any]) -> None:
+def _train(inputs: TrainingInputs, folder: Path, record: dict[str, Any]) -> None:
     """Prepare, train and finish; ``record`` is for ``training.json``."""
     student, processes = inputs.student, inputs.processes
     prepared = _prepare(inputs, folder)
     options, place = prepared.options, make_folder(folder / "checkpoints")
     record["lists"] = prepared.counts
-    checkpoint = processes.agree(lambda: _start(inputs, prepared, folder, record))
+    checkpoint = processes.agree(
+        lambda: start_training(folder, record, student, options.steps, prepared.warnings)
+    )
+    guard = _guard(inputs, prepared, folder, record["identity"])
     tokenized, began = snapshot(student), time.monotonic()
-    with (
-        deterministic_kernels(options.deterministic),
-        _representations(student, inputs.representations),
-    ):
+    with deterministic_kernels(options.deterministic), _representations(student, inputs.loss):
         loop = TrainingLoop(
             student,
             inputs.loss,
@@ -181,9 +187,7 @@ def _train(inputs: _Inputs, folder: Path, record: dict[str, Any]) -> None:
         record["validation"] = prepared.validation.summary()
     student.model.eval()
     truncation = changes(snapshot(student), tokenized)
-    for kind in student.sides:
-        counts = truncation.get(kind, Truncation())
-        counts.report(kind, student.source, logger, student.max_length(kind))
+    report_truncation(student, truncation)
     first = step_of(checkpoint) if checkpoint else 0
     seconds = time.monotonic() - began
     lists = (steps - first) * prepared.collator.sampler.options.batch_size
@@ -194,94 +198,36 @@ def _train(inputs: _Inputs, folder: Path, record: dict[str, Any]) -> None:
         "truncation": {kind: asdict(counts) for kind, counts in truncation.items()},
         "lists_per_second": round(lists / max(seconds, 1e-9), 3),
     }
-    processes.agree(lambda: _finish(student, prepared.loss_parameters, folder, record, journal))
+    processes.agree(
+        lambda: _finish(student, guard, prepared.loss_parameters, folder, record, journal)
+    )
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """The arguments of `train`, opened and checked."""
+def _guard(
+    inputs: TrainingInputs, prepared: _Prepared, folder: Path, identity: dict[str, Any]
+) -> Guard | None:
+    """The guard of the first process, if there are probes; it has measured the start."""
+    data, validation = inputs.guard, prepared.validation
+    if data is None or validation is None:
+        return None
+    guards: list[Guard] = []
 
-    collection: Collection
-    runs: list[Run]
-    student: Student
-    loss: Loss
-    options: TrainOptions
-    vectors: Vectors
-    work: str | Path | None
-    representations: Representations | None
-    processes: Processes
-    validation: ValidationData | None = None
-
-    @classmethod
-    def read(
-        cls,
-        collection: Collection,
-        scores: Run | str | Path | Sequence[Run | str | Path],
-        student: Student,
-        loss: str | Loss,
-        options: TrainOptions,
-        vectors: Vectors,
-        work: str | Path | None,
-        representations: str | Path | None,
-        validation: ValidationData | None,
-    ) -> _Inputs:
-        """Open the runs, and check all that can be checked before the first step."""
-        expression = parse_loss(loss)
-        check_trackers(options.track)
-        checks.check_student(options, expression, student)
-        check_representations(expression, student)
-        processes = Processes.join()
-        paths = [scores] if isinstance(scores, str | Path | Run) else list(scores)
-        with processes.in_turn():
-            runs = [open_run(run, collection) for run in paths]
-            stored = find_representations(expression, runs, representations, collection)
-        checks.check_teachers(len(runs), options)
-        check_vectors(collection, student, vectors)
-        check_mining(options, student, len(runs))
-        return cls(
-            collection,
-            runs,
-            student,
-            expression,
-            options,
-            vectors,
-            work,
-            stored,
-            processes,
-            validation,
+    def measure() -> None:
+        guards.append(
+            make_guard(
+                data,
+                validation.sets,
+                inputs.options,
+                inputs.student,
+                folder,
+                inputs.work,
+                identity,
+            )
         )
+        guards[0].choice.measure_start()
 
-    def identity(self) -> dict[str, Any]:
-        """What decides the trained weights, as JSON values."""
-        identity: dict[str, Any] = {
-            "collection": self.collection.describe() | {"qrels": self.collection.qrels.fingerprint},
-            "scores": [run.fingerprint for run in self.runs],
-            "student": self.student.identity(),
-            "loss": str(self.loss),
-            "options": self.options.identity() | cluster_identity(self.options),
-            "document_vectors": vectors_digest(self.collection, self.student, self.vectors),
-        }
-        if self.processes.world > 1:
-            identity["processes"] = self.processes.world
-        if self.representations is not None:
-            identity["representations"] = self.representations.fingerprint
-        if self.validation is not None:
-            identity["validation"] = self.validation.identity(self.options)
-        return _as_json(identity)
-
-    def details(self) -> dict[str, Any]:
-        """What the fingerprints in the identity stand for, for a message about what differs."""
-        return _as_json(
-            {
-                "scores": [asdict(run.identity) for run in self.runs],
-                "document_vectors": vectors_identity(self.collection, self.student, self.vectors),
-            }
-        )
-
-
-def _as_json(value: dict[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(value, default=str))
-    return plain
+    inputs.processes.agree(measure)
+    return next(iter(guards), None)
 
 
 @dataclass(frozen=True)
@@ -305,7 +251,7 @@ class _Prepared:
     warnings: list[str]
 
 
-def _prepare(inputs: _Inputs, folder: Path) -> _Prepared:
+def _prepare(inputs: TrainingInputs, folder: Path) -> _Prepared:
     """Make the samplers, check the lists of the first steps, and fit the loss if it learns."""
     collection, student, loss, processes = (
         inputs.collection,
@@ -326,14 +272,14 @@ def _prepare(inputs: _Inputs, folder: Path) -> _Prepared:
         collator = make_collator(collection, sampler, student, vectors, processes)
         if inputs.representations is not None:
             collator.representations = TeacherRepresentations(
-                inputs.representations, loss.representations, sampler.query_ids
+                inputs.representations, compared_fields(loss), sampler.query_ids
             )
         return collator
 
     collator = collator_of(sampler)
     if isinstance(collator.representations, TeacherRepresentations):
         collator.representations.check(first)
-    with _representations(student, inputs.representations):
+    with _representations(student, loss):
         parameters = fit_loss_parameters(loss, student, collator, options)
     miner = None
     if options.mine_every:
@@ -358,7 +304,7 @@ def _prepare(inputs: _Inputs, folder: Path) -> _Prepared:
 
 
 def _validation(
-    inputs: _Inputs,
+    inputs: TrainingInputs,
     held_out: ListSampler | None,
     collator_of: Callable[[ListSampler], Collator],
     options: TrainOptions,
@@ -378,7 +324,7 @@ def _validation(
         )
 
 
-def _samplers(inputs: _Inputs) -> tuple[ListSampler, ListSampler | None, list[str]]:
+def _samplers(inputs: TrainingInputs) -> tuple[ListSampler, ListSampler | None, list[str]]:
     """The samplers of the lists to train on and of the held-out lists, and warnings."""
     options, corpus, processes = inputs.options, inputs.collection.corpus, inputs.processes
     relevant = judgments_by_row(inputs.collection)
@@ -424,68 +370,25 @@ def _samplers(inputs: _Inputs) -> tuple[ListSampler, ListSampler | None, list[st
     return sampler, held_out, checks.check_scales(compiled) if options.mix == "mean" else []
 
 
-def _start(
-    inputs: _Inputs, prepared: _Prepared, folder: Path, record: dict[str, Any]
-) -> Path | None:
-    """Write the record of a training that starts or resumes; returns the checkpoint to resume."""
-    started_before = (folder / "training.json").exists()
-    checkpoint = latest_checkpoint(folder / "checkpoints")
-    step, steps = step_of(checkpoint) if checkpoint else 0, prepared.options.steps
-    remove_unfinished(folder / "checkpoints")
-    shutil.rmtree(staging_path(folder / "checking"), ignore_errors=True)
-    if not step:
-        inputs.student.check_saving(folder)
-    truncate_log(folder / "train_log.jsonl", step if checkpoint else -1)
-    write_json(folder / "training.json", record | {"finished": False} | recorded_model(folder))
-    device = str(inputs.student.device)
-    write_journal(folder, event="start", step=step, device=device, warnings=prepared.warnings)
-    if checkpoint:
-        logger.info("%s: resumed at step %d of %d", folder, step, steps)
-    elif started_before:
-        logger.info(
-            "%s: the training was stopped before its first checkpoint; it starts again at step 0"
-            " of %d",
-            folder,
-            steps,
-        )
-    return checkpoint
-
-
 def _finish(
     student: Student,
+    guard: Guard | None,
     loss_parameters: dict[str, nn.Module],
     folder: Path,
     record: dict[str, Any],
     journal: dict[str, Any],
 ) -> None:
-    """Save the model, complete the record and delete the checkpoints."""
-    staged = staging_path(folder / "model")
-    shutil.rmtree(staged, ignore_errors=True)
-    _reset_tokenizers(student)
-    with quiet_libraries():
-        student.save(staged)
-    record["model"] = place_model(folder, staged, record)
-    if loss_parameters:
-        record["loss"] = save_loss_parameters(folder, loss_parameters)
-    write_json(folder / "training.json", record | {"finished": True})
-    write_journal(folder, **journal)
-    remove_checkpoints(folder)
+    """Choose the weights if there is a guard, and finish the training."""
+    if guard is not None:
+        record["keep"] = guard.finish().to_json()
+    finish_training(student, loss_parameters, folder, record, journal)
 
 
 @contextmanager
-def _representations(student: Student, stored: Representations | None) -> Iterator[None]:
-    """Let the student keep the representations that a loss compares with stored ones."""
-    student.keep_representations = stored is not None
+def _representations(student: Student, loss: Loss) -> Iterator[None]:
+    """Let the student keep the representations that the loss reads."""
+    student.keep_representations = bool(loss.representations)
     try:
         yield
     finally:
         student.keep_representations = False
-
-
-def _reset_tokenizers(student: Student) -> None:
-    """Undo the settings of the last call, which would be saved with the tokenizers."""
-    for module in student.model.modules():
-        backend = getattr(getattr(module, "tokenizer", None), "backend_tokenizer", None)
-        if backend is not None:
-            backend.no_padding()
-            backend.no_truncation()

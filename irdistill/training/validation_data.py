@@ -84,7 +84,7 @@ class ValidationData:
                 f"validate_measures has {LOSS}, which needs the lists of held-out training queries,"
                 " and validate names collections; give a share, as validate=0.1, or leave it out."
             )
-        _check_collections(collections)
+        check_collections(collections, "validate")
         opened = _open_candidates(candidates, collections, options, student)
         return cls(0.0, collections, opened, measures)
 
@@ -212,11 +212,20 @@ def _measures(measures: str) -> tuple[str, ...]:
     return (LOSS, *parsed) if names[0] == LOSS else (*parsed, LOSS)
 
 
-def _check_collections(collections: Sequence[Collection]) -> None:
+def check_collections(collections: Sequence[Collection], option: str) -> None:
+    """Check that collections have judgments and are different.
+
+    Args:
+        option: the option that names them, for the messages.
+
+    Raises:
+        OptionError: there is none, or one comes twice.
+        InputError: one has no relevant documents.
+    """
     ids = [collection.id for collection in collections]
     if not ids or len(set(ids)) < len(ids):
         raise OptionError(
-            f"validate names the collections {', '.join(ids) or 'none'}; expected at least one,"
+            f"{option} names the collections {', '.join(ids) or 'none'}; expected at least one,"
             " each once."
         )
     for collection in collections:
@@ -224,7 +233,7 @@ def _check_collections(collections: Sequence[Collection]) -> None:
         if max(grades, default=0) <= 0:
             raise InputError(
                 f"the collection {collection.id!r} has no relevant documents in its judgments, so"
-                " nothing can be measured on it; give validate a collection with judgments."
+                f" nothing can be measured on it; give {option} a collection with judgments."
             )
 
 

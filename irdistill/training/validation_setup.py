@@ -59,16 +59,7 @@ def make_validation(
     sets: list[ValidationSet] = []
     for number, (queries, source) in enumerate(_queries(data, options, collection, held_out)):
         scratch = staging_path(folder / f"validation-{number}")
-        documents = documents_to_search(options, student)
-        if can_search(student) and not 0 < documents < len(queries.corpus):
-            sets.append(SearchedSet(queries, student, queries.corpus, work, scratch))
-            continue
-        candidates = candidate_rows(queries, options.validate_depth, source, work)
-        if can_search(student):
-            corpus = sampled_corpus(queries, candidates, documents, options.seed)
-            sets.append(SearchedSet(queries, student, corpus, work, scratch))
-        else:
-            sets.append(RerankedSet(queries, student, candidates))
+        sets.append(measured_set(queries, source, options, student, scratch, work))
     return Validation(
         sets,
         lists,
@@ -77,6 +68,30 @@ def make_validation(
         options,
         options.batch_size * texts_per_list(student, options.list_size),
     )
+
+
+def measured_set(
+    queries: MeasuredQueries,
+    source: Run | ListSource | None,
+    options: TrainOptions,
+    student: Student,
+    scratch: Path,
+    work: str | Path | None,
+) -> ValidationSet:
+    """What is searched, or reranked by a student that cannot search.
+
+    Args:
+        source: the run of the candidates; None for BM25.
+        scratch: folder of the vectors of one validation.
+    """
+    documents = documents_to_search(options, student)
+    if can_search(student) and not 0 < documents < len(queries.corpus):
+        return SearchedSet(queries, student, queries.corpus, work, scratch)
+    candidates = candidate_rows(queries, options.validate_depth, source, work)
+    if not can_search(student):
+        return RerankedSet(queries, student, candidates)
+    corpus = sampled_corpus(queries, candidates, documents, options.seed)
+    return SearchedSet(queries, student, corpus, work, scratch)
 
 
 def texts_per_list(student: Student, list_size: int) -> int:

@@ -74,7 +74,6 @@ class Option:
         """Convert and check a value.
 
         Args:
-            label: how the option is called in the message.
             strict: the value comes from YAML or JSON; text is no number.
         """
         from pydantic import ValidationError
@@ -163,7 +162,6 @@ class Verb:
 
         Args:
             strict: the values come from YAML or JSON.
-            label: how an option is called in messages.
         """
         unknown = [name for name in arguments if name not in {*self.options, *self.groups}]
         if unknown:

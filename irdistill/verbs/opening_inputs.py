@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from irdistill.students.student_base import Student
     from irdistill.verbs.argument_types import (
         CollectionLike,
+        CollectionsLike,
         ModelLike,
         RunLike,
         RunsLike,
@@ -24,11 +25,7 @@ if TYPE_CHECKING:
 
 
 def open_collection(collection: CollectionLike, queries: bool = True) -> Collection:
-    """A collection by id or path, or one that is open.
-
-    Args:
-        queries: whether it must have queries.
-    """
+    """A collection by id or path, or one that is open."""
     from irdistill.collections import load_collection
     from irdistill.collections.collection_loader import require_queries
 
@@ -44,7 +41,13 @@ def open_validation(validate: ValidationLike) -> float | list[Collection]:
     share = share_of(validate)
     if share is not None:
         return share
-    several: Sequence[Any] = validate if isinstance(validate, list | tuple) else [validate]
+    assert not isinstance(validate, float)
+    return open_collections(validate)
+
+
+def open_collections(collections: CollectionsLike) -> list[Collection]:
+    """One or several collections, by id or path or as objects."""
+    several: Sequence[Any] = collections if isinstance(collections, list | tuple) else [collections]
     return [open_collection(collection) for collection in several]
 
 

@@ -14,6 +14,7 @@ from irdistill.training.options import TrainOptions
 from irdistill.training.pretraining_options import PretrainOptions
 from irdistill.verbs.argument_types import (
     CollectionLike,
+    CollectionsLike,
     KindOption,
     LossLike,
     ModelLike,
@@ -30,6 +31,7 @@ from irdistill.verbs.opening_inputs import (
     model_path,
     named_runs,
     open_collection,
+    open_collections,
     open_student,
     open_validation,
     run_path,
@@ -72,6 +74,9 @@ def _check_training(values: Mapping[str, Any]) -> None:
         "# Keep the weights with the best nDCG@10 on other queries, and stop early:",
         f"{_ON_MINILM} --scores out/fused --freeze-documents --validate pydocs/dev --early-stop 3"
         ' --loss "KL(tau=0.05)" --out out/validated',
+        "# Save no model that is worse than MiniLM on general questions:",
+        f"{_ON_MINILM} --scores out/fused --freeze-documents --keep pydocs/howto"
+        ' --loss "KL(tau=0.05)" --out out/full',
         "# On vectors that score --representations stored:",
         f'{_ON_MINILM} --scores out/vectors --layers 2 --loss "KL(tau=0.05) + EmbeddingMSE" --out'
         " out/embedding",
@@ -121,6 +126,15 @@ def train(
             " search reranks, and which a sample of the documents contains (default: BM25)."
         ),
     ] = None,
+    keep: Annotated[
+        CollectionsLike | None,
+        Field(
+            description="Probes: collections with judgments, such as pydocs/howto, on which the"
+            " student may not become worse. If it does, models between it and its start are"
+            " measured, and the one that is best on the validation (by default a tenth of the"
+            " queries, held out) without lowering a probe is saved; if there is none, the start."
+        ),
+    ] = None,
     chosen: Annotated[
         Path | None,
         Field(description="Result of choose, whose settings replace the ones given here."),
@@ -138,6 +152,7 @@ def train(
 
     from irdistill.runs import as_run
     from irdistill.students import build_student
+    from irdistill.students.keep_report import KeepReport
     from irdistill.training.processes import Processes
     from irdistill.training.trainer import train as train_student
 
@@ -151,6 +166,7 @@ def train(
         loaded = open_collection(collection)
         runs = [as_run(run, loaded) for run in named_runs(scores).values()]
         measured = None if validate is None else open_validation(validate)
+        probes = [] if keep is None else open_collections(keep)
         candidates = [] if validate_candidates is None else named_runs(validate_candidates).values()
     built = (
         build_student(student, model_path(backbone or ""), **architecture.changed())
@@ -169,8 +185,13 @@ def train(
         representations=vectors,
         validate=measured,
         validate_candidates=[as_run(run) for run in candidates],
+        keep=probes,
     )
-    return open_student(model) if processes.first else built
+    if not processes.first:
+        return built
+    trained = open_student(model)
+    trained.keep_report = KeepReport.read(out) if probes else None
+    return trained
 
 
 def _chosen_settings(chosen: Path) -> dict[str, Any]:

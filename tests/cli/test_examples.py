@@ -29,7 +29,6 @@ from irdistill.errors import IrdistillError
 from irdistill.students.exporting import ExportAgreement
 from irdistill.teachers.llm.language_model import Answer, Request
 from irdistill.verbs import load_verb
-from irdistill.verbs.training_verbs import MINILM
 from tests.recipes.tiny import beir_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -91,7 +90,7 @@ class Writer:
 
 @pytest.fixture()
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with what the examples name, and small things in place of large ones."""
+    """A folder with small files under the names that the examples use."""
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     source = beir_folder(tmp_path / "mydocs")
@@ -197,7 +196,7 @@ def run(line: str) -> None:
 
 
 def prepare(line: str, place: Path) -> None:
-    """What an example needs and no other example leaves."""
+    """Files that an example needs and that no other example creates."""
     out = place / "out"
     if "--weights similarity" in line:
         for name, split in (("a-dev", "dev"), ("b-dev", "dev")):
@@ -223,11 +222,6 @@ def prepare(line: str, place: Path) -> None:
     if line.startswith("irdistill runs import"):
         shutil.copy(place / "run.txt.gz", place / "bm25.txt.gz")
         assert gzip.decompress((place / "bm25.txt.gz").read_bytes())
-    if line.startswith("irdistill merge"):
-        run(
-            f"irdistill train pydocs/train --backbone {MINILM} --freeze-documents --scores"
-            ' out/fused --loss "KL(tau=0.05)" --out out/full'
-        )
     if line.startswith("irdistill runs merge"):
         for number in (1, 2):
             run(
@@ -243,7 +237,7 @@ def prepare(line: str, place: Path) -> None:
 
 
 def in_order(line: str) -> int:
-    """Where a line stands: what makes things comes before what reads them."""
+    """Sort key of a line: commands that create files come before those that read them."""
     first = (
         "cards",
         "retrieve pydocs",

@@ -1,6 +1,4 @@
-"""The embedded collection: how docstrings are split, and what comes out of the installed
-packages.
-"""
+"""The embedded collection: splitting docstrings, and the collection built from installed packages."""
 
 from __future__ import annotations
 
@@ -150,6 +148,7 @@ def test_collection(cache: Path) -> None:
     assert notes["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
 
 
+@pytest.mark.slow
 def test_building_again_gives_the_same(cache: Path, tmp_path: Path) -> None:
     first = load_collection("pydocs/train", cache=cache)
     assert load_collection("pydocs/train", cache=tmp_path).fingerprint == first.fingerprint

@@ -343,6 +343,7 @@ def test_id_of_ir_datasets_is_opened_through_its_api(
     assert (result.value("one", "RR@10"), result.value("one", "R@1")) == (0.5, 0.0)
 
 
+@pytest.mark.slow
 @needs_lucene
 def test_published_figures_are_reproduced(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -28,7 +28,7 @@ run_recipe(read_recipe(sys.argv[1]), "out")
 
 
 def start(recipe: Path, where: Path) -> subprocess.Popen[str]:
-    """Run a recipe into ``out`` in a process of its own."""
+    """Start a process that runs a recipe into ``out``."""
     return subprocess.Popen(
         [sys.executable, "-c", CHILD, str(recipe)],
         cwd=where,
@@ -64,6 +64,7 @@ def artifacts(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_every_stage_leaves_its_artifact(made: tuple[Path, Path]) -> None:
     path, out = made
     recipe = read_recipe(path)
@@ -87,6 +88,7 @@ def test_every_stage_leaves_its_artifact(made: tuple[Path, Path]) -> None:
     assert "## Figures" in report and "irdistill search" in report and "Kendall tau" in report
 
 
+@pytest.mark.slow
 def test_a_second_run_does_nothing_again(made: tuple[Path, Path]) -> None:
     path, out = made
     before, journal = artifacts(out), (out / "journal.jsonl").read_bytes()
@@ -95,6 +97,7 @@ def test_a_second_run_does_nothing_again(made: tuple[Path, Path]) -> None:
     assert (out / "journal.jsonl").read_bytes() == journal
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused_and_nothing_is_touched(made: tuple[Path, Path]) -> None:
     path, out = made
     before = artifacts(out)
@@ -103,7 +106,8 @@ def test_other_settings_are_refused_and_nothing_is_touched(made: tuple[Path, Pat
     assert artifacts(out) == before
 
 
-def test_overwrite_makes_anew_what_depends_on_it_and_no_more(
+@pytest.mark.slow
+def test_overwrite_repeats_what_depends_on_it_and_no_more(
     made: tuple[Path, Path], tmp_path: Path
 ) -> None:
     path, _ = made
@@ -120,6 +124,7 @@ def test_overwrite_makes_anew_what_depends_on_it_and_no_more(
     assert (out / "figures" / "result.json").read_bytes() != figures
 
 
+@pytest.mark.slow
 def test_a_stage_that_was_killed_is_of_the_settings_it_began_with(
     made: tuple[Path, Path], tmp_path: Path
 ) -> None:

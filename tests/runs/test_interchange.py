@@ -90,6 +90,7 @@ def test_pyterrier_frame() -> None:
     assert list(as_run({"q": {"a": 1.0}}).to_pandas().columns) == ["qid", "docno", "score", "rank"]
 
 
+@pytest.mark.slow
 def test_ranx() -> None:
     run = as_run(SCORES)
     other = run.to_ranx("bm25")

@@ -87,6 +87,7 @@ def test_modernbert_needs_layer_0_and_keeps_attention_types(tmp_path: Path) -> N
         DenseStudent(str(folder), layers=[1, 2], device="cpu")
 
 
+@pytest.mark.slow
 def test_two_towers_load_in_plain_sentence_transformers(bert: Path, tmp_path: Path) -> None:
     student = DenseStudent(
         str(bert), query_layers=1, max_length=32, max_query_length=8, device="cpu"

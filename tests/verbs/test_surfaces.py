@@ -26,6 +26,7 @@ FROM_RUNNER = {"out", "overwrite"}
 #: A value for each required option, and for options that need another one.
 VALUES: dict[str, Any] = {
     "collection": "set",
+    "texts": ["set"],
     "candidates": "out/bm25",
     "teacher": "bm25",
     "runs": ["out/a", "out/b"],
@@ -194,11 +195,12 @@ def test_a_verb_shows_its_options_in_help() -> None:
             {"numpy", "pyarrow", "pydantic", "torch"},
         ),
         *(
-            (
+            pytest.param(
                 "from irdistill.cli.entry_point import cli;"
                 f" cli.main(['{verb}', '--help'], standalone_mode=False)",
                 3.0,
                 {"torch", "transformers", "sentence_transformers"},
+                marks=() if verb == "train" else pytest.mark.slow,
             )
             for verb in ("retrieve", "score", "train", "evaluate", "generate", "specialise")
         ),

@@ -54,7 +54,6 @@ def open_passages(
             file or folder of passages, or a collection. Otherwise passages are searched by
             ``patterns``, and as ``passages`` or ``passages.*``.
         open_corpus: opens the corpus of a collection by its id.
-        name: what the passages belong to, for messages.
         home: where they are published.
     """
     pointers = [folder / f"corpus-{split}.txt", folder / "corpus.txt"]

@@ -49,7 +49,6 @@ class Gather:
 
     Args:
         folder: where the temporary files are.
-        name: describes a pair (query number, corpus row), for messages.
         memory: bytes that rows may take at a time. The rows of one query must fit.
         duplicates: the score of a pair that has several different ones: ``error``, the ``first`` in
             the file, or the ``mean``. A pair that is repeated with the same score is one row.
@@ -76,12 +75,8 @@ class Gather:
         self.repeated = 0
         self.spilled = 0
         self.rank_faults = RankFaults()
-        self._queries, self._folder, self._name, self._duplicates = (
-            max(1, queries),
-            folder,
-            name,
-            duplicates,
-        )
+        self._queries, self._folder, self._name = max(1, queries), folder, name
+        self._duplicates = duplicates
         self._limit = max(4, memory // ROW_COST)
         self._buffer: list[np.ndarray] = []
         self._buffered_rows = 0

@@ -111,7 +111,6 @@ def whole_ranks(source: ScoreFile, ranks: np.ndarray, lines: np.ndarray) -> np.n
     """Ranks as (n,) int64.
 
     Args:
-        source: the file, for messages.
         ranks: (n,) float64, NaN where there is none.
         lines: (n,) the number of each row's line.
     """

@@ -99,7 +99,6 @@ class Budget:
         max_cost: limit on the cost.
         max_requests: limit on the number of requests.
         max_tokens_total: limit on the tokens read and written.
-        log: where the answers are kept, for the error.
     """
 
     def __init__(

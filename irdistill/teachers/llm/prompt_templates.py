@@ -42,7 +42,6 @@ class Template:
         Args:
             parts: ``user``, and optionally ``system`` and ``assistant``.
             required: placeholders that must be in it.
-            where: name of the prompt in errors (``"the prompt of the teacher 'x'"``).
             optional: placeholders that may be in it.
         """
         wrong = sorted(

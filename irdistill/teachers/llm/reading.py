@@ -388,7 +388,6 @@ class ChoiceReader:
         """The index of the label; None if the answer names none, or both, or negates it.
 
         Args:
-            text: the answer.
             cut: whether the answer was cut, so that the other label may have followed. Then only a
                 first line that consists of the label, or a match of the card's pattern, is a
                 choice.

@@ -52,7 +52,6 @@ class VllmModel:
         """Start an engine.
 
         Args:
-            model: hub id, folder or GGUF file.
             precision: ``auto`` is the model's.
             max_length: tokens of prompt and answer together (default: the model's).
             memory: share of each GPU's memory that the engine uses.
@@ -95,10 +94,8 @@ class VllmModel:
         self.model_name, self.pinned = model, model_identity(model, revision)
         self.chat = ChatTokenizer(self._engine.get_tokenizer(), template_options)
         config = self._engine.llm_engine.model_config
-        self.max_length, self.precision = (
-            int(config.max_model_len),
-            str(config.dtype).removeprefix("torch."),
-        )
+        self.max_length = int(config.max_model_len)
+        self.precision = str(config.dtype).removeprefix("torch.")
         self.chat.empty_block = empty_block(
             self.chat, lambda request: self.answer([request])[0].text
         )

@@ -55,7 +55,7 @@ def score_batch(
         has_tokens = _has_tokens(encoder, batch.documents, documents)
         mask = mask & _has_tokens(encoder, batch.queries, queries)[:, None] & has_tokens[index]
         positives = positives | ~has_tokens  # a text without tokens is never a negative
-        if batch.representations is not None:
+        if batch.representations is not None or student.keep_representations:
             representations = student.representations(queries, documents)
         if dimension is not None:
             queries, documents = queries[:, :dimension], documents[:, :dimension]
