@@ -18,7 +18,7 @@ from torch import nn
 
 from irdistill.console.progress_bars import note_on_interrupt
 from irdistill.errors import SettingsDifferError
-from irdistill.losses import Loss, parse_loss
+from irdistill.losses import TEACHER_NEEDS, Loss, parse_loss
 from irdistill.modeling.library_output import quiet_libraries
 from irdistill.modeling.truncation import Truncation, changes, snapshot
 from irdistill.runs import Run, compile_run, open_run
@@ -33,14 +33,20 @@ from irdistill.training.checkpoints import (
     step_of,
 )
 from irdistill.training.data.collate import Collator, make_collator
+from irdistill.training.data.in_batch_teachers import (
+    InBatchScores,
+    InBatchTeachers,
+    open_in_batch_teachers,
+)
 from irdistill.training.data.list_sampler import ListBatch, ListSampler
-from irdistill.training.data.list_source import Judgments, ListSource
+from irdistill.training.data.list_source import ListSource
 from irdistill.training.data.mining import Miner, check_mining
 from irdistill.training.data.mixed_run import MixedRun
 from irdistill.training.data.sampler_setup import (
     cached_counts,
     cluster_identity,
     epochs_to_steps,
+    judged_rows,
     make_samplers,
     query_order,
     sampler_options,
@@ -107,8 +113,9 @@ def train(
         document_vectors: stored vectors of the student's frozen document tower: a store, or an
             array (corpus size, D) for a dense student. ``stored`` computes the store on first use.
         work: folder of that store; the cache folder by default.
-        representations: run with the teacher's representations, for losses that read them; by
-            default the first of ``scores`` that has any.
+        representations: run with the teacher's vectors, for losses that compare them or read
+            in-batch teacher scores; by default the first of ``scores`` that has any, and for
+            in-batch scores all of them.
 
     Returns:
         The folder of the saved model, which plain sentence-transformers loads.
@@ -191,6 +198,7 @@ class _Inputs:
     vectors: Vectors
     work: str | Path | None
     representations: Representations | None
+    in_batch: InBatchTeachers | None
     processes: Processes
 
     @classmethod
@@ -215,10 +223,24 @@ class _Inputs:
         with processes.in_turn():
             runs = [open_run(run, collection) for run in paths]
             stored = find_representations(expression, runs, representations, collection)
+            in_batch = open_in_batch_teachers(
+                expression, runs, representations, collection, options.mix
+            )
         checks.check_teachers(len(runs), options)
         check_vectors(collection, student, vectors)
         check_mining(options, student, len(runs))
-        return cls(collection, runs, student, expression, options, vectors, work, stored, processes)
+        return cls(
+            collection,
+            runs,
+            student,
+            expression,
+            options,
+            vectors,
+            work,
+            stored,
+            in_batch,
+            processes,
+        )
 
     def identity(self) -> dict[str, Any]:
         """What decides the trained weights, as JSON values."""
@@ -234,6 +256,8 @@ class _Inputs:
             identity["processes"] = self.processes.world
         if self.representations is not None:
             identity["representations"] = self.representations.fingerprint
+        if self.in_batch is not None:
+            identity["in_batch"] = self.in_batch.fingerprints
         return _as_json(identity)
 
     def details(self) -> dict[str, Any]:
@@ -285,7 +309,8 @@ def _prepare(inputs: _Inputs, folder: Path) -> _Prepared:
     with processes.in_turn():
         sampler.order = query_order(sampler, collection, student, folder, options)
     first = [sampler(step) for step in range(min(_CHECKED_STEPS, options.steps))]
-    warnings = _check_lists(loss, first, student, options) + warnings
+    in_batch = None if inputs.in_batch is None else inputs.in_batch.of_lists(sampler)
+    warnings = _check_lists(loss, first, student, options, in_batch) + warnings
     with processes.in_turn():
         vectors = open_vectors(collection, student, inputs.vectors, inputs.work)
 
@@ -295,6 +320,8 @@ def _prepare(inputs: _Inputs, folder: Path) -> _Prepared:
             collator.representations = TeacherRepresentations(
                 inputs.representations, loss.representations, sampler.query_ids
             )
+        if inputs.in_batch is not None:
+            collator.in_batch = inputs.in_batch.of_lists(sampler)
         return collator
 
     collator = collator_of(sampler)
@@ -327,7 +354,7 @@ def _prepare(inputs: _Inputs, folder: Path) -> _Prepared:
 def _samplers(inputs: _Inputs) -> tuple[ListSampler, ListSampler | None, list[str]]:
     """The samplers of the lists to train on and of the held-out lists, and warnings."""
     options, corpus, processes = inputs.options, inputs.collection.corpus, inputs.processes
-    relevant = _judgments(inputs.collection)
+    relevant = judged_rows(inputs.collection)
     identity: dict[str, Any] = {
         "runs": [run.fingerprint for run in inputs.runs],
         "qrels": inputs.collection.qrels.fingerprint,
@@ -341,7 +368,7 @@ def _samplers(inputs: _Inputs) -> tuple[ListSampler, ListSampler | None, list[st
         identity["mixing"] = mixing.for_teachers(len(compiled)).identity()
     drawing = sampler_options(
         options,
-        needs_teacher=bool(inputs.loss.needs & checks.TEACHER_NEEDS),
+        needs_teacher=bool(inputs.loss.needs & TEACHER_NEEDS),
         needs_labels="label" in inputs.loss.needs,
         processes=processes.world,
     )
@@ -364,23 +391,12 @@ def _samplers(inputs: _Inputs) -> tuple[ListSampler, ListSampler | None, list[st
     return sampler, held_out, checks.check_scales(compiled) if options.mix == "mean" else []
 
 
-def _judgments(collection: Collection) -> Judgments:
-    """The judged documents of the corpus by row number."""
-    pairs = [
-        (query_id, doc_id, grade)
-        for query_id, judged in collection.qrels.items()
-        for doc_id, grade in judged.items()
-    ]
-    rows = collection.corpus.find([doc_id for _, doc_id, _ in pairs]).tolist()
-    judgments: dict[str, dict[int, int]] = {query_id: {} for query_id in collection.qrels}
-    for (query_id, _, grade), row in zip(pairs, rows, strict=True):
-        if row >= 0:
-            judgments[query_id][row] = grade
-    return judgments
-
-
 def _check_lists(
-    loss: Loss, first: Sequence[ListBatch], student: Student, options: TrainOptions
+    loss: Loss,
+    first: Sequence[ListBatch],
+    student: Student,
+    options: TrainOptions,
+    in_batch: InBatchScores | None,
 ) -> list[str]:
     """Check the lists of the first steps; returns warnings."""
     checks.check_needs(
@@ -388,7 +404,8 @@ def _check_lists(
         sum(int((batch.labels > 0).any(axis=1).sum()) for batch in first),
         sum(int((~np.isnan(batch.teacher)).sum()) for batch in first),
     )
-    return checks.check_teacher(loss, first, student.similarity, options.mix)
+    tables = in_batch.check(first) if in_batch is not None else []
+    return checks.check_teacher(loss, first, student.similarity, options.mix, tables)
 
 
 def _start(

@@ -55,6 +55,21 @@ def sampler_options(
     )
 
 
+def judged_rows(collection: Collection) -> Judgments:
+    """The judged documents of the corpus by row number."""
+    pairs = [
+        (query_id, doc_id, grade)
+        for query_id, judged in collection.qrels.items()
+        for doc_id, grade in judged.items()
+    ]
+    rows = collection.corpus.find([doc_id for _, doc_id, _ in pairs]).tolist()
+    judgments: dict[str, dict[int, int]] = {query_id: {} for query_id in collection.qrels}
+    for (query_id, _, grade), row in zip(pairs, rows, strict=True):
+        if row >= 0:
+            judgments[query_id][row] = grade
+    return judgments
+
+
 def make_samplers(
     runs: Sequence[ListSource],
     relevant: Judgments,

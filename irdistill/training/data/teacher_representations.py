@@ -65,7 +65,7 @@ def find_representations(
         InputError: they are of another collection or another kind.
     """
     if not loss.representations:
-        if run is not None:
+        if run is not None and "in_batch" not in loss.needs:
             raise OptionError(
                 f"representations were given, and the loss {loss} reads none; leave them out."
             )
