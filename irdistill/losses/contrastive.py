@@ -19,7 +19,7 @@ def _info_nce_needs(loss: Any) -> set[str]:
     needs = {"label"} if loss.positive_by == "label" else {"order"}
     if loss.masked != "none" and loss.negatives != "batch":
         needs |= {"order"} if loss.masked == "teacher" and not loss.margin else {"score"}
-    if loss.masked_in == "all":
+    if loss.masks_batch:
         needs |= {"in_batch"}
     return needs | ({"score"} if loss.weights == "teacher" else set())
 
@@ -55,7 +55,8 @@ class InfoNCE(Loss):
         teacher_tau: divides the teacher's scores for ``weights``.
         margin: of ``masked="teacher"``, on the scale of the teacher's scores.
         masked_in: ``"list"`` masks negatives of the query's list, by the scores of the run.
-            ``"all"`` also masks documents of the other lists, by in-batch scores.
+            ``"all"`` also masks documents of the other lists, by in-batch scores. With
+            ``negatives="batch"`` these are all there are, and both mean the same.
 
     Raises:
         OptionError: ``margin`` or ``masked_in`` has no effect.
@@ -82,11 +83,11 @@ class InfoNCE(Loss):
                 f'{self}: masked_in="all" needs a rule, masked="teacher" or masked="share", and'
                 ' negatives="all" or "batch".'
             )
-        if self.masked_in == "list" and self.masked != "none" and self.negatives == "batch":
-            raise OptionError(
-                f"{self}: the negatives are those of the other lists, and masked is for those of"
-                ' the query\'s list. Add masked_in="all".'
-            )
+
+    @property
+    def masks_batch(self) -> bool:
+        """Whether documents of the other lists are masked, by in-batch scores."""
+        return self.masked != "none" and (self.masked_in == "all" or self.negatives == "batch")
 
     def compute(self, batch: ScoreBatch) -> Tensor:
         """Mean over the positives of the batch that have a negative."""
@@ -107,7 +108,7 @@ class InfoNCE(Loss):
 
     def _batch_negatives(self, batch: ScoreBatch, lists: Tensor, items: Tensor) -> Tensor:
         """(P,) log-sum-exp over the documents of other lists, for each positive."""
-        if self.masked_in == "list":
+        if not self.masks_batch:
             return batch_negatives(batch, self.tau)[lists]
         if batch.teacher_in_batch is None:
             raise ValueError(f"{self} needs teacher_in_batch scores, shape (B, U)")

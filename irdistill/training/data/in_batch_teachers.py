@@ -46,7 +46,7 @@ class InBatchTeacher(Protocol):
         ...
 
 
-class DenseVectors:
+class StoredVectorTeacher:
     """Dot products of stored vectors, which are those of the teacher's scores: of length 1 if it
     compares cosines.
     """
@@ -70,7 +70,7 @@ class DenseVectors:
         return table
 
 
-class TokenVectors:
+class StoredTokenTeacher:
     """MaxSim of stored token vectors, or its mean over the query's tokens.
 
     A batch of B queries and U documents takes B * U * (query tokens) * (document tokens) products.
@@ -108,7 +108,7 @@ def _chunks(lengths: np.ndarray) -> list[np.ndarray]:
     return np.split(places, np.flatnonzero(np.diff(numbers)) + 1) if len(places) else []
 
 
-class BM25Index:
+class BM25InBatchTeacher:
     """BM25 of each query and document, from the index of the corpus."""
 
     def __init__(self, collection: Collection, producer: dict[str, Any]) -> None:
@@ -254,7 +254,7 @@ def _of_run(run: Run, loss: Loss, collection: Collection) -> InBatchTeacher:
         return _of_stored(Representations(run.path), loss, collection)
     producer, kind = run.identity.producer, run.identity.kind
     if producer.get("model") == "bm25":
-        return BM25Index(collection, producer)
+        return BM25InBatchTeacher(collection, producer)
     start = (
         f"the loss {loss} needs a retriever's scores of every query against every document of the"
         f" batch, and the run {run.path or 'in memory'}"
@@ -286,4 +286,4 @@ def _of_stored(stored: Representations, loss: Loss, collection: Collection) -> I
             f" has, and the loss {loss} needs a retriever's. Score the candidates with a dense or"
             " late-interaction retriever and --representations float16."
         )
-    return DenseVectors(stored) if stored.kind == "vectors" else TokenVectors(stored)
+    return StoredVectorTeacher(stored) if stored.kind == "vectors" else StoredTokenTeacher(stored)
