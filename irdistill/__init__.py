@@ -35,6 +35,7 @@ _SURFACE = {
         CrossEncoderStudent DenseStudent KernelStudent LateInteractionStudent SparseStudent
         SplitCrossEncoderStudent load_student
     """,
+    "irdistill.students.keep_report": "KeepReport",
     "irdistill.students.student_options": "StudentOptions",
     "irdistill.teachers.score_options": "ScoreOptions",
     "irdistill.training.options": "TrainOptions",
@@ -45,6 +46,7 @@ _SURFACE = {
         diff_runs export_run fuse import_run mask merge_runs run_stats verify_runs
     """,
     "irdistill.verbs.training_verbs": "export fit_terms pretrain train",
+    "irdistill.verbs.merge_verbs": "merge",
     "irdistill.verbs.evaluation_verbs": "audit benchmark evaluate measure report",
     "irdistill.verbs.comparison_verbs": "choose compare",
     "irdistill.verbs.query_verbs": "critic_curve filter generate rewrite split",

@@ -174,6 +174,9 @@ from irdistill.students import (
 from irdistill.students import (
     load_student as load_student,
 )
+from irdistill.students.keep_report import (
+    KeepReport as KeepReport,
+)
 from irdistill.students.student_options import (
     StudentOptions as StudentOptions,
 )
@@ -207,6 +210,9 @@ from irdistill.verbs.evaluation_verbs import (
 )
 from irdistill.verbs.evaluation_verbs import (
     report as report,
+)
+from irdistill.verbs.merge_verbs import (
+    merge as merge,
 )
 from irdistill.verbs.query_verbs import (
     critic_curve as critic_curve,

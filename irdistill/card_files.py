@@ -70,7 +70,7 @@ def find_card(kind: str, name: str) -> Path:
             path.
 
     Raises:
-        NotFoundError: there is no such card; the message lists close names, and all names.
+        NotFoundError: there is no such card; the message lists close names.
     """
     folder = card_folder(kind)
     inner = name.removeprefix("./").removeprefix(f"{kind}/")
@@ -80,19 +80,19 @@ def find_card(kind: str, name: str) -> Path:
         if inner and os.path.isfile(path):
             return path
     raise NotFoundError(
-        f"there is no {CARD_KINDS[kind]} {name!r}. {card_names(kind, name)} A path to a YAML file"
+        f"there is no {CARD_KINDS[kind]} {name!r}. {card_names(name, kind)} A path to a YAML file"
         " works too."
     )
 
 
-def card_names(kind: str, name: str) -> str:
-    """The names of one kind of card as sentences; those close to ``name`` come first."""
+def card_names(name: str, kind: str | None = None) -> str:
+    """The names of cards that are close to a name, and the command that lists all of them."""
     names = [card.name for card in list_cards(kind)]
     inner = name.removeprefix(f"{kind}/").removesuffix(".yaml").lower()
     close = difflib.get_close_matches(inner, names, n=5, cutoff=0.55)
     close += [it for it in names if inner and inner in it and it not in close][: 5 - len(close)]
     nearest = f"Close names: {', '.join(close)}. " if close else ""
-    return f"{nearest}All {kind}: {', '.join(names) or 'none'}."
+    return f"{nearest}All names: irdistill cards list{f' {kind}' if kind else ''}."
 
 
 def choose_card(name: str, kind: str | None = None) -> Card:
@@ -111,8 +111,4 @@ def choose_card(name: str, kind: str | None = None) -> Card:
     if matches:
         choices = ", ".join(f"{card.kind}/{card.name}" for card in matches)
         raise NotFoundError(f"several cards have the name {name!r}; write one of {choices}.")
-    stem = Path(name).stem
-    close = difflib.get_close_matches(name, [card.name for card in cards], n=5, cutoff=0.5)
-    close += [card.name for card in cards if stem in card.name and card.name not in close][:5]
-    nearest = f" Close names: {', '.join(close)}." if close else ""
-    raise NotFoundError(f"there is no card {name!r}.{nearest} All names: irdistill cards list.")
+    raise NotFoundError(f"there is no card {name!r}. {card_names(name, kind)}")

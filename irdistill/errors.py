@@ -96,3 +96,14 @@ class MissingExtraError(IrdistillError, ImportError):
                 f" not both, with: {install} or pip install 'irdistill[{alternative[1]}]'"
             )
         super().__init__(f"{why} needs {message}")
+
+
+def one_line(error: object, limit: int = 300) -> str:
+    """The message of an error of a library on one line, without the full stop at its end.
+
+    Examples:
+        >>> one_line(ValueError("no such\\n  file."))
+        'no such file'
+    """
+    text = " ".join(str(error).split())[:limit].rstrip(". ")
+    return text or type(error).__name__

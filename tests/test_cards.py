@@ -54,17 +54,18 @@ def test_file_of_the_user_comes_first(tmp_path: Path, monkeypatch: pytest.Monkey
         ("recipes", "", ""),
     ],
 )
-def test_unknown_name_lists_close_ones_and_all(kind: str, name: str, close: str) -> None:
+def test_unknown_name_lists_close_ones(kind: str, name: str, close: str) -> None:
     with pytest.raises(IrdistillError) as error:
         find_card(kind, name)
     assert (f"Close names: {close}" in str(error.value)) == bool(close)
-    assert all(card.name in str(error.value) for card in list_cards(kind))
+    assert f"All names: irdistill cards list {kind}." in str(error.value)
+    assert len(str(error.value)) < 300
 
 
 def test_unknown_teacher_suite_and_recipe() -> None:
     with pytest.raises(
         IrdistillError,
-        match=r"no teacher 'ms-marco-minilm'.*Close names: .*ms-marco-minilm-l6.*All teachers: ",
+        match=r"no teacher 'ms-marco-minilm'.*Close names: .*ms-marco-minilm-l6.*All names: irdistill cards list teachers",
     ):
         card_of("ms-marco-minilm")
     with pytest.raises(

@@ -18,6 +18,7 @@ import click
 from irdistill.errors import OptionError
 from irdistill.verbs import CATALOG, load_verb, verb_names
 
+_SEVERAL_SOURCES = ("runs", "models", "collections", "validation")
 _NUMBERS = {int: "INTEGER", float: "FLOAT", bool: "BOOLEAN", Path: "PATH"}
 
 
@@ -122,11 +123,7 @@ def verb_command(name: str) -> click.Command:
 
 
 def checked_options(verb: Any, words: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a verb from the words of the command line.
-
-    Raises:
-        OptionError: an option has a wrong value.
-    """
+    """The arguments of a verb from the words of the command line."""
     arguments = {
         name: read_words(verb.options[name], words[name])
         for name in verb.options
@@ -240,7 +237,7 @@ def _item_options(option: Any) -> list[Any]:
 
 def takes_several(option: Any) -> bool:
     """Whether an option takes several values."""
-    return option.source in ("runs", "models") or bool(_item_options(option))
+    return option.source in _SEVERAL_SOURCES or bool(_item_options(option))
 
 
 def is_mapping(option: Any) -> bool:

@@ -16,7 +16,7 @@ from irdistill import __version__
 from irdistill.cli.commands import VerbGroup, examples
 from irdistill.console.progress_bars import set_quiet
 from irdistill.console.terminal import PrintableFormatter, echo
-from irdistill.errors import IrdistillError
+from irdistill.errors import IrdistillError, one_line
 from irdistill.storage.files import describe_os_error
 
 
@@ -125,7 +125,7 @@ def describe_error(error: Exception) -> str:
             " same command again to resume."
         )
     last = traceback.extract_tb(error.__traceback__)[-1]
-    detail = " ".join(str(error).split())[:300]
+    detail = one_line(error)
     return (
         f"internal error: {type(error).__name__}: {detail} ({Path(last.filename).name}, line"
         f" {last.lineno}). This is an error in irdistill or in a library that it uses. Run"

@@ -160,7 +160,10 @@ def _record(collection: Collection) -> dict[str, Any]:
 
 def _model(result: Any, arguments: Mapping[str, Any]) -> Printed:
     model = str(Path(arguments["out"]) / "model") if "out" in arguments else str(result)
-    return Printed(f"model  {model}", {"model": model})
+    report = getattr(result, "keep_report", None)
+    if report is None:
+        return Printed(f"model  {model}", {"model": model})
+    return Printed(f"{report}\n\nmodel  {model}", {"model": model, "keep": report.to_json()})
 
 
 def _hits(hits: Any, arguments: Mapping[str, Any]) -> Printed:
@@ -174,26 +177,6 @@ def _hits(hits: Any, arguments: Mapping[str, Any]) -> Printed:
     return Printed(text, {"query": arguments["query"], "hits": rows})
 
 
-def _estimate(estimate: Any, arguments: Mapping[str, Any]) -> Printed:
-    return Printed(_table(estimate.lines()).text, estimate.to_json())
-
-
-def _audit(audit: Any, arguments: Mapping[str, Any]) -> Printed:
-    return Printed(audit.to_markdown(), audit.to_json())
-
-
-def _evaluation(evaluation: Any, arguments: Mapping[str, Any]) -> Printed:
-    return Printed(evaluation.to_markdown(), {"rows": evaluation.to_rows()})
-
-
-def _comparison(comparison: Any, arguments: Mapping[str, Any]) -> Printed:
-    return Printed(comparison.to_markdown(), comparison.to_json())
-
-
-def _choice(choice: Any, arguments: Mapping[str, Any]) -> Printed:
-    return Printed(_table(choice["settings"]).text, choice)
-
-
 def _costs(costs: Any, arguments: Mapping[str, Any]) -> Printed:
     from irdistill.evaluation.costs import costs_table
 
@@ -204,10 +187,6 @@ def _costs(costs: Any, arguments: Mapping[str, Any]) -> Printed:
         if cost.reranks
     ]
     return Printed("\n".join(lines), {"efficiency": [cost.to_json() for cost in costs]})
-
-
-def _text(result: Any, arguments: Mapping[str, Any]) -> Printed:
-    return Printed(result or "", {"text": result})
 
 
 def _benchmark(result: Any, arguments: Mapping[str, Any]) -> Printed:
@@ -262,37 +241,27 @@ def _export(exported: Any, arguments: Mapping[str, Any]) -> Printed:
     return Printed(f"{exported.rows} rows in {file}{left_out}", json)
 
 
-def _exported_model(check: Any, arguments: Mapping[str, Any]) -> Printed:
-    return _table({"model": str(arguments["out"]), **asdict(check)})
-
-
-def _values(values: Mapping[str, Any], arguments: Mapping[str, Any]) -> Printed:
-    return _table(values)
-
-
-def _ready(printed: Printed, arguments: Mapping[str, Any]) -> Printed:
-    return printed
-
-
 _PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], Printed]] = {
     **dict.fromkeys(("retrieve", "score", "fuse", "mask", "runs import", "runs merge"), _run),
     **dict.fromkeys(("rewrite", "split", "generate", "filter"), _collection),
-    **dict.fromkeys(("train", "pretrain", "terms"), _model),
+    **dict.fromkeys(("train", "pretrain", "terms", "merge"), _model),
     "run": _recipe,
     "specialise": _specialised,
-    **dict.fromkeys(("runs stats", "runs diff"), _values),
-    **dict.fromkeys(("cards list", "cards show", "cards copy", "doctor"), _ready),
+    **dict.fromkeys(("runs stats", "runs diff"), lambda values, _: _table(values)),
+    **dict.fromkeys(
+        ("cards list", "cards show", "cards copy", "doctor"), lambda printed, _: printed
+    ),
     "search": _hits,
-    "estimate": _estimate,
-    "audit": _audit,
-    "evaluate": _evaluation,
-    "compare": _comparison,
-    "choose": _choice,
+    "estimate": lambda cost, _: Printed(_table(cost.lines()).text, cost.to_json()),
+    "audit": lambda audit, _: Printed(audit.to_markdown(), audit.to_json()),
+    "evaluate": lambda table, _: Printed(table.to_markdown(), {"rows": table.to_rows()}),
+    "compare": lambda table, _: Printed(table.to_markdown(), table.to_json()),
+    "choose": lambda choice, _: Printed(_table(choice["settings"]).text, choice),
     "measure": _costs,
-    "report": _text,
+    "report": lambda text, _: Printed(text or "", {"text": text}),
     "benchmark": _benchmark,
     "critic-curve": _curve,
-    "export": _exported_model,
+    "export": lambda check, words: _table({"model": str(words["out"]), **asdict(check)}),
     "runs verify": _verified,
     "runs export": _export,
 }

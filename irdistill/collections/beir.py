@@ -45,11 +45,6 @@ def load_beir(
     Args:
         split: the file in ``qrels``; None means ``test``, or all queries if there are no qrels.
         need_queries: if False, a folder with only documents is a collection without queries.
-
-    Raises:
-        NotFoundError: a file is missing.
-        InputError: a line is broken, a query is empty, an id has two texts, or judgments name
-            documents or queries that do not exist and no ``stats.json`` declares it.
     """
     corpus_file = _jsonl_file(folder, "corpus")
     if corpus_file is None:

@@ -89,11 +89,7 @@ class ByteStrings(NamedTuple):
         )
 
     def to_arrow(self) -> pa.Array:
-        """An Arrow string array.
-
-        Raises:
-            pa.ArrowInvalid: the strings have 2 GiB or more.
-        """
+        """An Arrow string array."""
         packed = self.packed()
         size = packed.starts[-1] + packed.lengths[-1] if len(packed) else 0
         offsets = np.append(packed.starts, size)

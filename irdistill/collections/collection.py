@@ -12,6 +12,7 @@ from irdistill.collections.document_table import Document
 from irdistill.collections.foreign_tables import html_table
 from irdistill.collections.load_report import LoadReport
 from irdistill.collections.qrels import Qrels
+from irdistill.console.terminal import counted
 from irdistill.errors import InputError
 from irdistill.storage.files import digest
 
@@ -146,8 +147,9 @@ class Collection:
 
     def __repr__(self) -> str:
         return (
-            f"Collection({self.id!r}, {len(self.corpus)} documents, {len(self.queries)} queries, "
-            f"{self.qrels.judgments} judgments)"
+            f"Collection({self.id!r}, {counted(len(self.corpus), 'document')},"
+            f" {counted(len(self.queries), 'query')},"
+            f" {counted(self.qrels.judgments, 'judgment')})"
         )
 
     def _repr_html_(self) -> str:

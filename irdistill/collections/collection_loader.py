@@ -58,11 +58,7 @@ def load_collection(
 
 
 def require_queries(collection: Collection) -> None:
-    """Check that a collection has queries.
-
-    Raises:
-        InputError: it has none.
-    """
+    """Check that a collection has queries."""
     if not collection.queries:
         raise InputError(
             f"the collection {collection.id!r} has no queries."

@@ -79,11 +79,7 @@ def roles_of_header(
 
     Args:
         kind: ``run`` or ``judgments``.
-        place: what has these columns, for messages.
         chosen: the roles of some columns by their numbers, as chosen by the user.
-
-    Raises:
-        InputError: a required column is missing, or several columns could be it.
     """
     by_user = dict(chosen or {})
     roles = [by_user.get(number, IGNORED) for number in range(len(names))]
@@ -124,11 +120,7 @@ def _scored(roles: list[str], kind: str) -> list[str]:
 def check_complete(
     roles: Sequence[str], names: Sequence[str], kind: str, place: str
 ) -> tuple[str, ...]:
-    """The roles, if they include all that this kind of table must have.
-
-    Raises:
-        InputError: one is missing; the message names the columns.
-    """
+    """The roles, if they include all that this kind of table must have."""
     for group in NEEDED[kind]:
         if not set(group) & set(roles):
             shown = ", ".join(repr(name.strip()) for name in names)
@@ -153,9 +145,6 @@ def parse_columns(columns: str | Sequence[str], kind: str) -> tuple[list[str], d
 
     Returns:
         Roles in the order of the columns, and names by role; one of the two is empty.
-
-    Raises:
-        InputError: the columns cannot be read, or a role is unknown or repeated.
 
     Examples:
         >>> parse_columns("query=id,score=bm25", "run")

@@ -44,9 +44,6 @@ def compile_corpus(documents: Iterable[Document], folder: Path, source: str) -> 
 
     Args:
         source: what error messages and problems call the origin (``corpus.jsonl.gz``).
-
-    Raises:
-        InputError: an id occurs twice with different texts; the message names both lines.
     """
     report = LoadReport()
     writer = _Writer(folder)
@@ -154,11 +151,7 @@ class _Writer:
 
 
 def _repeated_rows(folder: Path, writer: _Writer, source: str, report: LoadReport) -> np.ndarray:
-    """The sorted rows of documents that repeat the id and text of an earlier one.
-
-    Raises:
-        InputError: the texts differ.
-    """
+    """The sorted rows of documents that repeat the id and text of an earlier one."""
     hashes = mapped(folder / "hashes.bin", "<u8", writer.count)
     same = np.flatnonzero(hashes[1:] == hashes[:-1])
     if not len(same):

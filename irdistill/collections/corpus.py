@@ -72,12 +72,7 @@ class Corpus:
 
     @classmethod
     def open(cls, folder: str | Path) -> Corpus:
-        """Open a compiled corpus.
-
-        Raises:
-            NotFoundError: the folder holds no corpus of this format.
-            DamagedError: a file is damaged.
-        """
+        """Open a compiled corpus."""
         folder = Path(folder)
         manifest = read_json(folder / "manifest.json")
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -124,9 +119,6 @@ class Corpus:
         """Make a small corpus without files.
 
         It has the same fingerprint as a compiled corpus with the same documents.
-
-        Raises:
-            InputError: two documents have the same id.
         """
         rows = [Document(*document) for document in documents]
         repeated = [doc_id for doc_id, n in Counter(row.id for row in rows).items() if n > 1]
@@ -157,11 +149,7 @@ class Corpus:
         return _CorpusIds(self)
 
     def id(self, row: int) -> str:
-        """The id of a row.
-
-        Raises:
-            IndexError: there is no such row.
-        """
+        """The id of a row."""
         return self._batches.value(0, row)
 
     def ids_at(self, rows: Sequence[int] | np.ndarray) -> list[str]:
@@ -207,11 +195,7 @@ class Corpus:
         return self._find(doc_id) >= 0
 
     def row(self, doc_id: str) -> int:
-        """The row of an id.
-
-        Raises:
-            NotFoundError: there is no such document.
-        """
+        """The row of an id."""
         row = self._find(doc_id)
         if row < 0:
             raise NotFoundError(
@@ -220,11 +204,7 @@ class Corpus:
         return row
 
     def rows(self, doc_ids: Sequence[str]) -> np.ndarray:
-        """The rows of many ids, (n,) int64.
-
-        Raises:
-            WrongCollectionError: some are unknown; the message names the first ones.
-        """
+        """The rows of many ids, (n,) int64."""
         rows = self.find(doc_ids)
         if (rows < 0).any():
             unknown = [doc_ids[place] for place in np.flatnonzero(rows < 0).tolist()]

@@ -72,12 +72,6 @@ def write_derived(
 
     Returns:
         The folder. `load_collection` opens it as ``FOLDER`` or ``FOLDER#SPLIT``.
-
-    Raises:
-        InputError: there are no queries, a query is empty, or ``same_questions`` is set and
-            ``source`` does not have an id.
-        SettingsDifferError: the folder holds a collection that was made in another way.
-        OutputExistsError: the folder holds other files.
     """
     written = list(queries)
     _check_queries(written, folder, source, same_questions)
@@ -172,9 +166,6 @@ def check_derived_folder(folder: str | Path, names: Sequence[str] = ()) -> None:
 
     Args:
         names: the files that will be written, as far as they are known.
-
-    Raises:
-        OutputExistsError: the folder holds files of others.
     """
     out = Path(folder)
     ours = derived_files(out)
@@ -194,11 +185,6 @@ def load_derived(
         split: the file in ``qrels``; None means the only one, or all queries if there are no
             judgments.
         load: loads the collection with the corpus.
-
-    Raises:
-        NotFoundError: there is no such split, or the corpus does not exist.
-        WrongCollectionError: the corpus has changed.
-        InputError: a file is broken.
     """
     identity = _read_identity(folder)
     if identity.get("complete") is False:

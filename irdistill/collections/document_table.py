@@ -97,7 +97,6 @@ class DocumentTable:
         source: a list of batches, or an Arrow file reader.
         starts: (batches + 1,) int64, the first row of each batch, and the number of rows.
         mapped: uint8, the bytes of the mapped file; None if the batches are in memory.
-        pages: the pages of that file.
         checks: checks the file before it is used.
     """
 

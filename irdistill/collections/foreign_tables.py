@@ -18,9 +18,6 @@ def import_library(name: str, purpose: str) -> Any:
 
     Args:
         purpose: what needs the library; the subject of the error message.
-
-    Raises:
-        MissingExtraError: the library is not installed.
     """
     try:
         return importlib.import_module(name)
@@ -37,11 +34,8 @@ def table_columns(table: Any) -> tuple[list[str], list[Sequence[Any]]] | None:
     """The names and the values of the columns of a table; None for any other object.
 
     Args:
-        table: a pandas DataFrame, a Hugging Face ``Dataset``, a ``DatasetDict`` with one split, or
-            a pyarrow Table.
-
-    Raises:
-        InputError: a ``DatasetDict`` has several splits, or a dataset is streamed.
+        table: a DataFrame of pandas or polars, a Hugging Face ``Dataset``, a ``DatasetDict`` with
+            one split, or a pyarrow Table.
     """
     if comes_from(table, "pandas") and hasattr(table, "columns"):
         frame = table.reset_index(drop=True)
@@ -61,20 +55,15 @@ def table_columns(table: Any) -> tuple[list[str], list[Sequence[Any]]] | None:
             )
         columns = table.with_format(None)[:]
         return list(columns), list(columns.values())
+    if comes_from(table, "polars") and hasattr(table, "columns"):
+        table = table.to_arrow()
     if comes_from(table, "pyarrow") and hasattr(table, "column_names"):
         return list(table.column_names), [column.to_pylist() for column in table.columns]
     return None
 
 
 def id_string(value: Any, kind: str) -> str:
-    """An id of a table as a string; whole numbers are converted.
-
-    Args:
-        kind: ``query`` or ``document``, for the error message.
-
-    Raises:
-        InputError: the value is empty, missing, or neither a string nor a whole number.
-    """
+    """An id of a table as a string; whole numbers are converted."""
     if isinstance(value, Integral) and not isinstance(value, bool):
         return str(int(value))
     if isinstance(value, str) and value:

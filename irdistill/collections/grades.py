@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
+from irdistill.collections.foreign_tables import id_string
 from irdistill.errors import InputError
 
 GREATEST = 2**31 - 1
 """The largest grade, and the negated smallest: the limits of trec_eval and of 32-bit files."""
 _WHOLE = re.compile(r"[+-]?\d+(?:\.0*)?", re.ASCII)
+_TWICE = "have the same id as strings, such as 1 and '1'; use one type."
 
 
 def parse_grade(value: Any, place: str) -> int:
@@ -20,10 +22,6 @@ def parse_grade(value: Any, place: str) -> int:
 
     Args:
         value: a number, or the text of a number.
-        place: where the grade is, for the error message (``line 3 of qrels.tsv``).
-
-    Raises:
-        InputError: the value is not a number, is a fraction, or needs more than 32 bits.
     """
     if isinstance(value, Integral):
         grade = int(value)
@@ -45,34 +43,25 @@ def parse_grade(value: Any, place: str) -> int:
 
 
 def check_grades(judgments: Mapping[Any, Mapping[Any, Any]]) -> dict[str, dict[str, int]]:
-    """A checked copy of judgments: query id -> document id -> grade.
-
-    Raises:
-        InputError: an id is not a string, or a grade is not a whole number.
-    """
+    """A checked copy of judgments: query id -> document id -> grade. Whole numbers become ids."""
     checked: dict[str, dict[str, int]] = {}
-    for query_id, documents in judgments.items():
+    for query, documents in judgments.items():
+        query_id = query if type(query) is str else id_string(query, "query")
         if not isinstance(documents, Mapping):
             raise InputError(
                 f"the judgments of query {query_id!r} are {documents!r:.60}; a mapping of document"
                 " ids to grades was expected."
             )
         grades = {}
-        for doc_id, grade in documents.items():
-            if type(doc_id) is not str or type(query_id) is not str:
-                _check_id(query_id, doc_id)
+        for doc, grade in documents.items():
+            doc_id = doc if type(doc) is str else id_string(doc, "document")
             # Most grades are small ints, and need no parsing.
             if type(grade) is not int or not -GREATEST <= grade <= GREATEST:
                 grade = parse_grade(grade, f"query {query_id}, document {doc_id}")
             grades[doc_id] = grade
+        if len(grades) != len(documents):
+            raise InputError(f"two documents of query {query_id!r} {_TWICE}")
         checked[query_id] = grades
+    if len(checked) != len(judgments):
+        raise InputError(f"two queries of the judgments {_TWICE}")
     return checked
-
-
-def _check_id(query_id: Any, doc_id: Any) -> None:
-    for kind, value in (("query", query_id), ("document", doc_id)):
-        if not isinstance(value, str):
-            raise InputError(
-                f"the judgments have the {kind} id {value!r}, which is {type(value).__name__}; ids"
-                f" are strings: write {str(value)!r}."
-            )

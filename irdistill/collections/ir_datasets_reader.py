@@ -33,12 +33,6 @@ def load_ir_dataset(id: str, cache: Path, need_queries: bool = True) -> Collecti
 
     Published judgments of documents that are not in the corpus are part of the benchmark: they are
     kept and reported.
-
-    Raises:
-        NotFoundError: the id is unknown, or its files cannot be downloaded.
-        InputError: it has no documents or no queries, a query is empty, a document id has two
-            texts, a grade is not a whole number, or a document is judged twice with different
-            grades.
     """
     dataset, module = _dataset(id)
     has_documents, has_queries = dataset.has_docs(), dataset.has_queries()
@@ -80,12 +74,7 @@ def load_ir_dataset(id: str, cache: Path, need_queries: bool = True) -> Collecti
 
 
 def ir_dataset_corpus(id: str, cache: Path) -> Corpus:
-    """The documents of an id of ir_datasets, which may have no queries (``trec-cast/v1``).
-
-    Raises:
-        NotFoundError: the id is unknown, or its files cannot be downloaded.
-        InputError: it has no documents.
-    """
+    """The documents of an id of ir_datasets, which may have no queries (``trec-cast/v1``)."""
     dataset, module = _dataset(id)
     if not dataset.has_docs():
         raise InputError(f"the ir_datasets id {id!r} has no documents.")

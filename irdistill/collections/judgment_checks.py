@@ -31,7 +31,6 @@ def judged_collection(
     Args:
         judgments: query id -> document id -> grade; those of unknown queries are omitted.
         source: where the queries come from, for the report.
-        origin: as in `Collection`.
     """
     for query_id in queries:
         if query_id not in judgments:
@@ -75,10 +74,6 @@ def check_judgments(
 
     Returns:
         The judgments of the queries that have a text.
-
-    Raises:
-        InputError: a positive judgment names a document or a query that does not exist, and
-            ``stats`` does not declare it.
     """
     _check_documents(judgments, corpus, path, stats, report, unit)
     unknown = [query_id for query_id in judgments if query_id not in queries]

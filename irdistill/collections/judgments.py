@@ -43,11 +43,6 @@ def read_judgments(path: str | Path, columns: str | Sequence[str] | None = None)
     Args:
         columns: the columns of a table, if neither a header nor the content shows them: roles in
             order (``query,-,document,grade``) or names by role (``grade=label``).
-
-    Raises:
-        NotFoundError: there is no such file.
-        InputError: a line is not a judgment, the columns can be read in several ways, or a document
-            is judged twice with different grades.
     """
     return Qrels(drop_line_numbers(numbered_judgments(Path(path), LoadReport(), columns)))
 
@@ -170,11 +165,7 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def judgment_files(folder: Path) -> dict[str, Path]:
-    """The files of a folder ``qrels`` by split: ``test.tsv``, ``test.jsonl.gz``, ``test.txt``.
-
-    Raises:
-        InputError: a split has two files.
-    """
+    """The files of a folder ``qrels`` by split: ``test.tsv``, ``test.jsonl.gz``, ``test.txt``."""
     splits: dict[str, Path] = {}
     for path in sorted(folder.glob("*")):
         name = uncompressed_name(path)

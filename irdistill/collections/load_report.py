@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from irdistill.console.terminal import counted
+
 KEPT_PLACES = 20
 """Places that are kept for each kind of problem; the count continues."""
 _SHOWN_PLACES = 3
@@ -78,7 +80,14 @@ class LoadReport:
         Args:
             without: kinds to omit.
         """
-        counts = f"{self.documents} documents, {self.queries} queries, {self.judgments} judgments"
+        counts = ", ".join(
+            counted(number, noun)
+            for number, noun in (
+                (self.documents, "document"),
+                (self.queries, "query"),
+                (self.judgments, "judgment"),
+            )
+        )
         return [counts] + [
             _line(kind, problem)
             for kind, problem in self.problems.items()

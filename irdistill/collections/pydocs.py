@@ -77,12 +77,7 @@ class Pydocs:
 
 
 def load_pydocs(id: str, cache: Path) -> Collection:
-    """Load ``pydocs/train``, ``pydocs/dev``, ``pydocs/test`` or ``pydocs/howto``.
-
-    Raises:
-        NotFoundError: there is no such split.
-        IrdistillError: the documentation of the packages could not be collected.
-    """
+    """Load ``pydocs/train``, ``pydocs/dev``, ``pydocs/test`` or ``pydocs/howto``."""
     split = id.removeprefix("pydocs").removeprefix("/")
     if split not in (*SPLITS, "howto"):
         raise NotFoundError(
@@ -141,10 +136,6 @@ def read_howto(
 
     Answers that this Python does not have are reported. Questions without any answer are reported
     and omitted.
-
-    Raises:
-        NotFoundError: the file does not exist.
-        InputError: a line is broken.
     """
     queries: dict[str, Query] = {}
     judgments: dict[str, dict[str, int]] = {}
@@ -277,11 +268,7 @@ def _run_builder(folder: Path) -> None:
 
 
 def _wait(process: subprocess.Popen[bytes], steps: Path) -> bytes:
-    """Wait for the process with a progress bar, and return its standard error.
-
-    Raises:
-        IrdistillError: it takes more than MAX_SECONDS.
-    """
+    """Wait for the process with a progress bar, and return its standard error."""
     began = time.monotonic()
     with progress(number_of_steps(), "modules", "read documentation") as bar:
         while True:

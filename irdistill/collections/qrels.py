@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from irdistill.collections.foreign_tables import html_table, import_library
 from irdistill.collections.grades import check_grades
+from irdistill.console.terminal import counted
 from irdistill.errors import InputError
 from irdistill.storage.files import digest
 from irdistill.storage.ownership import write_file
@@ -26,7 +27,7 @@ class Qrels(Mapping[str, Mapping[str, int]]):
     Use `as_qrels` to make one from a file or from an object of another library.
 
     Raises:
-        InputError: a grade is not a whole number, or an id is not a string.
+        InputError: a grade is not a whole number, or an id is neither a string nor a whole number.
 
     Examples:
         >>> qrels = Qrels({"q1": {"d1": 2, "d2": 0}})
@@ -51,8 +52,8 @@ class Qrels(Mapping[str, Mapping[str, int]]):
         return len(self._judgments)
 
     def __repr__(self) -> str:
-        queries = "1 query" if len(self) == 1 else f"{len(self)} queries"
-        return f"Qrels({queries}, {self.judgments} judgments, {self.relevant} relevant)"
+        counts = f"{counted(len(self), 'query')}, {counted(self.judgments, 'judgment')}"
+        return f"Qrels({counts}, {self.relevant} relevant)"
 
     def _repr_html_(self) -> str:
         grades = ", ".join(f"{grade}: {count}" for grade, count in self.grades.items())

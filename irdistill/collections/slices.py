@@ -31,9 +31,6 @@ def split_folder(name: str) -> tuple[str, str]:
 
     Folder names may contain ``#``: what follows the last one is a split only if there is no folder
     with the whole name.
-
-    Raises:
-        InputError: there is a folder with the whole name, and one with the name before the ``#``.
     """
     folder, split = split_id(name)
     if not split or not Path(name).expanduser().is_dir():
@@ -65,9 +62,6 @@ def slice_queries(collection: Collection, part: str) -> Collection:
 
     Args:
         part: ``[start:end]``; each is a number of queries, a percentage, or empty.
-
-    Raises:
-        InputError: the slice cannot be read or contains no query.
     """
     match = _SLICE.fullmatch(collection.id + part)
     count = len(collection.queries)

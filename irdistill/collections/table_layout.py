@@ -109,14 +109,8 @@ def detect_layout(
 
     Args:
         kind: ``run`` or ``judgments``.
-        columns: the columns as the user names them; see `parse_columns`.
         prefer: layouts of a format that the user named; the first one that the content allows is
             used.
-
-    Raises:
-        UnknownLayoutError: no layout is possible.
-        InputError: the file has no rows, several layouts are possible, a required column is
-            missing, or the header contradicts the user.
     """
     if not sample.lines:
         raise InputError(
@@ -147,11 +141,7 @@ def detect_layout(
 
 
 def trec_header(sample: TableSample) -> TableLayout | None:
-    """The layout of a TREC run with a header; None if it has no header.
-
-    Raises:
-        InputError: the names are not those of a TREC run, in order.
-    """
+    """The layout of a TREC run with a header; None if it has no header."""
     number, line = sample.lines[0] if sample.lines else (1, "")
     names = line.split()
     if not is_header(names):
@@ -170,11 +160,7 @@ def trec_header(sample: TableSample) -> TableLayout | None:
 
 
 def check_trec(sample: TableSample) -> None:
-    """Refuse a file that could be a TREC run after a column of row numbers.
-
-    Raises:
-        InputError: it could.
-    """
+    """Refuse a file that could be a TREC run after a column of row numbers."""
     rows = [line.split() for _, line in sample.lines]
     if all(len(row) == len(TREC) for row in rows) and rows:
         table = TableContent(rows)
@@ -217,11 +203,7 @@ def _separated(sample: TableSample) -> list[TableLayout]:
 
 
 def _rows(sample: TableSample, layout: TableLayout, kind: str) -> list[list[str]]:
-    """The cells of the lines after the header.
-
-    Raises:
-        InputError: a line has another number of cells.
-    """
+    """The cells of the lines after the header."""
     width = len(layout.split(sample.lines[0][1]))
     rows = []
     for number, line in sample.lines[layout.header :]:
@@ -292,11 +274,6 @@ def header_layout(
 
     Args:
         first: the names.
-        columns: see `parse_columns`.
-        place: what has these columns, for messages.
-
-    Raises:
-        InputError: a name is not among them, or a role contradicts a name.
     """
     roles, names = parse_columns(columns, kind)
     if names:
@@ -350,11 +327,7 @@ def _by_content(
     kind: str,
     prefer: Sequence[tuple[str, ...]],
 ) -> TableLayout:
-    """The only layout that the content allows.
-
-    Raises:
-        InputError: there are several, or none.
-    """
+    """The only layout that the content allows."""
     layout, width = layouts[0], len(rows[0])
     count = sum(role != "empty" for role in _empty_ends(("",) * width, rows))
     tail = ("empty",) * (width - count)

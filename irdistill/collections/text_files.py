@@ -37,9 +37,6 @@ def decompress(stream: Any, name: str | Path) -> io.BufferedReader:
     Args:
         stream: bytes, as from ``open(path, "rb")``.
         name: what error messages call the file.
-
-    Raises:
-        InputError: the content is a ZIP archive, or is text in UTF-16 or UTF-32.
     """
     reader: io.BufferedReader = (
         stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream, _BUFFER)
@@ -86,11 +83,7 @@ class _OwningReader(io.BufferedReader):
 
 
 def open_bytes(path: Path) -> io.BufferedReader:
-    """Open a file and decompress it; the caller closes it.
-
-    Raises:
-        InputError: as `decompress`, or the archive is damaged at its start.
-    """
+    """Open a file and decompress it; the caller closes it."""
     file = open(path, "rb")  # noqa: SIM115 - the reader closes it
     try:
         with explain_damage(path, " after line 0"):
@@ -131,11 +124,7 @@ def is_damage(error: BaseException) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """The whole text of a small file.
-
-    Raises:
-        InputError: as `open_bytes`, or the text is not UTF-8 or too large.
-    """
+    """The whole text of a small file."""
     with open_bytes(path) as stream, explain_damage(path):
         data = stream.read(LARGEST_TEXT + 1)
     if len(data) > LARGEST_TEXT:

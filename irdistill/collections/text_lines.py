@@ -31,10 +31,6 @@ def bounded_lines(stream: IO[bytes], name: str) -> Iterator[bytes]:
     """The lines of a stream, with their line ends.
 
     The limits matter for compressed files: 2 MB of gzip can hold a line of 2 GB.
-
-    Raises:
-        InputError: a line is longer than ``LONGEST_LINE``, or more than ``MOST_BLANK`` lines in a
-            row are blank.
     """
     number = blank = 0
     while line := stream.readline(LONGEST_LINE + 1):
@@ -60,9 +56,6 @@ def decoded_lines(
 
     Args:
         blank: also yield blank lines.
-
-    Raises:
-        InputError: a line is not UTF-8, or the archive is damaged.
     """
     number = 0
     try:
@@ -87,11 +80,7 @@ def decoded_lines(
 def json_objects(
     lines: Iterable[tuple[int, str]], name: str | Path
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The JSON object of each line, with the number of the line.
-
-    Raises:
-        InputError: a line is not a JSON object.
-    """
+    """The JSON object of each line, with the number of the line."""
     for number, line in lines:
         try:
             entry = json.loads(line)

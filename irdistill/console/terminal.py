@@ -40,6 +40,17 @@ def _escaped(match: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and a noun, which is in the plural unless the number is 1.
+
+    Examples:
+        >>> counted(1, "query"), counted(2, "query"), counted(0, "row")
+        ('1 query', '2 queries', '0 rows')
+    """
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
+
+
 def echo(message: object = "", err: bool = False, file: IO[Any] | None = None) -> None:
     """Print a message with control characters escaped. The command line prints only with this."""
     click.echo(printable(str(message)), err=err, file=file)

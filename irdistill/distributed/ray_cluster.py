@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from irdistill.distributed.ray_pool import WorkerJob, WorkerPool
-from irdistill.errors import IrdistillError, MissingExtraError, OptionError
+from irdistill.errors import IrdistillError, MissingExtraError, OptionError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +52,7 @@ class RayCluster:
 
         Args:
             job: what the workers do.
-            what: what the identity describes, such as ``the teacher``; for errors.
             identity: identity that every worker must have; that of the first worker if None.
-
-        Raises:
-            MissingExtraError: Ray is not installed.
-            IrdistillError: the cluster does not answer, or a worker cannot load the job.
         """
         if self.workers is not None and self.workers < 1:
             raise OptionError(f"workers is {self.workers}; expected at least 1.")
@@ -97,7 +92,7 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
     except Exception as error:
         raise IrdistillError(
-            f"no Ray cluster answers at {address!r} ({' '.join(str(error).split())[:300]}). Start"
+            f"no Ray cluster answers at {address!r} ({one_line(error)}). Start"
             " one with `ray start --head`, or leave out --ray-address to use this machine alone."
         ) from error
 

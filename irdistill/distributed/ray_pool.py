@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from irdistill.errors import IrdistillError, ModelError
+from irdistill.errors import IrdistillError, ModelError, one_line
 from irdistill.storage.files import differences
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class Worker:
 def _describe(error: Exception) -> str:
     if isinstance(error, IrdistillError):
         return str(error)
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    return f"{type(error).__name__}: {one_line(error, 500)}"
 
 
 class WorkerPool:
@@ -95,13 +95,9 @@ class WorkerPool:
     Args:
         ray: the module.
         job: what the workers do.
-        what: what the identity describes, such as ``the teacher``; for errors.
         count: number of workers.
         resources: what each worker needs of the cluster.
         identity: identity that every worker must have; that of the first worker if None.
-
-    Raises:
-        IrdistillError: a worker cannot load the job.
     """
 
     def __init__(
@@ -155,12 +151,7 @@ class WorkerPool:
             yield self._result(following)
 
     def _result(self, get: Any) -> Any:
-        """The result of an outcome, checked.
-
-        Raises:
-            ModelError: the identity of the worker differs, so that its results would.
-            IrdistillError: the task or the worker failed.
-        """
+        """The result of an outcome, checked."""
         try:
             outcome: Outcome = get()
         except self.ray.exceptions.RayError as error:

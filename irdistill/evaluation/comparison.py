@@ -225,11 +225,7 @@ def _pairs_table(pairs: Sequence[LossPair]) -> Table:
 
 
 def check_level(level: float) -> None:
-    """Check the significance level of the tests.
-
-    Raises:
-        OptionError: it is not between 0 and 1.
-    """
+    """Check the significance level of the tests."""
     if not 0 < level < 1:
         raise OptionError(
             f"the level of the tests is {level:g}; a number between 0 and 1 was expected, as 0.05."
@@ -250,12 +246,6 @@ def compare_losses(
         collections: the collections by the names in the entries.
         measure: a single measure.
         level: significance level of the tests.
-        self_match: ``drop`` leaves out a document that has the query's own id, see `evaluate`.
-
-    Raises:
-        InputError: a run is missing or given twice, or there are fewer than two losses.
-        OptionError: more than one measure or one that counts, or a wrong level.
-        WrongCollectionError: a run belongs to another collection.
     """
     check_level(level)
     name = _single(measure)

@@ -138,13 +138,7 @@ def _first_figures(evaluation: Evaluation) -> dict[str, float]:
 
 
 def draw_costs(points: Sequence[CostPoint], path: str | Path) -> None:
-    """Draw quality against cost, and the line through the best points, as SVG, PDF or PNG.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-        InputError: there is no point.
-        OptionError: the file has another ending.
-    """
+    """Draw quality against cost, and the line through the best points, as SVG, PDF or PNG."""
     if not points:
         raise InputError(
             'no system has both a figure and a cost; give a results.json with "rows" and'

@@ -58,11 +58,6 @@ def measure_efficiency(
     Args:
         system: name of the system in tables.
         models: ``bm25``, ``lucene``, or models of any kind.
-        work: folder for indexes and vectors; the cache folder if None.
-
-    Raises:
-        InputError: the collection has no queries.
-        ModelError: a model cannot be loaded.
     """
     options = options or EfficiencyOptions()
     timed = list(collection.queries.values())[: options.queries]

@@ -31,11 +31,7 @@ DEFAULT_MEASURES = ("nDCG@10", "RR@10", "R@100")
 def check_baseline(
     systems: Iterable[str], baseline: str | Mapping[str, str] | None
 ) -> dict[str, str]:
-    """For each system that is compared, its baseline; arguments as in `evaluate`.
-
-    Raises:
-        OptionError: one of the two is not among the systems, or they are the same.
-    """
+    """For each system that is compared, its baseline; arguments as in `evaluate`."""
     names = list(systems)
     against = (
         dict(baseline)
@@ -180,11 +176,7 @@ def _ties(result: PerQuery, measure: str) -> dict[str, Any]:
 
 
 def combine(*evaluations: Evaluation) -> Evaluation:
-    """One table of several datasets; Holm's correction is repeated over the whole table.
-
-    Raises:
-        InputError: a dataset is given twice.
-    """
+    """One table of several datasets; Holm's correction is repeated over the whole table."""
     datasets = [dataset for evaluation in evaluations for dataset in evaluation.datasets]
     if len(set(datasets)) != len(datasets):
         raise InputError(f"duplicate dataset among {', '.join(datasets)}; evaluate each once.")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from irdistill.console.terminal import counted
 from irdistill.errors import NotFoundError
 from irdistill.evaluation.measures import PerQuery
 from irdistill.evaluation.reporting.dataset_names import is_synthetic, short_names
@@ -170,10 +171,13 @@ class Evaluation(Displayed):
         sections = []
         for dataset in shown.datasets:
             rows = [row for row in shown.rows if row.dataset == dataset]
-            kind = "held-out synthetic queries" if dataset in synthetic else "queries"
+            kind = "held-out synthetic query" if dataset in synthetic else "query"
             notes = _notes(rows)
-            title, table = f"{dataset} ({rows[0].n} {kind})", _figures_table(rows)
-            sections.append(Finding(dataset, title, tables=[table], notes=notes))
+            title, table = f"{dataset} ({counted(rows[0].n, kind)})", _figures_table(rows)
+            values: dict[str, dict[str, float]] = {}
+            for row in rows:
+                values.setdefault(row.system, {})[row.measure] = row.value
+            sections.append(Finding(dataset, title, tables=[table], notes=notes, values=values))
         if any(row.against for row in shown.rows):
             tables = [_differences_table(shown.rows)]
             sections.append(Finding("differences", "Differences", [MARKS], tables))
@@ -207,7 +211,7 @@ def _figures_table(rows: Sequence[Row]) -> Table:
             ]
         )
     caption = (
-        f"{rows[0].dataset}, {rows[0].n} queries: means with 95% bootstrap intervals."
+        f"{rows[0].dataset}, {counted(rows[0].n, 'query')}: means with 95% bootstrap intervals."
         f"{f' {MARKS}' if any(row.against for row in rows) else ''}"
     )
     names = (f"holes@{cutoff}" if cutoff else "holes" for cutoff in holes)
@@ -265,15 +269,15 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     """What a reader has to know about the figures of one dataset."""
     first = {row.system: row for row in reversed(rows)}
     notes = [
-        f"{system}: {first[system].missing} queries without a result count as 0;"
-        f" {first[system].unscored} documents have no score and are left out."
+        f"{system}: {counted(first[system].missing, 'query')} without a result count as 0;"
+        f" {counted(first[system].unscored, 'document')} without a score are left out."
         for system in dict.fromkeys(row.system for row in rows)
         if first[system].missing or first[system].unscored
     ]
     if rows[0].n < FEW and any(row.against for row in rows):
         notes.append(
-            f"Only {rows[0].n} queries: a test on so few queries misses most differences that"
-            " matter. The column detectable says how large a true difference must be for the t-test"
-            " to find it in 4 of 5 such query sets."
+            f"Only {counted(rows[0].n, 'query')}: a test on so few queries misses most differences"
+            " that matter. The column detectable says how large a true difference must be for the"
+            " t-test to find it in 4 of 5 such query sets."
         )
     return notes

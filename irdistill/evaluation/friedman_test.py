@@ -64,10 +64,6 @@ def friedman(values: Mapping[str, Sequence[float] | np.ndarray], level: float = 
     Args:
         values: system -> (N,) one figure per block, higher is better, in the same order of blocks.
 
-    Raises:
-        InputError: fewer than two systems or blocks, different numbers of blocks, or a figure that
-            is not finite.
-
     Examples:
         >>> result = friedman({"a": [0.5, 0.6, 0.7], "b": [0.4, 0.5, 0.6]})
         >>> result.ranks, round(result.p, 4)

@@ -48,12 +48,7 @@ def fuse_teachers(
     tau: float | Sequence[float] = 1.0,
     abstain: str = "",
 ) -> Run:
-    """Fuse runs with given or fitted weights; the fused run's manifest records how they were found.
-
-    Raises:
-        OptionError: labelled queries are needed and not given, or given and not used; or as
-            `fuse`, `labelled_weights`, `agreement_weights` and `fit_gate`.
-    """
+    """Fuse runs with given or fitted weights; the manifest records how they were found."""
     options = weighting or FusionWeights()
     weights, gate, top = options.weights, options.gate, options.top
     power, dev, dev_runs = options.power, options.dev, options.dev_runs

@@ -11,7 +11,7 @@ from ir_measures.measures import SumAgg
 from ir_measures.providers import registry
 from ir_measures.providers.base import NOT_PROVIDED
 
-from irdistill.errors import OptionError
+from irdistill.errors import OptionError, one_line
 
 _PROGRAMS = ("pytrec_eval", "cwl_eval", "compat", "judged", "msmarco", "gdeval", "accuracy")
 """The providers of ir-measures in its order. ``pyndeval`` is left out as it needs judgments by
@@ -56,10 +56,6 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 def parse_measures(measures: str | Sequence[Any]) -> list[Any]:
     """Parse measures such as ``"nDCG@10 RR@10 R(rel=2)@100"`` or a list of them.
 
-    Raises:
-        OptionError: a measure is unknown, has a parameter that it does not take, or cannot be
-            computed here; none is given, or one is given twice.
-
     Examples:
         >>> [str(measure) for measure in parse_measures("nDCG@10 RR@10")]
         ['nDCG@10', 'RR@10']
@@ -82,14 +78,7 @@ def is_count(measure: Any) -> bool:
 
 
 def program_of(measure: Any, written: str = "") -> Any:
-    """Return the provider of ir-measures that computes a measure.
-
-    Args:
-        written: the measure as the user wrote it, for error messages.
-
-    Raises:
-        OptionError: no provider computes it, or that provider is not installed.
-    """
+    """Return the provider of ir-measures that computes a measure."""
     shown = repr(written or str(measure))
     missing = None
     for name in _PROGRAMS:
@@ -121,7 +110,7 @@ def _parse(name: str) -> Any:
     except Exception as error:  # the parser evaluates the text and may raise anything
         raise OptionError(
             f"the measure {name[:_LONGEST]!r} is not one of ir-measures"
-            f" ({' '.join(str(error).split())[:200]}). Write it as nDCG@10, RR@10, R@100, AP,"
+            f" ({one_line(error, 200)}). Write it as nDCG@10, RR@10, R@100, AP,"
             " P(rel=2)@5."
         ) from error
     _check_parameters(name, measure)
@@ -135,11 +124,7 @@ def _parse(name: str) -> Any:
 
 
 def _check_parameters(name: str, measure: Any) -> None:
-    """Check names, types and ranges of the parameters.
-
-    Raises:
-        OptionError: one of them is wrong.
-    """
+    """Check names, types and ranges of the parameters."""
     supported, at = measure.SUPPORTED_PARAMS, measure.AT_PARAM
     unknown = [key for key in measure.params if key not in supported]
     if unknown:

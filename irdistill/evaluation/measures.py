@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from irdistill.collections import as_qrels
-from irdistill.errors import InputError, OptionError, WrongCollectionError
+from irdistill.errors import InputError, OptionError, WrongCollectionError, one_line
 from irdistill.evaluation.formulas import formula, judged_share
 from irdistill.evaluation.hits import Judgments
 from irdistill.evaluation.measure_names import is_count, parse_measures, program_of
@@ -81,11 +81,6 @@ def per_query(
         qrels: query -> document -> grade.
         run: a run, or query -> document -> score.
 
-    Raises:
-        OptionError: a measure is unknown, or no library here computes it.
-        InputError: the qrels are empty or have grades that are not whole numbers.
-        WrongCollectionError: the run has none of the queries.
-
     Examples:
         >>> per_query({"q": {"d": 1}}, {"q": {"x": 2.0, "d": 1.0}}, "RR@10").values["RR@10"]
         array([0.5])
@@ -143,10 +138,6 @@ def _by_program(
     """(Q,) values of a provider of ir-measures.
 
     Each measure needs a separate call, as several in one call can replace each other.
-
-    Raises:
-        InputError: it cannot compute the measure from these judgments and this run.
-        OptionError: the measure's parameters give no finite number.
     """
     program = program_of(measure)
     gains = measure.params.get("gains", {})
@@ -178,9 +169,9 @@ def _by_program(
                 computed.add(metric.query_id)
     except Exception as error:  # the programs behind raise anything
         if program.NAME != "accuracy":
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise InputError(
-                f"the measure {measure} cannot be computed by {program.NAME}: {reason}."
+                f"the measure {measure} cannot be computed by {program.NAME}:"
+                f" {one_line(error, 200)}."
             ) from error
         computed.clear()
     if program.NAME == "accuracy" and lists and len(computed) < len(judged):

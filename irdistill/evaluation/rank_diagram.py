@@ -17,13 +17,7 @@ _LINE = 0.24
 
 
 def write_diagram(comparison: Comparison, path: Path) -> None:
-    """Draw the critical-difference diagram over (student, collection, seed) as SVG, PNG or PDF.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-        OptionError: the file has another ending.
-        InputError: the comparison has a single block.
-    """
+    """Draw the critical-difference diagram over (student, collection, seed) as SVG, PNG or PDF."""
     ranks = comparison.over_blocks
     if ranks is None:
         raise InputError(

@@ -136,10 +136,6 @@ def measured_run(
         collection: None if only judgments are available.
         self_match: ``drop`` also leaves out a document that has the query's own id.
         once: the lists are read once, so a TREC file can be measured while it is read.
-
-    Raises:
-        OptionError: the policy is unknown.
-        InputError, NotFoundError, WrongCollectionError: as in `irdistill.runs.as_run`.
     """
     check_self_match(self_match)
     keep = self_match == "keep"
@@ -153,11 +149,7 @@ def measured_run(
 
 
 def check_self_match(self_match: str) -> None:
-    """Check the name of a policy.
-
-    Raises:
-        OptionError: there is no such policy.
-    """
+    """Check the name of a policy."""
     if self_match not in SELF_MATCH:
         raise OptionError(
             f"self_match is {self_match!r}; one of {', '.join(SELF_MATCH)} was expected."
@@ -212,11 +204,7 @@ def _same_texts(query_ids: list[str], collection: Collection) -> bool:
 
 
 def with_rewrites(collection: Collection) -> Collection:
-    """The collection with each query's rewrite as its text.
-
-    Raises:
-        InputError: a query has no rewrite.
-    """
+    """The collection with each query's rewrite as its text."""
     without = [query.id for query in collection.queries.values() if not query.rewrite]
     if without:
         raise InputError(

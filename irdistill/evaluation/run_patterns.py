@@ -15,12 +15,7 @@ FIELDS = ("loss", "student", "seed")
 
 
 def find_runs(patterns: Sequence[str]) -> list[Entry]:
-    """The runs that match, with the ids of their collections from their manifests.
-
-    Raises:
-        OptionError: a pattern lacks {loss}, or has an unknown or repeated field.
-        NotFoundError: a pattern matches no run.
-    """
+    """The runs that match, with the ids of their collections from their manifests."""
     entries = []
     for pattern in patterns:
         parts = re.split(r"\{(\w*)\}|(\*)", pattern)

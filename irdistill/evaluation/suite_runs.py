@@ -14,6 +14,7 @@ import numpy as np
 from irdistill.collections import Collection, load_collection
 from irdistill.collections.slices import split_id
 from irdistill.console.progress_bars import describe_kept, note_on_interrupt
+from irdistill.console.terminal import counted
 from irdistill.errors import InputError, NotFoundError, OptionError
 from irdistill.evaluation.evaluator import combine, evaluate
 from irdistill.evaluation.figures import Evaluation
@@ -123,8 +124,8 @@ class Benchmark(Displayed):
         rows = [[dataset, str(row.n), *cells(dataset)] for dataset, row in first.items()]
         rows += [[f"**{name}**", "", *cells(name)] for name in self.averages]
         notes = [
-            f"{name}: {row.missing} queries without a result count as 0; {row.unscored} documents"
-            " unscored."
+            f"{name}: {counted(row.missing, 'query')} without a result count as 0;"
+            f" {counted(row.unscored, 'document')} unscored."
             for name, row in first.items()
             if row.missing or row.unscored
         ]
@@ -160,11 +161,6 @@ def run_suite(
         datasets: only these: names of datasets, groups and averages. ``NAME=COLLECTION`` uses a
             folder in BEIR layout, or another id, for a dataset.
         data: folder of the datasets that ir_datasets does not have.
-        work: folder for indexes and vectors; the cache folder if None.
-
-    Raises:
-        NotFoundError: a dataset is unknown, or its files do not exist; checked before any
-            computation.
     """
     chosen = choose(suite, datasets)
     places = {

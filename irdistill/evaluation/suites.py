@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from irdistill.card_files import find_card
 from irdistill.errors import InputError, NotFoundError
 from irdistill.evaluation.measure_names import parse_measures
-from irdistill.evaluation.ranking_policies import SELF_MATCH
-from irdistill.storage.plain_data import check_values, read_yaml
+from irdistill.evaluation.ranking_policies import SelfMatch
+from irdistill.storage.plain_data import read_yaml, validation_problem
 
-POLICIES = {
-    "self_match": SELF_MATCH,
-    "duplicates": ("keep", "drop"),
-    "queries": ("turn", "rewrite"),
-}
-TOLERANCE = 0.0005
+_POLICIES = ("self_match", "duplicates", "queries")
+_STRICT = ConfigDict(extra="forbid", strict=True)
 
 
-@dataclass(frozen=True)
+def _parse_measures(value: Any) -> Any:
+    """The names of ir-measures; other values than texts are left for pydantic to refuse."""
+    is_list = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return tuple(map(str, parse_measures(value))) if isinstance(value, str) or is_list else value
+
+
+Measures = Annotated[tuple[str, ...], BeforeValidator(_parse_measures)]
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Dataset:
     """One dataset of a suite.
 
@@ -43,14 +51,20 @@ class Dataset:
     id: str = ""
     folder: str = ""
     group: str = ""
-    self_match: str = "keep"
-    duplicates: str = "keep"
-    queries: str = "turn"
-    measures: tuple[str, ...] = ()
+    self_match: SelfMatch = "keep"
+    duplicates: Literal["keep", "drop"] = "keep"
+    queries: Literal["turn", "rewrite"] = "turn"
+    measures: Measures = ()
     note: str = ""
 
+    def __post_init__(self) -> None:
+        if bool(self.id) == bool(self.folder):
+            raise InputError(
+                f"the dataset {self.name!r} needs either an id of ir_datasets or a folder."
+            )
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, config=_STRICT)
 class Published:
     """A published figure and the system to reproduce it with.
 
@@ -65,14 +79,21 @@ class Published:
 
     where: str
     measure: str
-    value: float
-    source: str
+    value: Annotated[float, Field(gt=-1e9, lt=1e9)]
+    source: Annotated[str, Field(min_length=1)]
     model: str = ""
     run: str = ""
     rerank: str = ""
     k: int = 0
     kind: str = ""
-    tolerance: float = TOLERANCE
+    tolerance: float = 0.0005
+
+    def __post_init__(self) -> None:
+        if bool(self.model) == bool(self.run):
+            raise InputError(
+                f"the published figure of {self.where} needs either a model or a run; it has model"
+                f" {self.model!r} and run {self.run!r}."
+            )
 
     def command(self, suite: str) -> str:
         """The command that reproduces the figure."""
@@ -82,7 +103,29 @@ class Published:
         return f"irdistill benchmark {suite} {model}{stage} --datasets {self.where}"
 
 
-@dataclass(frozen=True)
+def _are_figures(figures: Any) -> bool:
+    numbers = figures.values() if isinstance(figures, dict) else [None]
+    return all(type(number) in (int, float) for number in numbers)
+
+
+def _rows(entries: Any) -> Any:
+    """One row per figure; ``values`` of an entry maps measures to mappings of names to figures."""
+    rows: list[Any] = []
+    for entry in entries if isinstance(entries, list) else [entries]:
+        values = entry.get("values") if isinstance(entry, dict) else None
+        if not isinstance(values, dict) or not all(map(_are_figures, values.values())):
+            raise InputError(
+                f"a published figure is {entry!r}; a list of mappings was expected, each with"
+                " values: {MEASURE: {DATASET: NUMBER}}."
+            )
+        settings = {key: value for key, value in entry.items() if key != "values"}
+        for measure, figures in values.items():
+            named = {"measure": str(*parse_measures([measure])), **settings}
+            rows += [{"where": where, "value": value, **named} for where, value in figures.items()]
+    return tuple(rows)
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Suite:
     """A benchmark.
 
@@ -94,22 +137,18 @@ class Suite:
     """
 
     name: str
-    datasets: dict[str, Dataset]
-    measures: tuple[str, ...]
-    k: int = 1000
-    rerank_k: int = 100
-    averages: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    published: tuple[Published, ...] = ()
+    datasets: Annotated[dict[str, Dataset], Field(min_length=1)]
+    measures: Annotated[Measures, Field(min_length=1)]
+    k: Annotated[int, Field(ge=1)] = 1000
+    rerank_k: Annotated[int, Field(ge=1)] = 100
+    averages: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    published: Annotated[tuple[Published, ...], BeforeValidator(_rows)] = ()
     needs: str = ""
     source: str = ""
     description: str = ""
 
     def members(self, name: str) -> list[Dataset]:
-        """The datasets of a name: a dataset, a group or an average.
-
-        Raises:
-            NotFoundError: nothing has this name.
-        """
+        """The datasets of a name: a dataset, a group or an average."""
         if name in self.datasets:
             return [self.datasets[name]]
         if name in self.averages:
@@ -129,129 +168,25 @@ class Suite:
 
 
 def read_suite(name: str | Path) -> Suite:
-    """Read a suite card by name or path.
-
-    Raises:
-        NotFoundError: there is no such card.
-        InputError: it is not a YAML mapping, or a key is unknown or missing.
-    """
+    """Read a suite card by name or path."""
     path = find_card("eval", str(name))
     data = read_yaml(path, "suite card")
-    return _suite(path.stem, data, str(path))
-
-
-def _suite(name: str, data: dict[str, Any], place: str) -> Suite:
-    policies = {key: data.pop(key) for key in POLICIES if key in data}
-    known = {entry.name for entry in fields(Suite)} - {"name"}
-    _refuse(place, set(data) - known, known | set(POLICIES))
-    if (
-        not isinstance(data.get("datasets"), dict)
-        or not data["datasets"]
-        or not data.get("measures")
-    ):
-        raise InputError(
-            f"the suite card {place} needs datasets, a mapping of names, and measures."
-        )
-    measures = _measures(data.pop("measures"), place)
-    datasets = {
-        key: _dataset(key, value, policies, place) for key, value in data.pop("datasets").items()
-    }
-    averages = data.pop("averages", None) or {}
-    if not isinstance(averages, dict) or not all(_is_texts(parts) for parts in averages.values()):
-        raise InputError(
-            f"the averages of {place} must be a mapping of names to lists of datasets."
-        )
-    averages = {key: tuple(parts) for key, parts in averages.items()}
-    entries = data.pop("published", None) or []
-    if not isinstance(entries, list):
-        raise InputError(f"published of {place} is {entries!r}; a list of mappings was expected.")
-    published = tuple(row for entry in entries for row in _published(entry, place))
-    check_values(data, Suite, place)
-    for key in ("k", "rerank_k"):
-        if data.get(key, 1) < 1:
-            raise InputError(f"{place} has {key}: {data[key]}; at least 1 was expected.")
-    suite = Suite(name, datasets, measures, averages=averages, published=published, **data)
-    for part in [*averages, *(row.where for row in published)]:
+    policies = {key: data.pop(key) for key in _POLICIES if key in data}
+    content = {key: value for key, value in data.items() if value is not None}
+    if isinstance(data.get("datasets"), dict):
+        entries = data["datasets"].items()
+        content["datasets"] = {key: _dataset(key, entry, policies) for key, entry in entries}
+    try:
+        suite = TypeAdapter(Suite).validate_json(json.dumps(content | {"name": path.stem}))
+    except ValidationError as error:
+        problem = validation_problem("the card", content, error)
+        raise InputError(f"the suite card {path}: {problem}") from error
+    for part in [*suite.averages, *(row.where for row in suite.published)]:
         suite.members(part)
     return suite
 
 
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
-
-
-def _measures(value: Any, place: str) -> tuple[str, ...]:
-    if not isinstance(value, str) and not _is_texts(value):
-        raise InputError(
-            f"{place} has measures: {value!r}; a text such as nDCG@10 RR@10, or a list of texts,"
-            " was expected."
-        )
-    return tuple(str(measure) for measure in parse_measures(value))
-
-
-def _dataset(name: str, entry: Any, policies: Mapping[str, str], place: str) -> Dataset:
-    if not isinstance(entry, str | dict | None):
-        raise InputError(
-            f"the dataset {name!r} of {place} is {entry!r}; an id or a mapping was expected."
-        )
-    settings: dict[str, Any] = {
-        **policies,
-        **({"id": entry} if isinstance(entry, str) else entry or {}),
-    }
-    _refuse(
-        f"{place}, dataset {name}", set(settings) - {field.name for field in fields(Dataset)}, set()
-    )
-    measures = (
-        _measures(settings.pop("measures"), f"{place}, dataset {name}")
-        if "measures" in settings
-        else ()
-    )
-    check_values(settings, Dataset, f"{place}, dataset {name}")
-    if bool(settings.get("id")) == bool(settings.get("folder")):
-        raise InputError(
-            f"the dataset {name!r} of {place} needs either an id of ir_datasets or a folder."
-        )
-    for key, allowed in POLICIES.items():
-        if settings.get(key, allowed[0]) not in allowed:
-            raise InputError(
-                f"the dataset {name!r} of {place} has {key}: {settings[key]}; known are"
-                f" {', '.join(allowed)}."
-            )
-    return Dataset(name, measures=measures, **settings)
-
-
-def _published(entry: Any, place: str) -> Iterator[Published]:
-    """One row per figure; ``values`` maps measures to mappings of datasets or averages."""
-    if not isinstance(entry, dict) or not isinstance(entry.get("values", {}), dict):
-        raise InputError(
-            f"a published figure in {place} is {entry!r}; a mapping with a mapping of values was"
-            " expected."
-        )
-    settings = dict(entry)
-    values = settings.pop("values", {})
-    _refuse(
-        f"{place}, published", set(settings) - {field.name for field in fields(Published)}, set()
-    )
-    check_values(settings, Published, f"{place}, published")
-    if not settings.get("source") or bool(settings.get("model")) == bool(settings.get("run")):
-        raise InputError(
-            f"a published figure in {place} needs a source, and either a model or a run; it has"
-            f" {settings}."
-        )
-    for measure, figures in values.items():
-        if not isinstance(figures, dict) or not all(
-            isinstance(value, int | float) and abs(value) < 1e9 for value in figures.values()
-        ):
-            raise InputError(
-                f"published values of {measure} in {place} are {figures!r}; a mapping of datasets"
-                " to numbers was expected."
-            )
-        (name,) = _measures([measure], place)
-        for where, value in figures.items():
-            yield Published(where=where, measure=name, value=float(value), **settings)
-
-
-def _refuse(place: str, unknown: set[str], known: set[str]) -> None:
-    if unknown:
-        listed = f" Known: {', '.join(sorted(known))}." if known else ""
-        raise InputError(f"{place} has unknown keys: {', '.join(sorted(unknown))}.{listed}")
+def _dataset(name: str, entry: Any, policies: Mapping[str, Any]) -> Any:
+    """The settings of a dataset: the card's policies and its own; an id alone is also accepted."""
+    settings = {"id": entry} if isinstance(entry, str) else entry or {}
+    return {**policies, **settings, "name": name} if isinstance(settings, dict) else entry

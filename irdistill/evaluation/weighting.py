@@ -37,10 +37,6 @@ def power_weights(quality: Sequence[float], power: float = 1.0) -> tuple[float, 
 
     ``p`` = 0 is uniform. With infinite ``p`` the best teachers share all weight (DistillNearest).
 
-    Raises:
-        OptionError: a quality is not finite, the power is negative, or no quality is above 0 (with
-            a power above 0).
-
     Examples:
         >>> power_weights([0.8, 0.2])
         (0.8, 0.2)
@@ -83,11 +79,6 @@ def check_labelled(
     Labels must not come from a split named test (or eval, trec-dl, howto). The queries to be mixed
     must not be among the labelled ones, since a figure measured on them would depend on their
     labels. Only queries of a split named train may be both, as no figure is measured there.
-
-    Raises:
-        OptionError: labels would come from such a split or such queries, or ``dev_runs`` are not
-            those of the teachers.
-        InputError: there are no labels.
     """
     if any(_HELD_OUT.fullmatch(name) for name in split_names(dev.id)):
         raise OptionError(
@@ -150,9 +141,6 @@ def labelled_weights(
             empty.
         dev, dev_runs: some tens of labelled queries, and the same teachers' runs on them in the
             same order.
-
-    Raises:
-        OptionError, InputError: as in `check_labelled` and `power_weights`.
     """
     labelled = check_labelled(dev, dev_runs, runs)
     results = [per_query(dev.qrels, run, [MEASURE]).values[MEASURE] for run in labelled]
@@ -170,10 +158,6 @@ def agreement_weights(runs: Sequence[RunSource], power: float = 1.0) -> Weightin
     The consensus is the mean of the others' z-scores. With two teachers each is the other's
     consensus, so both weigh the same. A teacher that errs alone loses weight; so does one that is
     right alone.
-
-    Raises:
-        OptionError: fewer than two runs.
-        InputError: no run agrees with the others.
     """
     opened = [as_run(run) for run in runs]
     if len(opened) < 2:
@@ -232,12 +216,7 @@ def fit_gate(
     starts at the uniform gate.
 
     Args:
-        runs, dev, dev_runs: as in `labelled_weights`.
         top: only this many teachers count for a query; all if None.
-
-    Raises:
-        OptionError: fewer than two teachers, or a negative number; or as in `check_labelled`.
-        InputError: all teachers are equally good on every query.
     """
     labelled = check_labelled(dev, dev_runs, runs)
     if len(labelled) < 2 or not balance >= 0 or not ridge >= 0:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from irdistill.errors import MissingExtraError, ModelError
+from irdistill.errors import MissingExtraError, ModelError, one_line
 from irdistill.modeling.library_output import quiet_libraries
 from irdistill.storage.files import cache_folder, digest, file_sha256, read_json
 
@@ -160,7 +160,7 @@ def _snapshot(folder: Path, base: str) -> Path:
         raise ModelError(
             f"the adapter {folder} is for the backbone {base!r}, which is neither a folder here nor"
             f" a hub id that can be reached ({type(error).__name__}:"
-            f" {' '.join(str(error).split())[:200]}). Correct base_model_name_or_path in its"
+            f" {one_line(error, 200)}). Correct base_model_name_or_path in its"
             f" {CONFIG}."
         ) from error
 
@@ -193,8 +193,7 @@ def _write(folder: Path, base: Path, out: Path) -> None:
         raise
     except Exception as error:
         raise ModelError(
-            f"the adapter {folder} cannot be merged into its backbone {base}:"
-            f" {' '.join(str(error).split())[:300]}"
+            f"the adapter {folder} cannot be merged into its backbone {base}: {one_line(error)}."
         ) from error
     _copy_files(folder, base, out, auto)
 

@@ -1,8 +1,10 @@
-"""The best device, and the precisions that it computes fast."""
+"""The best device, the precisions that it computes fast, and deterministic kernels."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -39,3 +41,14 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
         precision
     ]
+
+
+@contextmanager
+def deterministic_kernels(deterministic: bool) -> Iterator[None]:
+    """Use deterministic kernels if asked."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(deterministic or before, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=True)

@@ -10,9 +10,8 @@ import difflib
 import logging
 import time
 from pathlib import Path
-from typing import Any
 
-from irdistill.errors import NotFoundError
+from irdistill.errors import NotFoundError, one_line
 
 _log = logging.getLogger(__name__)
 
@@ -128,16 +127,12 @@ def _ask(model: str, revision: str | None) -> str:
             if names & _SLOW or not names & _NO_NETWORK:
                 return ""
             fault = (
-                f"the hub at {constants.ENDPOINT} cannot be reached ({_reason(error)}). Check the"
-                " network, or give a folder that holds the model."
+                f"the hub at {constants.ENDPOINT} cannot be reached ({one_line(error, 120)}). Check"
+                " the network, or give a folder that holds the model."
             )
         if attempt + 1 < _TRIES:
             time.sleep(0.5)
     return fault
-
-
-def _reason(error: Any) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def _set_offline(offline: bool) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from irdistill.collections import Collection, load_collection
 from irdistill.collections.derived import write_derived
 from irdistill.collections.slices import split_folder
+from irdistill.console.terminal import counted
 from irdistill.errors import InputError, OptionError
 from irdistill.queries.generating import query_kind
 from irdistill.queries.query_kinds import normalize_query
@@ -65,11 +66,7 @@ class FilterRule:
 
     @classmethod
     def parse(cls, text: str) -> FilterRule:
-        """Read a rule.
-
-        Raises:
-            OptionError: the text is not a rule.
-        """
+        """Read a rule."""
         match = _RULE.fullmatch(text.strip())
         if match is None or (match[2] is None and match[1] not in _DEFAULTS):
             raise OptionError(
@@ -103,16 +100,10 @@ def filter_queries(
 
     Args:
         collection: synthetic queries, as `generate` writes them.
-        rules: one or more rules, see `FilterRule`.
 
     Returns:
         The collection ``OUT#SPLIT`` with the split of ``collection``. Its record contains the
         counts by rule and kind.
-
-    Raises:
-        OptionError: a rule cannot be read, or its run is missing.
-        InputError: a query does not have exactly one source, or no query passes.
-        OutputExistsError: ``out`` holds another collection.
     """
     parsed = [rule if isinstance(rule, FilterRule) else FilterRule.parse(rule) for rule in rules]
     if not parsed:
@@ -142,7 +133,9 @@ def filter_queries(
             kept.append(query)
     listed = ", ".join(map(str, parsed))
     if not kept:
-        raise InputError(f"none of {len(sources)} queries passes {listed}; loosen a bound.")
+        raise InputError(
+            f"none of {counted(len(sources), 'query')} passes {listed}; loosen a bound."
+        )
     made_by: dict[str, Any] = {
         "verb": "filter",
         "rules": list(map(str, parsed)),
@@ -160,11 +153,7 @@ def filter_queries(
 
 
 def source_passage(collection: Collection, query_id: str) -> str:
-    """Id of the passage that a synthetic query was made from.
-
-    Raises:
-        InputError: the query does not have exactly one relevant passage.
-    """
+    """Id of the passage that a synthetic query was made from."""
     relevant = [doc_id for doc_id, grade in collection.qrels[query_id].items() if grade > 0]
     if len(relevant) != 1:
         raise InputError(

@@ -49,9 +49,6 @@ _FEW_SHOT_EXAMPLES = 3
 class Generation:
     """Options of `generate`.
 
-    Raises:
-        OptionError: a value is not allowed.
-
     Examples:
         >>> Generation(kinds=("title",), passages=100).held_out
         0.1
@@ -145,12 +142,6 @@ def generate(
 
     Returns:
         The collection ``OUT#train``.
-
-    Raises:
-        OptionError: a kind needs a language model or examples that are missing.
-        InputError: no passage can be a source, or no answer of the language model is usable (the
-            extracted queries and all answers are saved first).
-        OutputExistsError: ``out`` holds another collection.
     """
     options = options or Generation()
     pairs = example_pairs(examples)

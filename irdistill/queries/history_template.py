@@ -24,11 +24,7 @@ def count_words(text: str) -> int:
 
 
 def tokenizer_count(model: str) -> Count:
-    """Function that counts tokens, special tokens included, with the tokenizer of a model.
-
-    Raises:
-        NotFoundError: there is no such model.
-    """
+    """Function that counts tokens, special tokens included, with the tokenizer of a model."""
     from transformers import AutoTokenizer
 
     from irdistill.modeling.library_output import quiet_libraries
@@ -71,9 +67,6 @@ class HistoryTemplate:
             question is never cut.
         turns: maximum turns of the history.
 
-    Raises:
-        OptionError: a value is not allowed.
-
     Examples:
         >>> template = HistoryTemplate.parse("newest questions")
         >>> query = Query("q2", "and lists?", history=(Turn("user", "how do I merge dicts"),))
@@ -92,11 +85,7 @@ class HistoryTemplate:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read the text form that `__str__` writes; ``_`` in the separator stands for a space.
-
-        Raises:
-            OptionError: the text is not a template.
-        """
+        """Read the text form that `__str__` writes; ``_`` in the separator stands for a space."""
         match = _TEMPLATE.fullmatch(text)
         if match is None:
             raise OptionError(

@@ -23,12 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_writer(card: str) -> LanguageModel:
-    """Load the language model of a teacher card; the prompt of the card is not used.
-
-    Raises:
-        NotFoundError: there is no such card.
-        ModelError: the card is not of a language model, or the model cannot be loaded.
-    """
+    """Load the language model of a teacher card; the prompt of the card is not used."""
     from irdistill.teachers.llm.llm_loading import load_language_model
     from irdistill.teachers.teacher_card import LLM_KINDS, card_of
 
@@ -83,11 +78,7 @@ def log_path(model: LanguageModel, log: str | Path) -> str | Path:
 
 
 def report_unusable(replies: Sequence[Reply], item: str, log: str | Path) -> None:
-    """Warn when at least a tenth of the answers are unusable.
-
-    Args:
-        item: what each answer should contain, for the message.
-    """
+    """Warn when at least a tenth of the answers are unusable."""
     counts = Counter(reply.flag for reply in replies if reply.flag)
     if counts and counts.total() >= WARNING_SHARE * len(replies):
         logger.warning(
@@ -128,10 +119,6 @@ def generate_texts(
     A model behind a server keeps its own log. A local model answers fixed groups of requests, and
     a group is logged as a whole: the other texts of a batch may change the last digits of a score,
     and so a text, and a resumed job must end with the same texts.
-
-    Raises:
-        LockedError: another process writes to the log.
-        DamagedError: the log cannot be read.
     """
     remote = hasattr(model, "request_digest")
     answering: LanguageModel = model if remote else _LoggedModel(model, Path(log))

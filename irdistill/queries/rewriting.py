@@ -41,11 +41,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class RewriteOptions:
-    """How a language model rewrites questions, see `rewrite`.
-
-    Raises:
-        OptionError: a value is not allowed.
-    """
+    """How a language model rewrites questions, see `rewrite`."""
 
     prompt: Annotated[
         str | Mapping[str, str],
@@ -88,12 +84,6 @@ def rewrite(
         tokenizer: model whose tokenizer counts the tokens of ``history``.
         options: prompt and limits of the language model.
         log: response log of a local language model (default: next to ``out``).
-
-    Raises:
-        OptionError: not exactly one way is given, or an option is not allowed.
-        InputError: a question has no human rewrite, or no answer of the language model is usable
-            (the collection is saved first, with the questions as they are).
-        OutputExistsError: ``out`` holds another collection.
     """
     template = HistoryTemplate.parse(history) if isinstance(history, str) else history
     if (by is not None) + (llm is not None) + (template is not None and llm is None) != 1:
@@ -220,12 +210,7 @@ def transcript(query: Query, template: HistoryTemplate) -> str:
 
 
 def read_prompt(name: str) -> dict[str, str]:
-    """Parts (``system``, ``user``, ``assistant``) of a prompt card of ``data/`` or a YAML file.
-
-    Raises:
-        NotFoundError: there is no such card or file.
-        InputError: its parts are not texts.
-    """
+    """Parts (``system``, ``user``, ``assistant``) of a prompt card of ``data/`` or a YAML file."""
     path = find_card("data", name)
     parts = read_yaml(path, "prompt")
     if not all(isinstance(value, str) for value in parts.values()):

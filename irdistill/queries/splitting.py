@@ -40,10 +40,6 @@ def split(
 
     Returns:
         The collection ``OUT#0-train``.
-
-    Raises:
-        OptionError: fewer than two folds, or more folds than conversations.
-        OutputExistsError: ``out`` holds another collection.
     """
     conversations: dict[str, list[str]] = {}
     for query in collection.queries.values():

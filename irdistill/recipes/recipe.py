@@ -85,11 +85,6 @@ def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
 
     Args:
         changes: ``key=value`` for settings; values are YAML, so ``steps=50`` is a number.
-
-    Raises:
-        NotFoundError: there is no such recipe.
-        InputError: the file is not a recipe, or a stage refers to no earlier stage or setting.
-        OptionError: a change names no setting.
     """
     path = find_card("recipes", str(name))
     data = read_yaml(path, "recipe")
@@ -183,10 +178,6 @@ def fill(value: Any, known: Mapping[str, Any]) -> Any:
 
     A text that is one reference keeps the value's type. A mapping with only ``for`` and ``each``
     becomes the list of ``each`` for every combination of values.
-
-    Raises:
-        InputError: settings refer to each other in a circle, or the result has more than
-            ``MOST_FILLED`` values.
 
     Examples:
         >>> fill({"steps": "${steps}", "name": "s-${steps}"}, {"steps": 5})

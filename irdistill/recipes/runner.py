@@ -67,10 +67,6 @@ def run_recipe(recipe: Recipe, out: str | Path, seed: int = 42, overwrite: bool 
 
     Returns:
         The folder.
-
-    Raises:
-        OptionError: a stage has a wrong argument (found before any stage runs).
-        SettingsDifferError: a stage was run with other settings.
     """
     folder = Path(out)
     claim_folder(

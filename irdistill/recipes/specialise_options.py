@@ -108,9 +108,6 @@ class SpecialiseOptions:
 def parse_minutes(text: str) -> float:
     """A duration in minutes; a number without a unit is minutes.
 
-    Raises:
-        OptionError: it cannot be read.
-
     Examples:
         >>> parse_minutes("90s"), parse_minutes("2h")
         (1.5, 120.0)

@@ -46,7 +46,7 @@ _STEP_COST = 3.0
 """
 _EPOCHS = 12.0
 _LEAST_STEPS, _LEAST_QUERIES = 50, 200
-_PATIENCE, _EVALUATE_EVERY = 3, 50
+_PATIENCE, _EVALUATE_EVERY, _HELD_OUT = 3, 50, 0.1
 """Training ends when the loss on a tenth of the queries, held out, has not fallen three times in a
 row.
 """
@@ -97,12 +97,7 @@ class Specialised:
 
 
 def measure_budget(collection: Collection, model: str, options: SpecialiseOptions) -> TimeBudget:
-    """Measure the model on some passages and sentences, and divide the time.
-
-    Raises:
-        OptionError: encoding the passages takes more than the time.
-        ModelError: the model cannot be loaded or has two towers.
-    """
+    """Measure the model on some passages and sentences, and divide the time."""
     corpus = collection.corpus
     student = load_dense(model, options.kind, trust_remote_code=options.trust_remote_code)
     one_tower(student.model, f"the model {model!r}")
@@ -144,10 +139,6 @@ def specialise_model(
 
     ``OUT/recipe.yaml`` is the recipe that was run, ``OUT/report.md`` the table: before and after,
     on held-out synthetic queries, and on the collection's queries if it has judgments.
-
-    Raises:
-        SettingsDifferError: ``out`` was started with other settings.
-        IrdistillError: as `measure_budget`, or as any stage of the recipe.
     """
     opened = load_collection(collection, queries=False)
     claim_folder(
@@ -298,7 +289,10 @@ def _training_stages(
             "dropout": False,
             "positives": False,
             "early_stop": _PATIENCE,
-            "evaluate_every": _EVALUATE_EVERY,
+            "validate": _HELD_OUT,
+            "validate_every": _EVALUATE_EVERY,
+            "validate_measures": "loss",
+            "validate_queries": 0,
             "checkpoint_every": 200,
         }
         for name, loss, start in students

@@ -14,10 +14,11 @@ from irdistill.recipes.recipe import Stage
 from irdistill.storage.files import digest, file_sha256, make_folder, read_json, write_json
 from irdistill.storage.ownership import write_file
 from irdistill.verbs import CATALOG, load_verb
+from irdistill.verbs.argument_types import share_of
 from irdistill.verbs.declaration import Verb
 
 RESULT, COMPARISON = "result.json", "comparison.md"
-MODEL_VERBS = ("train", "pretrain", "terms")
+MODEL_VERBS = ("train", "pretrain", "terms", "merge")
 WITHOUT_QUERIES = ("generate", "pretrain")
 """Verbs that need only the documents of a collection."""
 
@@ -32,11 +33,7 @@ class RecipeContext:
     _collections: dict[str, Collection] = field(default_factory=dict)
 
     def collection(self, name: str, queries: bool = True) -> Collection:
-        """Open a collection once.
-
-        Args:
-            queries: whether it must have queries.
-        """
+        """Open a collection once."""
         from irdistill.collections.collection_loader import require_queries
 
         if name not in self._collections:
@@ -47,11 +44,7 @@ class RecipeContext:
 
 
 def stage_verb(stage: Stage) -> Verb:
-    """The verb of a stage.
-
-    Raises:
-        OptionError: there is no such verb, or recipes cannot use it.
-    """
+    """The verb of a stage."""
     verbs = [name for name, entry in CATALOG.items() if entry.in_recipes]
     if stage.verb not in verbs:
         raise OptionError(
@@ -62,12 +55,7 @@ def stage_verb(stage: Stage) -> Verb:
 
 
 def check_stage(stage: Stage) -> None:
-    """Check the arguments of a stage against the declaration of its verb.
-
-    Raises:
-        OptionError: the verb or an option is unknown, an option is missing or has a wrong value, or
-            a model does not exist.
-    """
+    """Check the arguments of a stage against the declaration of its verb."""
     verb = stage_verb(stage)
     taken = [name for name in stage.arguments if name in _FROM_RUNNER or name in verb.groups]
     if taken:
@@ -108,6 +96,9 @@ def stage_collections(stage: Stage) -> list[str]:
         if verb.options[name].source in ("collection", "judgments") and isinstance(value, str)
     ]
     names += stage.arguments.get("datasets") or {}
+    for name, value in stage.arguments.items():
+        if verb.options[name].source in ("validation", "collections") and share_of(value) is None:
+            names += [value] if isinstance(value, str) else value
     if stage.verb == "compare":
         names += [run["collection"] for run in stage.arguments["runs"] if isinstance(run, dict)]
     return [name for name in dict.fromkeys(names) if "${" not in name]

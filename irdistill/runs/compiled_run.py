@@ -124,10 +124,6 @@ def compile_run(run: Run, corpus: Corpus) -> CompiledRun:
 
     The cached arrays belong to the run's fingerprint and the corpus. They carry checksums and are
     built again when they are damaged. Nothing is written into the run's folder.
-
-    Raises:
-        NotFoundError: the run names a document that is not in the corpus.
-        DamagedError: a part of the run is damaged.
     """
     run = run.whole if isinstance(run, RunSubset) else run
     if run.path is None:

@@ -26,11 +26,7 @@ class DiskArray:
     pickled one opens the file again.
 
     Args:
-        path: the file.
         checks: compares each block with its checksum before it is first used.
-
-    Raises:
-        DamagedError: the file is shorter or longer than its header says.
     """
 
     def __init__(self, path: Path, checks: CheckedFile | None = None) -> None:

@@ -43,22 +43,9 @@ def fuse(
     that are null because the teachers disagree are counted in the manifest's usage.
 
     Args:
-        runs: at least two, of the same corpus and queries; anything that `as_run` accepts. Of a run
-            with more queries than another, those that both have.
-        out: the folder of the fused run.
-        method: how scores are made comparable; see `Mixing`.
-        weights: one per run; equal if None.
-        missing: the score of a document that a run does not score; see `Mixing`.
-        overwrite: replace another run in ``out``.
-        part_queries: queries per part (the most work a crash can lose).
-        tau: temperature of the softmax methods.
-        abstain: when the teachers disagree too much; see `Mixing`.
+        runs: of a run with more queries than another, those that both have are fused.
         gate: weights that depend on the query.
         origin: how the weights were chosen; recorded in the manifest.
-
-    Raises:
-        OptionError: there are fewer than two runs, or an option is out of range.
-        WrongCollectionError: the runs are of different collections.
 
     Examples:
         >>> import tempfile
@@ -109,11 +96,7 @@ def fuse(
 
 
 def check_count(count: int) -> None:
-    """Check that there are at least two runs to fuse.
-
-    Raises:
-        OptionError: there are fewer.
-    """
+    """Check that there are at least two runs to fuse."""
     if count < 2:
         raise OptionError(
             f"{count} run{'' if count == 1 else 's'} to fuse; at least two were expected."

@@ -112,9 +112,6 @@ class Gate:
         scale: T rows that standardize the features; 1 if empty.
         top: use only the teachers with the largest weights for a query; None for all.
         origin: how the coefficients were chosen; recorded with the run.
-
-    Raises:
-        OptionError: the shapes do not fit, a number is not finite, or a scale is not above 0.
     """
 
     coefficients: tuple[tuple[float, ...], ...]
@@ -152,9 +149,6 @@ class Gate:
     @classmethod
     def by_hand(cls, teachers: int, top: int | None = None, **coefficients: float) -> Self:
         """A gate with the same coefficients for all teachers, on features that are not scaled.
-
-        Raises:
-            OptionError: a feature is unknown.
 
         Examples:
             >>> from irdistill.runs import Gate

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from irdistill.collections import Collection
+from irdistill.collections.foreign_tables import id_string, table_columns
+from irdistill.console.terminal import counted
 from irdistill.errors import InputError, WrongCollectionError
 from irdistill.runs.manifest import RunIdentity
 from irdistill.runs.memory_run import MemoryRun
@@ -86,11 +87,11 @@ def _lists(source: Any) -> tuple[dict[str, Any], list[RankedList]]:
     name = f"{library}.{type(source).__name__}"
     if library == "ranx":
         source = source.to_dict()
-    if isinstance(source, Mapping):
-        return {"format": "dict" if library != "ranx" else name}, _from_dict(source)
     table = _table(source)
     if table is not None:
         return {"format": name}, _from_columns(table)
+    if isinstance(source, Mapping):
+        return {"format": "dict" if library != "ranx" else name}, _from_dict(source)
     if isinstance(source, Iterable) and not isinstance(source, bytes):
         rows = list(source)
         if all(isinstance(row, RankedList) for row in rows):
@@ -115,30 +116,23 @@ class _Columns(NamedTuple):
 
 def _table(source: Any) -> _Columns | None:
     """The columns of a data frame, a dataset or an Arrow table; None for anything else."""
-    if hasattr(source, "with_format") and hasattr(source, "column_names"):  # datasets.Dataset
-        source = source.with_format("arrow")[:]
-    elif hasattr(source, "to_arrow") and hasattr(source, "columns"):  # polars.DataFrame
-        source = source.to_arrow()
-    if isinstance(source, pa.Table):
-        names = source.column_names
-    elif hasattr(source, "iloc") and hasattr(source, "columns"):  # pandas.DataFrame
-        names = [str(name) for name in source.columns]
-    else:
+    table = table_columns(source)
+    if table is None:
         return None
-    columns: dict[str, Any] = {}
-    for role, known in _COLUMNS.items():
-        name = next((name for name in known if name in names), None)
-        if name is not None and isinstance(source, pa.Table):
-            columns[role] = source.column(name).to_pylist()
-        elif name is not None:
-            columns[role] = source[name].tolist()
-    if "query" not in columns or "document" not in columns:
+    names, values = table
+    first = {
+        role: next((name for name in known if name in names), None)
+        for role, known in _COLUMNS.items()
+    }
+    if first["query"] is None or first["document"] is None:
         raise InputError(
             f"a table of a run has the columns {', '.join(names)}; a column of query ids"
             f" ({' or '.join(_COLUMNS['query'][:2])}) and one of document ids"
             f" ({' or '.join(_COLUMNS['document'][:2])}) were expected. Rename the columns."
         )
-    return _Columns(**columns)
+    return _Columns(
+        **{role: values[names.index(name)] for role, name in first.items() if name is not None}
+    )
 
 
 def _from_dict(source: Mapping[Any, Any]) -> list[RankedList]:
@@ -149,8 +143,10 @@ def _from_dict(source: Mapping[Any, Any]) -> list[RankedList]:
                 f"query {query!r} has a {type(documents).__name__};"
                 " {query: {document: score}} was expected."
             )
-        doc_ids = [_id(doc) for doc in documents]
-        lists.append(RankedList(_id(query), doc_ids, _scores(list(documents.values()))))
+        doc_ids = [id_string(doc, "document") for doc in documents]
+        lists.append(
+            RankedList(id_string(query, "query"), doc_ids, _scores(list(documents.values())))
+        )
     return _checked(lists)
 
 
@@ -178,7 +174,7 @@ def _from_columns(columns: _Columns) -> list[RankedList]:
     )
     rows_of: dict[str, list[int]] = {}
     for row, query in enumerate(columns.query):
-        rows_of.setdefault(_id(query), []).append(row)
+        rows_of.setdefault(id_string(query, "query"), []).append(row)
     lists = []
     for query, rows in rows_of.items():
         if columns.rank is not None:  # the order of documents without a score
@@ -187,7 +183,7 @@ def _from_columns(columns: _Columns) -> list[RankedList]:
         flags = None
         if columns.flag is not None:
             flags = [flag if isinstance(flag := columns.flag[row], str) else None for row in rows]
-        documents = [_id(columns.document[row]) for row in rows]
+        documents = [id_string(columns.document[row], "document") for row in rows]
         lists.append(RankedList(query, documents, scores[rows], flags))
     return lists
 
@@ -197,15 +193,6 @@ def _checked(lists: list[RankedList]) -> list[RankedList]:
     if len({ranked.query_id for ranked in lists}) != len(lists):
         raise InputError("two query ids are the same as strings, such as 1 and '1'; use one type.")
     return lists
-
-
-def _id(value: Any) -> str:
-    value = value.item() if isinstance(value, np.generic) else value
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    raise InputError(f"{value!r} is not an id; a string or a whole number was expected.")
 
 
 def _scores(values: Sequence[Any]) -> np.ndarray:
@@ -226,14 +213,14 @@ def _fitted(lists: list[RankedList], collection: Collection) -> list[RankedList]
     known = [ranked for ranked in lists if ranked.query_id in collection.queries]
     if not known:
         raise WrongCollectionError(
-            f"none of the run's {len(lists)} queries is in {collection.id!r}; give the collection"
-            " that the run was made for."
+            f"none of the run's {counted(len(lists), 'query')} is in {collection.id!r}; give"
+            " the collection that the run was made for."
         )
     if len(known) < len(lists):
         first = next(row.query_id for row in lists if row.query_id not in collection.queries)
         logger.warning(
-            "%d queries are not in %s and were left out (first: %s)",
-            len(lists) - len(known),
+            "left out %s that %s does not have (first: %s)",
+            counted(len(lists) - len(known), "query"),
             collection.id,
             first,
         )

@@ -77,11 +77,7 @@ class Journal:
 
 
 def check_part(entry: PartEntry, ending: str = ".parquet") -> None:
-    """Check that an entry names the file of its part.
-
-    Raises:
-        InputError: it names another file.
-    """
+    """Check that an entry names the file of its part."""
     if type(entry.number) is not int or entry.name != part_name(entry.number, ending):
         raise InputError(
             f"a part has the number {entry.number!r} and the file {entry.name!r}, which is not a"

@@ -12,19 +12,9 @@ import pyarrow.compute as pc
 from irdistill.collections.byte_strings import ByteStrings, pad_bytes
 from irdistill.errors import InputError
 
-_NEWLINE, _SPACE, _TAB, _MINUS, _DOT = (np.uint8(ord(sign)) for sign in "\n \t-.")
+_NEWLINE, _SPACE, _TAB = (np.uint8(ord(sign)) for sign in "\n \t")
 _WHITE = np.zeros(256, bool)
 _WHITE[list(b" \t\n\r\x0b\x0c")] = True
-_DIGITS = 15
-"""Digits of a number below 2**53; divided by a power of ten below 10**23 it is rounded once, as
-``float`` rounds it.
-"""
-_ZEROS, _ABOVE_NINE, _TOPS = (np.uint64(int(byte * 8, 16)) for byte in ("30", "76", "80"))
-_PAIRS, _LOW, _HIGH = (
-    np.uint64(0x000000FF000000FF),
-    np.uint64(0x000F424000000064),
-    np.uint64(0x0000271000000001),
-)
 
 
 class Lines(NamedTuple):
@@ -81,16 +71,12 @@ def split_lines(
     """Split whole lines at ASCII white space, as trec_eval does, or at a separator.
 
     Args:
-        data: the lines.
         width: fields per line.
         first: the number of the first line.
         separator: one byte; fields may then be empty or contain white space.
 
     Returns:
         The lines, and the number of the next line.
-
-    Raises:
-        WrongWidthError: a line that is not blank does not have ``width`` fields.
     """
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n")
@@ -141,11 +127,7 @@ def split_blocks(
     Args:
         blocks: whole lines.
         width: number of fields.
-        separator: as in `split_lines`.
         header: the first line that is not blank is skipped.
-
-    Raises:
-        WrongWidthError: as `split_lines`.
     """
     number = 1
     for data in blocks:
@@ -184,102 +166,28 @@ def lines_of(fields: Sequence[bytes], width: int, numbers: Sequence[int]) -> Lin
 
 def decimals(fields: ByteStrings) -> tuple[np.ndarray, np.ndarray]:
     """`decimal` of each field: (n,) float64, and the positions of fields that are not numbers."""
-    values = np.full(len(fields), np.nan)
-    negative = fields.data[fields.starts] == _MINUS
-    body = ByteStrings(fields.data, fields.starts + negative, fields.lengths - negative)
-    left = np.arange(len(fields))
-    first = fields.bytes_at(0) if len(fields) else b""
-    usual = len(first.partition(b".")[2])
-    if b"." not in first:
-        whole = np.flatnonzero((body.lengths > 0) & (body.lengths <= 8))
-        number, good = _digits(body.take(whole) if len(whole) < len(left) else body)
-        values[whole[good]] = number[good].astype(np.float64)
-        left = np.flatnonzero(np.isnan(values))
-    for fraction in sorted(range(_DIGITS), key=lambda count: count != usual):
-        if not len(left):
-            break
-        at = body.starts[left] + body.lengths[left] - 1 - fraction
-        whole = body.lengths[left] - 1 - fraction
-        with_dot = (
-            (fields.data[np.maximum(at, 0)] == _DOT)
-            & (whole >= 0)
-            & (whole <= min(8, _DIGITS - fraction))
-        )
-        places = left[with_dot]
-        if not len(places):
-            continue
-        number, good = _plain(body, places, whole[with_dot], fraction)
-        values[places[good]] = number[good]
-        left = left[~with_dot]
-    rest = np.flatnonzero(np.isnan(values))
-    values[negative] = -values[negative]
-    if not len(rest):
-        return values, rest
-    strings = fields.take(rest)
     try:
-        values[rest] = pc.cast(strings.to_arrow(), pa.float64()).to_numpy()
-        return values, np.empty(0, np.int64)
-    except pa.ArrowInvalid:
-        pass
-    bad = []
-    for place in rest.tolist():
+        return pc.cast(fields.to_arrow(), pa.float64()).to_numpy(), np.empty(0, np.int64)
+    except pa.ArrowInvalid:  # something that is not a number, or that only `float` reads, as +1
+        values = np.full(len(fields), np.nan)
+    wrong = []
+    for place in range(len(fields)):
         try:
             values[place] = decimal(fields.bytes_at(place))
         except ValueError:
-            bad.append(place)
-    return values, np.array(bad, np.int64)
+            wrong.append(place)
+    return values, np.array(wrong, np.int64)
 
 
 def decimal(field: bytes) -> float:
-    """A number as ``float`` reads it, without underscores: trec_eval reads ``1_000`` as 1.
-
-    Raises:
-        ValueError: it is not a number.
-    """
+    """A number as ``float`` reads it, without underscores: trec_eval reads ``1_000`` as 1."""
     if b"_" in field:
         raise ValueError(f"{field!r} is no number")
     return float(field)
 
 
-def _plain(
-    body: ByteStrings, places: np.ndarray, whole: np.ndarray, fraction: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """``whole`` digits, a dot, ``fraction`` digits: the values, and which fields look like this."""
-    starts = body.starts[places]
-    value, good = _digits(ByteStrings(body.data, starts, whole))
-    good &= (whole > 0) | (fraction > 0)
-    for first in range(0, fraction, 8):
-        size = min(8, fraction - first)
-        part, right = _digits(
-            ByteStrings(body.data, starts + whole + 1 + first, np.full(len(places), size))
-        )
-        value = value * np.uint64(10**size) + part
-        good &= right
-    return value.astype(np.float64) / 10.0**fraction, good
-
-
-def _digits(fields: ByteStrings) -> tuple[np.ndarray, np.ndarray]:
-    """Up to eight digits each as uint64, and which fields consist of digits only."""
-    # Digits become bytes 0 to 9 at the upper end of a word; then pairs, fours and eights are
-    # combined.
-    shifts = (np.uint64(8) - fields.lengths.astype(np.uint64)) << np.uint64(3)
-    empty = fields.lengths == 0
-    shifts[empty] = 0
-    word = (fields.word(0) << shifts) ^ (_ZEROS << shifts)
-    word[empty] = 0
-    good = ((word + _ABOVE_NINE) | word) & _TOPS == 0
-    word = word * np.uint64(10) + (word >> np.uint64(8))
-    return ((word & _PAIRS) * _LOW + ((word >> np.uint64(16)) & _PAIRS) * _HIGH) >> np.uint64(
-        32
-    ), good
-
-
 def check_utf8(lines: Lines, path: object) -> None:
-    """Check that lines are UTF-8.
-
-    Raises:
-        InputError: a line is not; the message names it.
-    """
+    """Check that lines are UTF-8."""
     if lines.data.max(initial=0) < 128:
         return
     data = lines.data.tobytes()

@@ -86,11 +86,7 @@ class PartEntry:
 
     @classmethod
     def read(cls, data: Any) -> Self:
-        """Read an entry of a manifest or journal.
-
-        Raises:
-            KeyError, TypeError, ValueError: it is damaged.
-        """
+        """Read an entry of a manifest or journal."""
         if not isinstance(data, dict):
             raise TypeError(f"a part is {data!r:.80}; an object was expected")
         _check_types(data, {entry.name: _TYPES[entry.type] for entry in fields(cls)}, "of a part, ")
@@ -198,12 +194,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read a folder's manifest.
-
-        Raises:
-            InputError: it is absent, of another format or of a later version.
-            DamagedError: it is damaged.
-        """
+        """Read a folder's manifest."""
         path = folder / MANIFEST
         if not path.is_file():
             raise InputError(
@@ -240,12 +231,7 @@ class Manifest:
         return manifest
 
     def _check(self) -> None:
-        """Check that counts and parts fit together.
-
-        Raises:
-            ValueError: the parts do not cover the queries, or a part has another name or position
-                than its number says.
-        """
+        """Check that counts and parts fit together."""
         if self.queries < 0 or self.part_queries < 1:
             raise ValueError(f"queries is {self.queries} and part_queries {self.part_queries}")
         if self.shard and not (

@@ -65,11 +65,7 @@ class MaskRule:
 
     @classmethod
     def parse(cls, text: str) -> MaskRule:
-        """Parse a rule such as ``margin=2``.
-
-        Raises:
-            OptionError: it is not a rule.
-        """
+        """Parse a rule such as ``margin=2``."""
         match = _RULE.fullmatch(text.replace(" ", ""))
         try:
             name, value = (match[1], match[2]) if match else (text, None)
@@ -114,18 +110,8 @@ def mask(
     for ``percentage``, a score above 0).
 
     Args:
-        run: anything that `as_run` accepts.
-        collection: has the judgments.
-        out: the folder of the new run.
-        rules: one rule, such as ``"margin=2"``, or several.
         positive: the score of a query with several positives: the ``highest`` (flags the fewest
             documents), the ``lowest`` or the ``mean``.
-        overwrite: replace another run in ``out``.
-
-    Raises:
-        OptionError: a rule cannot be read, or ``positive`` has another value.
-        WrongCollectionError: the collection has no judgments, or the run is of another collection.
-        IrdistillError: as `RunWriter`.
     """
     parsed = [MaskRule.parse(text) for text in ([rules] if isinstance(rules, str) else rules)]
     if not parsed or positive not in ("highest", "lowest", "mean"):

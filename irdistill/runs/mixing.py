@@ -17,11 +17,8 @@ Missing = Literal["null", "skip", "min"]
 RRF_K = 60
 """Cormack, Clarke and Büttcher (SIGIR 2009): 60 works on all their collections."""
 
-MISSING, DISAGREE, DISAGREE_ON_IT = (
-    "missing",
-    "teachers disagree",
-    "teachers disagree on the document",
-)
+MISSING, DISAGREE = "missing", "teachers disagree"
+DISAGREE_ON_IT = "teachers disagree on the document"
 REASONS: tuple[str | None, ...] = (None, MISSING, DISAGREE, DISAGREE_ON_IT)
 """The flag for each code of `Mixed.reasons`."""
 
@@ -110,9 +107,6 @@ class Mixing:
             the document is null. A comma joins both.
         gate: multiplies the weights, query by query.
 
-    Raises:
-        OptionError: a value is not allowed.
-
     Examples:
         >>> import numpy as np
         >>> from irdistill.runs import Mixing
@@ -143,12 +137,7 @@ class Mixing:
         parse_abstain(self.abstain)
 
     def for_teachers(self, count: int) -> Mixing:
-        """The same with a weight and a temperature for each of ``count`` teachers.
-
-        Raises:
-            OptionError: weights, temperatures or the gate are for another number of teachers, or
-                out of range.
-        """
+        """The same with a weight and a temperature for each of ``count`` teachers."""
         shares = checked_weights(self.weights, count)
         taus = self.tau if isinstance(self.tau, tuple) else (float(self.tau),) * count
         if len(taus) != count or not all(0 < tau < math.inf for tau in taus):
@@ -299,11 +288,7 @@ def _combined(
 
 
 def checked_weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
-    """A weight for each of ``count`` teachers, equal if None.
-
-    Raises:
-        OptionError: their number is wrong, one is negative or not finite, or none is above 0.
-    """
+    """A weight for each of ``count`` teachers, equal if None."""
     shares = np.asarray(weights if weights is not None else [1.0] * count, dtype=np.float64)
     if (
         shares.shape != (count,)
@@ -319,11 +304,7 @@ def checked_weights(weights: Sequence[float] | None, count: int) -> tuple[float,
 
 
 def parse_abstain(text: str) -> tuple[float | None, float | None]:
-    """The bounds of ``tau<0.2,sd>1``: Kendall tau and standard deviation; None if absent.
-
-    Raises:
-        OptionError: it cannot be read, or a bound could never or always be passed.
-    """
+    """The bounds of ``tau<0.2,sd>1``: Kendall tau and standard deviation; None if absent."""
     bounds: dict[str, float] = {}
     for part in filter(None, text.replace(" ", "").split(",")):
         match = _ABSTAIN.fullmatch(part)

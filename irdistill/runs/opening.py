@@ -55,11 +55,7 @@ def subset_for(run: Run, collection: Collection) -> Run:
 
 
 def check_collection(run: Run, collection: Collection) -> None:
-    """Check that a run has the corpus and the queries of a collection; it may have more queries.
-
-    Raises:
-        WrongCollectionError: the corpus or the queries differ.
-    """
+    """Check that a run has the corpus and the queries of a collection; it may have more queries."""
     theirs, ours = run.identity.collection, collection.describe()
     part = collection_mismatch(theirs, ours)
     if part is None or (part == "queries" and has_queries(run, collection.query_fingerprints)):

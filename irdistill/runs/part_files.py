@@ -57,12 +57,8 @@ def read_part(path: Path, columns: list[str] | None = None, sha256: str | None =
     """Read a part.
 
     Args:
-        path: the file.
         columns: names of columns; all if None.
         sha256: what the manifest says; None skips the comparison.
-
-    Raises:
-        DamagedError: it is absent, truncated, damaged or has other columns.
     """
     try:
         if sha256 is not None and file_sha256(path) != sha256:
@@ -96,22 +92,14 @@ def encode_queries(query_ids: list[str], fingerprints: Mapping[str, str]) -> pa.
 
 
 def read_query_fingerprints(path: Path) -> dict[str, str]:
-    """Query id -> fingerprint of ``queries.parquet``; empty if the run does not store them.
-
-    Raises:
-        DamagedError: the file is absent or damaged.
-    """
+    """Query id -> fingerprint of ``queries.parquet``; empty if the run does not store them."""
     columns = _query_columns(path)
     pairs = zip(columns["query_id"], columns.get("fingerprint") or (), strict=False)
     return {query_id: value for query_id, value in pairs if value is not None}
 
 
 def read_query_ids(path: Path) -> list[str]:
-    """The query ids of ``queries.parquet``.
-
-    Raises:
-        DamagedError: it is absent or damaged.
-    """
+    """The query ids of ``queries.parquet``."""
     return _query_columns(path, ["query_id"])["query_id"]
 
 

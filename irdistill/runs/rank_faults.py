@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from irdistill.console.terminal import counted
+
 EQUAL_SCORES = (
     "all scores of every query are equal, so the document ids decide the order, as in trec_eval. If"
     " the ranks are the order, import the file with irdistill runs import --ranks."
@@ -71,10 +73,10 @@ class RankFaults(NamedTuple):
         lines = []
         if self.against_scores:
             lines.append(
-                f"the ranks of {self.against_scores} of {queries} queries contradict the scores"
-                f" (first: query {example!r}). The scores decide the order, as in trec_eval. If the"
-                " ranks are the order, import the file with irdistill runs import --ranks; if a"
-                " lower score is better, negate the scores."
+                f"the ranks of {self.against_scores} of {counted(queries, 'query')} contradict the"
+                f" scores (first: query {example!r}). The scores decide the order, as in"
+                " trec_eval. If the ranks are the order, import the file with irdistill runs import"
+                " --ranks; if a lower score is better, negate the scores."
             )
         if self.lists and self.equal == self.lists:
             lines.append(EQUAL_SCORES)

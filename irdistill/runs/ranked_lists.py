@@ -72,11 +72,7 @@ def rank_order(doc_ids: Sequence[str], scores: np.ndarray) -> np.ndarray | None:
 
 
 def ranked(row: RankedList) -> RankedList:
-    """Check one list and put it in rank order.
-
-    Raises:
-        InputError: lengths differ, a document is repeated, or a score is infinite.
-    """
+    """Check one list and put it in rank order."""
     query_id, doc_ids, flags = row.query_id, list(row.doc_ids), row.flags
     scores = np.asarray(row.scores, dtype=np.float32)
     if scores.shape != (len(doc_ids),) or (flags is not None and len(flags) != len(doc_ids)):
@@ -114,9 +110,6 @@ def to_table(lists: Iterable[RankedList]) -> pa.Table:
 
     The result is that of `ranked` for each list, but computed over all rows at once, at about a
     million rows per second.
-
-    Raises:
-        InputError: as `ranked`.
     """
     rows = list(lists)
     sizes = np.array([len(row.doc_ids) for row in rows], dtype=np.int64)

@@ -67,11 +67,8 @@ def regroup(read: Callable[[], Iterator[TrecRows]], memory: int) -> Iterator[Que
         for piece in read():
             numbers = np.empty(len(piece.lines), _NUMBERS)
             numbers["query"], numbers["length"] = _places(piece.queries, places), piece.docs.lengths
-            numbers["rank"], numbers["score"], numbers["line"] = (
-                piece.ranks,
-                piece.scores,
-                piece.lines,
-            )
+            numbers["rank"], numbers["score"] = piece.ranks, piece.scores
+            numbers["line"] = piece.lines
             batch.append((numbers, piece.docs.packed()))
             size += len(numbers)
             if size >= limit:
@@ -99,10 +96,8 @@ def _write(
     """Append the rows of each partition; note their offset, count and bytes of ids."""
     if not batch:
         return
-    numbers, docs = (
-        np.concatenate([rows for rows, _ in batch]),
-        ByteStrings.joined([ids for _, ids in batch]),
-    )
+    numbers = np.concatenate([rows for rows, _ in batch])
+    docs = ByteStrings.joined([ids for _, ids in batch])
     part = parts[numbers["query"]]
     order = np.argsort(part, kind="stable")
     edges = np.searchsorted(part[order], np.arange(len(partitions) + 1)).tolist()

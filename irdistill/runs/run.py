@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from irdistill.console.terminal import counted
 from irdistill.errors import MissingExtraError
 from irdistill.runs.manifest import Manifest, RunIdentity
 from irdistill.runs.ranked_lists import SCHEMA, RankedList, from_table
@@ -196,7 +197,8 @@ class Run(ABC):
 
     def __repr__(self) -> str:
         place = str(self.path) if self.path is not None else "in memory"
-        return f"{type(self).__name__}({place!r}, {len(self)} queries, {self.num_rows} rows)"
+        counts = f"{counted(len(self), 'query')}, {counted(self.num_rows, 'row')}"
+        return f"{type(self).__name__}({place!r}, {counts})"
 
     def _repr_html_(self) -> str:
         """The summary as a table, for notebooks."""
@@ -209,11 +211,7 @@ class Run(ABC):
 
 
 def _library(name: str) -> Any:
-    """Import an optional library.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
+    """Import an optional library."""
     try:
         return import_module(name)
     except ImportError as error:

@@ -32,9 +32,6 @@ def run_files(folder: Path) -> FileTest:
     """A test of whether a file of a folder belongs to the run in it.
 
     Representations belong to it, and the folder ``compiled/`` that earlier versions wrote.
-
-    Raises:
-        IrdistillError: the folder has a manifest.json that is damaged or not of a run.
     """
     if not (folder / MANIFEST).is_file():
         return no_file
@@ -86,14 +83,8 @@ def check_out(path: str | Path, overwrite: bool = False, inputs: Iterable[object
     """Check, before any work, that a run can be written to a folder.
 
     Args:
-        path: the folder.
         overwrite: a run in the folder will be replaced.
         inputs: runs that are read meanwhile, as paths or objects with a ``path``.
-
-    Raises:
-        OutputExistsError: it holds files that do not belong to a run.
-        OptionError: it is one of the inputs.
-        InputError: it is a file.
     """
     folder = Path(path)
     for source in inputs:
@@ -116,11 +107,7 @@ def check_out(path: str | Path, overwrite: bool = False, inputs: Iterable[object
 
 
 def clear(folder: Path) -> None:
-    """Delete a run and nothing else. The manifest goes last: a kill leaves an unfinished run.
-
-    Raises:
-        OutputExistsError: the folder holds anything that does not belong to a run.
-    """
+    """Delete a run and nothing else. The manifest goes last: a kill leaves an unfinished run."""
     ours = run_files(folder)
     refuse_foreign_files(folder, ours, "a run")
     if not (folder / MANIFEST).is_file():

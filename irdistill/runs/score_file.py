@@ -28,7 +28,6 @@ class ScoreFile:
     """A file that is being read; a context manager with a progress bar over its bytes.
 
     Args:
-        path: the file.
         columns: what the user says about the columns of a table.
 
     Attributes:
@@ -63,11 +62,7 @@ class ScoreFile:
 
     @contextmanager
     def binary(self) -> Iterator[IO[bytes]]:
-        """The file's bytes, decompressed if their beginning says so, without a byte order mark.
-
-        Raises:
-            DamagedError: the file is truncated or damaged.
-        """
+        """The file's bytes, decompressed if their beginning says so, without a byte order mark."""
         try:
             raw = _CountedBytes(self._raw, self._hash, self._bar)
             yield decompress(io.BufferedReader(raw, BLOCK), self.path)

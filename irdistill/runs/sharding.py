@@ -30,12 +30,6 @@ def merge(paths: Sequence[str | Path], out: str | Path, overwrite: bool = False)
         paths: the folders of all shards.
         out: the folder of the run.
         overwrite: replace another run in ``out``.
-
-    Raises:
-        InputError: a shard is not finished, or a part is missing or repeated.
-        DamagedError: a shard is damaged.
-        SettingsDifferError: the identities differ.
-        OutputExistsError: ``out`` holds something else.
     """
     folders, target = [Path(path) for path in paths], Path(out)
     manifests = _read_manifests(folders)

@@ -36,12 +36,7 @@ class StoredRun(Run):
 
     @classmethod
     def open(cls, path: str | Path) -> StoredRun:
-        """Open a folder.
-
-        Raises:
-            InputError: it is not a run, is not finished, or is one of several shards.
-            DamagedError: a part is missing or has another size than the manifest says.
-        """
+        """Open a folder."""
         folder = Path(path)
         manifest = Manifest.read(folder)
         if not manifest.complete:
@@ -108,11 +103,7 @@ class StoredRun(Run):
 
 
 def check_sizes(folder: Path, manifest: Manifest) -> None:
-    """Check that each part is present and has the size that the manifest says.
-
-    Raises:
-        DamagedError: a part is missing or has another size.
-    """
+    """Check that each part is present and has the size that the manifest says."""
     for entry in manifest.parts:
         path = folder / entry.name
         size = path.stat().st_size if path.is_file() else None

@@ -127,9 +127,6 @@ class RepresentationWriter:
         run: the run's folder.
         plan: what decides the vectors.
         classifier: (C, D) weight of a cross-encoder's last layer.
-
-    Raises:
-        SettingsDifferError: the run has representations of another plan.
     """
 
     def __init__(
@@ -162,11 +159,7 @@ class RepresentationWriter:
         return number in self._done
 
     def write(self, number: int, queries: int, items: Sequence[Item]) -> None:
-        """Write one part; its items may have any order.
-
-        Raises:
-            InputError: a number is too large for the storage.
-        """
+        """Write one part; its items may have any order."""
         ordered = sorted(items, key=lambda item: item[:2])
         joined = np.concatenate([item.vectors for item in ordered]) if ordered else _NO_VECTORS
         with np.errstate(over="ignore"):
@@ -242,11 +235,6 @@ class Representations:
         plan: what decides the vectors.
         classifier: (C, D) float32 weight of a cross-encoder's last layer, with which its scores
             were computed; else None.
-
-    Raises:
-        NotFoundError: the run has no representations.
-        InputError: they are not finished, or of a later version.
-        DamagedError: they are damaged.
     """
 
     def __init__(self, run: str | Path) -> None:
@@ -301,11 +289,7 @@ class Representations:
         )
 
     def check_collection(self, collection: Collection) -> None:
-        """Check that corpus and queries are those of a collection; there may be more queries.
-
-        Raises:
-            WrongCollectionError: they are not.
-        """
+        """Check that corpus and queries are those of a collection; there may be more queries."""
         ours, known = collection.describe(), read_query_fingerprints(self.run / QUERIES)
         wider = all(
             known.get(query_id) == value

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from irdistill.collections.collection import collection_mismatch
+from irdistill.console.terminal import counted
 from irdistill.runs.ranked_lists import RankedList
 from irdistill.runs.run import Run
 from irdistill.storage.files import digest
@@ -77,7 +78,7 @@ class RunSubset(Run):
         return self.whole[query_id]
 
     def __repr__(self) -> str:
-        return f"RunSubset({len(self)} queries of {self.whole!r})"
+        return f"RunSubset({counted(len(self), 'query')} of {self.whole!r})"
 
 
 def has_queries(run: Run, fingerprints: Mapping[str, str]) -> bool:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from irdistill.collections import Collection
 from irdistill.collections.byte_strings import ByteStrings, group_starts
 from irdistill.collections.table_layout import check_trec
+from irdistill.console.terminal import counted
 from irdistill.errors import InputError, WrongCollectionError
 from irdistill.runs.blocks import BlockRun, ListBlock
 from irdistill.runs.manifest import Manifest, RunIdentity
@@ -45,15 +46,9 @@ def read_trec(path: Path, collection: Collection | None = None, memory: int = ME
     bytes per query. Ranks that contradict the scores cause a warning.
 
     Args:
-        path: the file.
         collection: if given, queries that it does not have are left out (with a warning), and
             documents must be in its corpus.
         memory: bytes; longer runs are kept in a temporary file.
-
-    Raises:
-        InputError: as `read_trec_rows`; or a document comes twice for a query, or the file is
-            empty.
-        WrongCollectionError: the file does not belong to the collection.
     """
     run = BlockRun(memory)
     with ScoreFile(path) as source:
@@ -83,13 +78,7 @@ class StreamedRun(Run):
         self._stored: BlockRun | None = None
 
     def blocks(self) -> Iterator[ListBlock]:
-        """The lists as arrays, one block in memory at a time.
-
-        Raises:
-            NotGroupedError: a query comes again after another one. The blocks that were yielded are
-                wrong; the next call yields the right ones.
-            InputError, WrongCollectionError: as `read_trec`.
-        """
+        """The lists as arrays, one block in memory at a time."""
         if self._stored is None and self._manifest is None:
             return self._read()
         return self.stored().blocks()
@@ -152,11 +141,7 @@ class _ListBuilder:
         self._faults, self._example = RankFaults(), ""
 
     def grouped_lists(self) -> Iterator[ListBlock]:
-        """The lists of a file whose lines are grouped by query.
-
-        Raises:
-            NotGroupedError: the lines are not grouped.
-        """
+        """The lists of a file whose lines are grouped by query."""
         sample = read_file_sample(self._path)
         check_trec(sample)
         return self.lists(_read_ahead(_group(read_trec_rows(self._source, sample))))
@@ -174,25 +159,21 @@ class _ListBuilder:
                 yield self._ranked(rows, hashes)
 
     def identity(self) -> RunIdentity:
-        """What the run is, after its last block; logs the warnings.
-
-        Raises:
-            InputError: the file has no row.
-            WrongCollectionError: the collection has none of its queries.
-        """
+        """What the run is, after its last block; logs the warnings."""
         path, collection = self._path, self._collection
         if not self._rows and self._queries and collection is not None:
             raise WrongCollectionError(
-                f"{path} cannot be used as a run: none of its {self._queries} queries is in"
+                f"{path} cannot be used as a run: none of its"
+                f" {counted(self._queries, 'query')} is in"
                 f" {collection.id!r}."
             )
         if not self._rows:
             raise InputError(f"{path} cannot be used as a run: it holds no line.")
         if self._unknown_queries and collection is not None:
             logger.warning(
-                "%s: %d queries are not in %s and were left out (first: %s)",
+                "%s: left out %s that %s does not have (first: %s)",
                 path,
-                self._unknown_queries,
+                counted(self._unknown_queries, "query"),
                 collection.id,
                 self._first_unknown,
             )
@@ -297,9 +278,6 @@ def _group(blocks: Iterator[TrecRows]) -> Iterator[QueryRows]:
     """Whole queries of a file whose lines are grouped by query.
 
     The last query of a block waits for its lines in the next blocks.
-
-    Raises:
-        NotGroupedError: the lines are not grouped.
     """
     known: set[str] = set()
     waiting: list[TrecRows] = []

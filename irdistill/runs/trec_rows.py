@@ -59,12 +59,7 @@ def read_trec_rows(source: ScoreFile, sample: TableSample) -> Iterator[TrecRows]
     The tag of the first row is put into ``source.notes``.
 
     Args:
-        source: the file.
         sample: its start, as `read_file_sample` returns it.
-
-    Raises:
-        InputError: a line does not have six columns or is not UTF-8, a score is not a finite
-            number, or a rank is not a whole number from 0.
     """
     header = trec_header(sample) is not None
     blocks = split_blocks(source.blocks(), _WIDTH, header=header)

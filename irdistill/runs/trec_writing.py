@@ -11,12 +11,7 @@ from irdistill.runs.score_file import open_output
 
 
 def write_trec_lines(lists: Iterable[RankedList], path: Path, tag: str = "irdistill") -> int:
-    """Write one line per scored document; returns the number of lines.
-
-    Raises:
-        InputError: an id is empty or contains white space.
-        OptionError: the tag is not one word.
-    """
+    """Write one line per scored document; returns the number of lines."""
     if len(tag.split()) != 1:
         raise OptionError(f"the tag {tag!r} is empty or contains white space; give one word.")
 
@@ -53,7 +48,6 @@ def write_text_lines(
 
     Args:
         lines: returns a list's lines, and how many of its rows they express.
-        kind: what is written, for messages.
         fits: whether such files can hold an id.
     """
     count = 0

@@ -49,13 +49,6 @@ class RunWriter:
         fingerprints: those of the queries (`Collection.query_fingerprints`); with them the run can
             be opened for a subset of the queries.
 
-    Raises:
-        SettingsDifferError: the folder holds another run (the message shows the difference).
-        OutputExistsError: the folder holds other files.
-        LockedError: another process writes to the folder.
-        InputError: there is no query, or a query id is repeated.
-        OptionError: ``part_queries`` or ``shard`` is out of range.
-
     Examples:
         >>> import tempfile
         >>> import numpy as np
@@ -209,10 +202,6 @@ class RunWriter:
                 descending.
             usage: what the part took (pairs, tokens, cost); numbers that are the same if the job
                 is executed again.
-
-        Raises:
-            InputError: the queries are not those of the part, a document is repeated, or a score is
-                infinite.
         """
         expected = self._queries(number)
         rows = list(lists)
@@ -252,9 +241,6 @@ class RunWriter:
 
         Returns:
             The run. A shard cannot be opened again before it is merged.
-
-        Raises:
-            InputError: parts are left.
         """
         left = self.pending()
         if left:
@@ -277,11 +263,7 @@ def write_run(
     part_queries: int = 64,
     fingerprints: Mapping[str, str] | None = None,
 ) -> Run:
-    """Write lists as a run; a folder that holds the same run is left unchanged.
-
-    Raises:
-        IrdistillError: as `RunWriter`.
-    """
+    """Write lists as a run; a folder that holds the same run is left unchanged."""
     rows = {row.query_id: row for row in lists}
     with RunWriter(
         path, identity, list(rows), part_queries, overwrite=overwrite, fingerprints=fingerprints

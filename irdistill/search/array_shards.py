@@ -74,10 +74,6 @@ class Arrays:
         """Open arrays.
 
         Small files are checked now; large files are checked block by block when they are read.
-
-        Raises:
-            NotFoundError: there are no finished arrays.
-            DamagedError: a file is damaged.
         """
         self.folder = Path(folder)
         if not (self.folder / _MANIFEST).is_file():
@@ -148,10 +144,6 @@ def write_arrays(
 
     A shard is a fixed range of documents and made independently, so the bytes do not depend on
     interruptions. Damaged shards are made again.
-
-    Raises:
-        OutputExistsError: the folder contains other arrays or foreign files.
-        LockedError: another process writes to the folder.
     """
     options, folder = options or ShardOptions(), Path(folder)
     _refuse_foreign(folder, layout)

@@ -31,12 +31,7 @@ def build_index_file(
     write: Callable[[Path], None],
     overwrite: bool = False,
 ) -> Path:
-    """Path of the index with this identity; ``write`` builds it when it does not exist.
-
-    Raises:
-        OutputExistsError: the folder contains another index, and ``overwrite`` is not set.
-        LockedError: another process builds in the folder.
-    """
+    """Path of the index with this identity; ``write`` builds it when it does not exist."""
     folder, content = Path(folder), {"identity": dict(identity), "name": name}
     _refuse_foreign(folder, name)
     make_folder(folder)
@@ -77,12 +72,7 @@ def _refuse_foreign(folder: Path, name: str) -> None:
 
 
 def open_index_file(folder: str | Path, name: str) -> tuple[dict[str, Any], Path]:
-    """Identity and path of an index, after a check of its whole file.
-
-    Raises:
-        NotFoundError: there is no index.
-        DamagedError: the index is damaged.
-    """
+    """Identity and path of an index, after a check of its whole file."""
     folder = Path(folder)
     if not (folder / _MANIFEST).is_file():
         raise NotFoundError(f"{folder} contains no index; build it first.")

@@ -12,6 +12,7 @@ import numpy as np
 
 from irdistill.collections import Collection, Query
 from irdistill.console.progress_bars import progress
+from irdistill.console.terminal import counted
 from irdistill.errors import OptionError
 from irdistill.search.lexical.first_stages import is_lexical, open_lexical
 from irdistill.search.retrieve_options import RetrieveOptions
@@ -58,11 +59,6 @@ def retrieve(
 
     Returns:
         A run of kind ``first-stage`` for BM25, ``student`` for a model.
-
-    Raises:
-        OptionError: k is below 1, or an option does not fit the model.
-        ModelError: the model cannot be loaded.
-        OutputExistsError: ``out`` holds something else.
     """
     from irdistill.runs import RunIdentity, check_out
 
@@ -225,10 +221,10 @@ def _write_run(
     queries = collection.queries
     if unjudged := collection.report.count("unjudged queries"):
         logger.info(
-            "searching for the %d judged queries of %s; %d queries without judgments are left out",
+            "searching for the %d judged queries of %s; leaving out %s without judgments",
             len(queries),
             collection.id,
-            unjudged,
+            counted(unjudged, "query"),
         )
     with RunWriter(
         Path(out),

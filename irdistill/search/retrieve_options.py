@@ -26,9 +26,6 @@ INDEXES: Mapping[str, tuple[str, ...]] = {
 class RetrieveOptions:
     """Options of `irdistill.search.retrieve`.
 
-    Raises:
-        OptionError: a value is not allowed.
-
     Examples:
         >>> RetrieveOptions(index="hnsw").storage
         'float32'

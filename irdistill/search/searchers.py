@@ -218,12 +218,7 @@ def open_searcher(
     """Encode the corpus and build the index, or open the existing ones.
 
     Args:
-        work: folder of vectors and indexes (default: the cache folder).
         encode_shards: encodes the corpus elsewhere, see `EncodeShards` (default: this process).
-
-    Raises:
-        OptionError: this kind of student has no such index.
-        ModelError: the student is a cross-encoder and has no vectors.
     """
     known = INDEXES.get(student.kind, ())
     if known and index not in known:

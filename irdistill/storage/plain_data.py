@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from irdistill.errors import InputError, IrdistillError
+from irdistill.errors import InputError, IrdistillError, one_line
 
 LARGEST_YAML = 1 << 20
 """Bytes of the largest recipe or card; the largest in irdistill has 12 KB."""
@@ -124,8 +124,7 @@ def parse_yaml(text: str, place: str) -> Any:
         TypeError,
         OverflowError,
     ) as error:
-        problem = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{place} is not readable as YAML: {problem}.") from error
+        raise InputError(f"{place} is not readable as YAML: {one_line(error)}.") from error
     except RecursionError as error:
         raise InputError(
             f"{place} is nested too deeply; at most {DEEPEST} levels were expected."
@@ -226,7 +225,7 @@ def check_values(values: Mapping[str, Any], declared: Any, place: str, free: boo
             raise InputError(f"{place}: {validation_problem(name, value, error)}") from error
 
 
-_WRONG_KEYS = ("missing", "extra_forbidden")
+_UNKNOWN_KEYS = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 def validation_problem(name: str, value: Any, error: Any) -> str:
@@ -241,17 +240,23 @@ def validation_problem(name: str, value: Any, error: Any) -> str:
         return [step for step in detail["loc"] if isinstance(step, int) or step in keys]
 
     details = error.errors(include_url=False)
-    first = max(details, key=lambda detail: (len(steps(detail)), detail["type"] in _WRONG_KEYS))
+    first = max(
+        details,
+        key=lambda detail: (len(steps(detail)), detail["type"] in ("missing", *_UNKNOWN_KEYS)),
+    )
     reason = (first.get("ctx") or {}).get("error")
     if isinstance(reason, IrdistillError):
         return str(reason)
-    inside = "".join(f"[{step!r}]" for step in steps(first))
+    # A word of the command line shows which one it is; it has no number there.
+    start = 1 if name.startswith("--") and isinstance(next(iter(steps(first)), ""), int) else 0
+    inside = "".join(f"[{step!r}]" for step in steps(first)[start:])
     if first["type"] == "missing":
         return (
             f"{name}{inside} is {_shown(first['input'])}; the key {first['loc'][-1]!r} is missing."
         )
-    if first["type"] == "extra_forbidden":
-        return f"{name} has a key {first['loc'][-1]!r}, which is not known; leave it out."
+    if first["type"] in _UNKNOWN_KEYS:
+        place = f"{name}{inside.rpartition('[')[0]}"
+        return f"{place} has a key {first['loc'][-1]!r}, which is not known; leave it out."
     expected = " or ".join(
         dict.fromkeys(
             _expected(detail["msg"])
@@ -286,8 +291,9 @@ def _expected(message: str) -> str:
     message = message.replace("greater than or equal to", "at least")
     message = message.replace("less than or equal to", "at most")
     message = re.sub(r"^greater than", "more than", message)
+    message = re.sub(r"^\w+ should have (at \w+ \d+ items?) after.*", r"\1", message)
     message = message.replace("String should match pattern", "text that matches")
-    return message.replace("a valid i", "an i").replace("a valid ", "a ")
+    return re.sub(r"a valid (?=[aio])", "an ", message).replace("a valid ", "a ")
 
 
 @cache

@@ -6,15 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from sentence_transformers import CrossEncoder
 from torch import Tensor, nn
 
 from irdistill.errors import ModelError, OptionError
+from irdistill.modeling.hardware import best_device
 from irdistill.modeling.model_revisions import model_revision
 from irdistill.students.layers import keep_layers
-from irdistill.students.model_kinds import describe_model
+from irdistill.students.model_kinds import ModelDescription, describe_model
+from irdistill.students.pair_similarity import PairSimilarity, check_segments
 from irdistill.students.student_base import Student
-from irdistill.students.student_loading import load_encoder
+from irdistill.students.student_loading import load_encoder, load_transformer
 from irdistill.students.student_options import StudentOptions
 from irdistill.students.tower_model import TextKind
 from irdistill.students.towers import set_lengths
@@ -25,7 +28,8 @@ class CrossEncoderStudent(Student):
 
     It scores the pairs of the lists only, so losses with in-batch negatives are refused. It is
     saved without an activation: ``CrossEncoder.predict`` returns the scores it was trained on. A
-    backbone that is a reranker with one output keeps its head.
+    backbone that is a reranker with one output keeps its head. With ``head="similarity"`` the
+    score begins as the similarity of both texts, see `PairSimilarity`.
 
     Examples:
         >>> import irdistill as ird
@@ -45,21 +49,26 @@ class CrossEncoderStudent(Student):
         if model.num_labels != 1:
             raise ModelError(_several_outputs(source, model.num_labels))
         model.activation_fn = nn.Identity()
+        for layer in self._heads()[-1:]:
+            layer.register_forward_hook(_in_float32)
 
     def _build(self, backbone: str, options: StudentOptions, device: str | None, seed: int) -> None:
-        outputs = describe_model(backbone, options.revision).classifier_outputs
-        if outputs not in (None, 1):
-            raise ModelError(_several_outputs(backbone, outputs))
-        model = load_encoder(
-            backbone,
-            revision=options.revision,
-            trust_remote_code=options.trust_remote_code,
-            device=device,
-            library=CrossEncoder,
-            new_head=True,
-            seed=seed,
-            num_labels=1,
-        )
+        description = describe_model(backbone, options.revision)
+        if description.classifier_outputs not in (None, 1):
+            raise ModelError(_several_outputs(backbone, description.classifier_outputs))
+        if _needs_similarity(description, options.head):
+            model = _with_similarity(backbone, options, device)
+        else:
+            model = load_encoder(
+                backbone,
+                revision=options.revision,
+                trust_remote_code=options.trust_remote_code,
+                device=device,
+                library=CrossEncoder,
+                new_head=True,
+                seed=seed,
+                num_labels=1,
+            )
         self._set_model(model, backbone, model_revision(backbone, options.revision))
         modules = self._transformers("pair")
         if options.layers is not None:
@@ -110,16 +119,20 @@ class CrossEncoderStudent(Student):
 
     def _last_layer(self) -> nn.Module:
         """The linear layer that makes the logit."""
-        layers = [
-            module
-            for module in self.model.modules()
-            if isinstance(module, nn.Linear) and module.out_features == 1
-        ]
+        layers = self._heads()
         if not layers:
             raise ModelError(
                 f"the model {self.source!r} has no linear layer with one output at its end."
             )
         return layers[-1]
+
+    def _heads(self) -> list[nn.Linear]:
+        """The linear layers with one output, in order."""
+        return [
+            module
+            for module in self.model.modules()
+            if isinstance(module, nn.Linear) and module.out_features == 1
+        ]
 
     def scores(
         self, queries: Any, documents: Any, index: Tensor, every: bool = True
@@ -137,6 +150,49 @@ class CrossEncoderStudent(Student):
             list(pairs), batch_size=batch_size, convert_to_tensor=True, show_progress_bar=False
         )
         return logits.float().cpu()
+
+
+def _needs_similarity(backbone: ModelDescription, head: str | None) -> bool:
+    """Whether a new `PairSimilarity` is put on a backbone.
+
+    Raises:
+        OptionError: the backbone has a trained head of another kind.
+    """
+    saved = None
+    if backbone.reads_pairs:
+        saved = "similarity" if PairSimilarity.__name__ in backbone.modules else "classifier"
+    if saved is not None and head not in (None, saved):
+        raise OptionError(
+            f"head={head!r} was given, but the backbone {backbone.name!r} is a cross-encoder with a"
+            f" trained {saved} head; leave head out to keep it, or start from an encoder."
+        )
+    return saved is None and head == "similarity"
+
+
+def _with_similarity(backbone: str, options: StudentOptions, device: str | None) -> CrossEncoder:
+    """A cross-encoder of an encoder's layers and a new `PairSimilarity`."""
+    first = load_transformer(
+        backbone, revision=options.revision, trust_remote_code=options.trust_remote_code
+    )
+    check_segments(first.tokenizer, backbone)
+    first.model.config.num_labels = 1
+    head = PairSimilarity(first.get_embedding_dimension())
+    model = CrossEncoder(modules=[first, head], device=device or str(best_device()))
+    return model.float().eval()
+
+
+def _in_float32(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+    """The logits (n, 1) in float32, also where the other layers compute in bfloat16.
+
+    A logit of bfloat16 has 8 significant bits, so many candidates of a list would have equal
+    scores.
+    """
+    if output.dtype == torch.float32:
+        return None
+    assert isinstance(layer, nn.Linear)
+    bias = None if layer.bias is None else layer.bias.float()
+    with torch.autocast(output.device.type, enabled=False):
+        return F.linear(inputs[0].float(), layer.weight.float(), bias)
 
 
 def _several_outputs(model: str, outputs: int | None) -> str:

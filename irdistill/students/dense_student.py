@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 import torch.nn.functional as F
-from sentence_transformers.base.modules import Normalize, Router
+from sentence_transformers.base.modules import Normalize, Router, Transformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from torch import Tensor, nn
 
 from irdistill.console.progress_bars import ProgressCallback
@@ -17,13 +20,23 @@ from irdistill.losses.representations import BatchRepresentations
 from irdistill.modeling.batching import TokenBudget
 from irdistill.modeling.hardware import Precision
 from irdistill.modeling.model_revisions import model_revision
+from irdistill.modeling.padding import TokenRow
 from irdistill.students.encoding import encode_batches
 from irdistill.students.layers import keep_layers
+from irdistill.students.model_kinds import describe_model
 from irdistill.students.single_vector import SingleVectorStudent
+from irdistill.students.static_tower import (
+    join_bags,
+    new_static_model,
+    static_length,
+    tokenize_bags,
+)
 from irdistill.students.student_loading import load_encoder
 from irdistill.students.student_options import Layers, StudentOptions
-from irdistill.students.tower_model import TextKind
+from irdistill.students.tower_model import TextKind, TokenColumns, with_prompt
 from irdistill.students.towers import copy_tower, projection, set_lengths, set_pooling, two_towers
+
+logger = logging.getLogger(__name__)
 
 
 class DenseStudent(SingleVectorStudent):
@@ -31,7 +44,8 @@ class DenseStudent(SingleVectorStudent):
 
     A backbone without sentence-transformers modules gets mean pooling. With ``query_layers``,
     ``query_backbone`` or ``freeze_documents`` queries get a tower of their own and the document
-    tower is frozen. If the towers' vectors differ in length, queries get a new linear layer.
+    tower is frozen. If the towers' vectors differ in length, queries get a new linear layer. With
+    ``query_layers=0`` a query is the mean of its tokens' vectors, a table look-up.
 
     Examples:
         >>> import irdistill as ird
@@ -43,6 +57,7 @@ class DenseStudent(SingleVectorStudent):
 
     kind = "dense"
     representation_names = frozenset({"queries", "documents"})
+    inputs = (Transformer, StaticEmbedding)
 
     def _build(self, backbone: str, options: StudentOptions, device: str | None, seed: int) -> None:
         trust = options.trust_remote_code
@@ -56,7 +71,11 @@ class DenseStudent(SingleVectorStudent):
         if options.layers is not None:
             for module in self._transformers("document"):
                 keep_layers(module.model, options.layers)
-        if options.query_backbone is not None:
+        if options.query_layers == 0:
+            _check_static(options)
+            length = options.max_query_length or options.max_length
+            self._set_model(new_static_model(self, length), backbone, revision)
+        elif options.query_backbone is not None:
             other = load_encoder(options.query_backbone, trust_remote_code=trust, device=device)
             queries = _query_modules(model, other, options.query_layers, seed)
             routed = two_towers(model, queries, other.prompts.get("query"))
@@ -69,15 +88,41 @@ class DenseStudent(SingleVectorStudent):
         if options.similarity is not None:
             self.model.similarity_fn_name = options.similarity
         prompts = {"query": options.query_prompt, "document": options.document_prompt}
+        before = self.prompts()
         self.model.prompts.update(
             {kind: prompt for kind, prompt in prompts.items() if prompt is not None}
         )
+        if describe_model(backbone, options.revision).has_modules:
+            _warn_of_other_prompts(backbone, before, self.prompts())
         set_lengths(
             self._transformers("query"),
             self._transformers("document"),
             options.max_length,
             options.max_query_length,
         )
+
+    def max_length(self, kind: TextKind) -> int:
+        """As `Student.max_length`; of a static tower the limit of the tokenizer."""
+        first = self._first(kind)
+        return static_length(first) if _is_static(first) else super().max_length(kind)
+
+    def tokenize(self, texts: Sequence[str], kind: TextKind) -> TokenColumns:
+        """As `Student.tokenize`; a static tower has no special tokens."""
+        first = self._first(kind)
+        if not _is_static(first):
+            return super().tokenize(texts, kind)
+        prompt = self._prompt(kind) or ""
+        coded = tokenize_bags(first, [with_prompt(prompt, text) for text in texts])
+        self._count(coded, kind, 0)
+        return dict(coded)
+
+    def pad_rows(
+        self, rows: Sequence[TokenRow], kind: TextKind, device: torch.device | None = None
+    ) -> dict[str, Any]:
+        """As `Student.pad_rows`; the tokens for a static tower are joined without padding."""
+        if not _is_static(self._first(kind)):
+            return super().pad_rows(rows, kind, device)
+        return join_bags(rows, device or self.device)
 
     @classmethod
     def load(
@@ -121,7 +166,7 @@ class DenseStudent(SingleVectorStudent):
             "similarity": self.similarity,
             "max_length": self.max_length("document"),
             "max_query_length": self.max_length("query"),
-            "prompts": {kind: self._prompt(kind) or "" for kind in self.sides},
+            "prompts": self.prompts(),
             **self.settings_digests(),
         }
 
@@ -157,6 +202,23 @@ class DenseStudent(SingleVectorStudent):
         return result
 
 
+def _is_static(module: nn.Module) -> bool:
+    return isinstance(module, StaticEmbedding)
+
+
+def _check_static(options: StudentOptions) -> None:
+    if options.query_backbone is not None:
+        raise OptionError(
+            "query_layers=0 was given with query_backbone; a static query tower has no backbone, so"
+            " leave out query_backbone."
+        )
+    if options.lora_rank is not None:
+        raise OptionError(
+            "query_layers=0 was given with lora_rank; a static query tower has no linear layers for"
+            " adapters, so leave out lora_rank."
+        )
+
+
 def _query_modules(model: Any, other: Any, layers: Layers | None, seed: int) -> list[nn.Module]:
     """The modules of another model, with a projection to the dimension of ``model`` if needed."""
     modules = [module for module in copy_tower(other, layers) if not isinstance(module, Normalize)]
@@ -164,3 +226,19 @@ def _query_modules(model: Any, other: Any, layers: Layers | None, seed: int) -> 
     if before != after:
         modules.append(projection(before, after, "sentence_embedding", seed))
     return [*modules, *(Normalize() for module in model if isinstance(module, Normalize))]
+
+
+def _warn_of_other_prompts(
+    model: str, saved: Mapping[str, str], prompts: Mapping[str, str]
+) -> None:
+    """Log the prompts with which a trained model was not trained."""
+    for kind, prompt in prompts.items():
+        if prompt != saved[kind]:
+            logger.warning(
+                "the %s prompt of the student is %r, and %s was saved with %r; a student keeps more"
+                " of what its backbone learned if the prompts stay the same",
+                kind,
+                prompt,
+                model,
+                saved[kind],
+            )

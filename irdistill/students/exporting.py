@@ -22,6 +22,7 @@ from irdistill.storage.files import make_folder, staging_path, write_json
 from irdistill.storage.ownership import move_into_place
 from irdistill.students.cross_encoder_student import CrossEncoderStudent
 from irdistill.students.dense_student import DenseStudent
+from irdistill.students.lora import has_adapters
 from irdistill.students.student_base import Student
 from irdistill.students.tower_model import TextKind
 
@@ -131,12 +132,7 @@ def _check_carried(student: Student) -> None:
             " carry, so its scores would be others. Export the model that it was made of, or use"
             " this one with torch."
         )
-    adapted = any(
-        getattr(module.model, "_hf_peft_config_loaded", False)
-        for module in modules
-        if isinstance(module, Transformer)
-    )
-    if adapted and not student.merge_lora:
+    if has_adapters(student.model) and not student.merge_lora:
         raise ModelError(
             f"the model {student.source!r} holds adapters beside its backbone, which no exported"
             " network can carry. Train it with lora_merge, which adds them to the weights."

@@ -74,7 +74,12 @@ def _roles(tokenizer: Any) -> list[Any]:
 
 def modules_digest(modules: Iterable[nn.Module]) -> str:
     """16 hexadecimal digits of the classes and settings of modules and of their networks."""
-    described: list[Any] = []
+    return digest(describe_modules(modules))
+
+
+def describe_modules(modules: Iterable[nn.Module]) -> list[list[Any]]:
+    """The class, the settings and the words, if any, of each module, as JSON values."""
+    described: list[list[Any]] = []
     for module in modules:
         config = dict(getattr(module, "get_config_dict", dict)())
         network = getattr(getattr(module, "model", None), "config", None)
@@ -86,4 +91,5 @@ def modules_digest(modules: Iterable[nn.Module]) -> str:
         described.append(
             [type(module).__name__, config, words if isinstance(words, list) else None]
         )
-    return digest(json.loads(json.dumps(described, default=str)))
+    plain: list[list[Any]] = json.loads(json.dumps(described, default=str))
+    return plain

@@ -34,7 +34,7 @@ from irdistill.students.student_base import Student
 from irdistill.students.student_loading import load_encoder, load_transformer
 from irdistill.students.student_options import StudentOptions
 from irdistill.students.tower_model import TextKind, TokenColumns
-from irdistill.students.towers import copy_tower, one_tower, projection, set_lengths, two_towers
+from irdistill.students.towers import copy_tower, projection, set_lengths, tower_modules, two_towers
 
 #: Default size of a token vector.
 DIMENSION = 128
@@ -74,7 +74,7 @@ class LateInteractionStudent(Student):
     def _build(self, backbone: str, options: StudentOptions, device: str | None, seed: int) -> None:
         _check_expansion(options)
         model, new = _encoder(backbone, options, device, seed)
-        first: Any = one_tower(model, "the backbone")[0]
+        first: Any = tower_modules(model, "document")[0]
         if options.layers is not None:
             keep_layers(first.model, options.layers)
         queries: list[nn.Module] | None = None

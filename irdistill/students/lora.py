@@ -76,6 +76,11 @@ def _head_names(network: Any) -> list[str]:
     ]
 
 
+def has_adapters(model: Any) -> bool:
+    """Whether a sentence-transformers model has adapters beside its weights."""
+    return any(getattr(module, "_hf_peft_config_loaded", False) for module in model.modules())
+
+
 def merge_adapters(model: Any) -> Any:
     """A copy of a sentence-transformers model with its adapters added to the weights."""
     from peft.tuners.lora import LoraLayer

@@ -27,7 +27,7 @@ from irdistill.students.single_vector import SingleVectorStudent
 from irdistill.students.student_loading import load_encoder, load_transformer
 from irdistill.students.student_options import StudentOptions
 from irdistill.students.tower_model import TextKind, TokenColumns
-from irdistill.students.towers import copy_tower, one_tower, set_lengths, two_towers
+from irdistill.students.towers import copy_tower, set_lengths, tower_modules, two_towers
 
 
 class SparseStudent(SingleVectorStudent):
@@ -76,7 +76,7 @@ class SparseStudent(SingleVectorStudent):
             )
         trust = options.trust_remote_code
         model = _encoder(backbone, options.revision, trust, device, seed)
-        first: Any = one_tower(model, "the backbone")[0]
+        first: Any = tower_modules(model, "document")[0]
         if options.layers is not None:
             keep_layers(first.model, options.layers)
         queries: list[nn.Module] | None = None

@@ -23,6 +23,7 @@ from irdistill.modeling.model_revisions import model_revision
 from irdistill.modeling.padding import TOKENLESS
 from irdistill.modeling.truncation import Truncation
 from irdistill.storage.files import read_json, write_json
+from irdistill.students.keep_report import KeepReport
 from irdistill.students.lora import add_adapters, merge_adapters
 from irdistill.students.saving import (
     PROBES,
@@ -72,6 +73,8 @@ class Student(TowerModel, ABC):
     keep_representations = False
     #: Whether adapters are added to the weights when the model is saved.
     merge_lora = False
+    #: The verdict of a training with ``keep`` that made it.
+    keep_report: KeepReport | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

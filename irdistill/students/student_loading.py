@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from tokenizers.normalizers import Lowercase, Sequence
 
-from irdistill.errors import IrdistillError, ModelError, OptionError
+from irdistill.errors import IrdistillError, ModelError, OptionError, one_line
 from irdistill.modeling.hardware import best_device
 from irdistill.modeling.hub import hub_is_off
 from irdistill.modeling.model_files import STUDENT_FILE, read_model_json, resolve_model
 from irdistill.modeling.weights import check_new_modules, complete_weights
 from irdistill.students.inputs import check_processing, prepare_inputs
 from irdistill.students.model_kinds import describe_model
+from irdistill.students.pair_similarity import PAIR_SIMILARITY, PairSimilarity
 from irdistill.students.term_vectors import REFERENCE, TermVectors
 
 logger = logging.getLogger(__name__)
 
 #: Modules of this package by their names in model folders. They are passed to
 #: sentence-transformers, so that they load without ``trust_remote_code``.
-PACKAGE_MODULES = {REFERENCE: TermVectors}
+PACKAGE_MODULES = {REFERENCE: TermVectors, PAIR_SIMILARITY: PairSimilarity}
 
 
 def load_encoder(
@@ -61,12 +62,7 @@ def load_encoder(
     try:
         local = Path(resolved).is_dir() or hub_is_off()
         with complete_weights(model, new_head=new_head, seed=seed):
-            load = (
-                partial(library._load_with_module_classes, module_classes=PACKAGE_MODULES)
-                if _has_package_modules(resolved)
-                else library
-            )
-            encoder = load(
+            encoder = model_loader(library, resolved)(
                 resolved,
                 revision=revision,
                 trust_remote_code=trust_remote_code,
@@ -110,26 +106,25 @@ def _lower_case(encoder: Any) -> None:
             module.do_lower_case = True
 
 
-def _has_package_modules(resolved: str) -> bool:
-    """Whether a model folder names modules of this package."""
-    routes = Path(resolved) / "router_config.json"
-    return routes.is_file() and any(
-        reference in routes.read_text(encoding="utf-8") for reference in PACKAGE_MODULES
-    )
+def model_loader(library: Any, resolved: str) -> Callable[..., Any]:
+    """What opens a model: a class of sentence-transformers, with the modules of this package."""
+    files = [Path(resolved) / name for name in ("modules.json", "router_config.json")]
+    listed = "".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
+    if any(reference in listed for reference in PACKAGE_MODULES):
+        return partial(library._load_with_module_classes, module_classes=PACKAGE_MODULES)
+    return cast("Callable[..., Any]", library)
 
 
 def _explain(model: str, resolved: str, error: Exception) -> str:
     """An error message for a model that did not load."""
-    text = " ".join(str(error).split())
+    text = one_line(error, 400)
     if "trust_remote_code" in text:
         return (
             f"the model {model!r} brings code, which is not run by default. "
             "Read the code, then pass trust_remote_code=True (--trust-remote-code)."
         )
     if Path(resolved).is_dir():
-        return (
-            f"the model folder {model!r} cannot be loaded: {text[:400]}. Was it saved completely?"
-        )
+        return f"the model folder {model!r} cannot be loaded: {text}. Was it saved completely?"
     return (
         f"the hub model {model!r} could not be loaded ({type(error).__name__}: {text[:200]}). It"
         " may lack files, be closed to you (log in with: hf auth login), or be only in part in the"

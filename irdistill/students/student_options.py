@@ -18,6 +18,7 @@ KINDS = ("dense", "sparse", "late-interaction", "cross-encoder", "split-cross-en
 
 Layers = int | Sequence[int]
 Similarity = Literal["cosine", "dot"]
+PairHead = Literal["classifier", "similarity"]
 Pooling = Literal["mean", "cls", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens"]
 
 
@@ -29,6 +30,7 @@ class OnlyFor:
 
 
 _DENSE = OnlyFor(("dense",))
+_PAIRS = OnlyFor(("cross-encoder",))
 _SPARSE = OnlyFor(("sparse",))
 _LATE = OnlyFor(("late-interaction",))
 _SPLIT = OnlyFor(("split-cross-encoder",))
@@ -78,7 +80,8 @@ class StudentOptions:
         Layers | None,
         Field(
             description="Give queries a separate tower, a copy of the backbone with these layers;"
-            " the document tower is frozen."
+            " the document tower is frozen. Dense students: 0 is a vector for each token, without a"
+            " transformer."
         ),
         _TWO_TOWERS,
     ] = None
@@ -160,6 +163,15 @@ class StudentOptions:
             " or all but the last of a smaller backbone).",
         ),
         _SPLIT,
+    ] = None
+    head: Annotated[
+        PairHead | None,
+        Field(
+            description="How a pair's score is read from its states: classifier (new layers on the"
+            " first token) or similarity (begins as the similarity of both texts, for encoders of"
+            " texts). Default: the backbone's head, else classifier."
+        ),
+        _PAIRS,
     ] = None
     lora_rank: Annotated[
         int | None,

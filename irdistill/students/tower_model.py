@@ -139,7 +139,7 @@ class TowerModel:
             "kind": self.kind,
             "similarity": self.similarity,
             **{f"max_{kind}_length": self.max_length(kind) for kind in self.sides},
-            "prompts": {kind: self._prompt(kind) or "" for kind in self.sides},
+            "prompts": self.prompts(),
             **self.settings_digests(),
         }
 
@@ -172,6 +172,10 @@ class TowerModel:
         known = (name for name in names if name in prompts)
         name = next(known, self.model.default_prompt_name)
         return prompts.get(name) if name else None
+
+    def prompts(self) -> dict[str, str]:
+        """The prompt of each kind of text; empty if there is none."""
+        return {kind: self._prompt(kind) or "" for kind in self.sides}
 
     def tokenize(self, texts: Sequence[str], kind: TextKind) -> TokenColumns:
         """Token ids of each text, truncated and not padded: ``{"input_ids": [[...], ...], ...}``.

@@ -16,10 +16,11 @@ from irdistill.students.inputs import position_limit
 from irdistill.students.layers import keep_layers
 from irdistill.students.student_loading import same_new_weights
 from irdistill.students.student_options import Layers
+from irdistill.students.tower_model import TextKind
 
 
 def two_towers(model: Any, queries: Sequence[nn.Module], query_prompt: str | None = None) -> Any:
-    """A model with a Router: the given model's modules for documents, others for queries.
+    """A model with a Router: the document modules of the given model, and others for queries.
 
     The document route comes first, because sentence-transformers asks the first route for the
     tokenizer.
@@ -27,10 +28,8 @@ def two_towers(model: Any, queries: Sequence[nn.Module], query_prompt: str | Non
     Args:
         query_prompt: replaces the model's query prompt.
 
-    Raises:
-        OptionError: the model already has two towers.
     """
-    documents = one_tower(model, "the backbone")
+    documents = tower_modules(model, "document")
     prompts = dict(model.prompts) | ({} if query_prompt is None else {"query": query_prompt})
     cut = {"truncate_dim": model.truncate_dim} if isinstance(model, SentenceTransformer) else {}
     router = Router({"document": documents, "query": list(queries)}, default_route="document")
@@ -45,6 +44,13 @@ def two_towers(model: Any, queries: Sequence[nn.Module], query_prompt: str | Non
     return routed.float().eval()
 
 
+def tower_modules(model: Any, kind: TextKind) -> list[nn.Module]:
+    """The modules for one kind of text, of a model with one tower or two."""
+    if isinstance(model[0], Router):
+        return list(model[0].sub_modules[kind])
+    return list(model)
+
+
 def one_tower(model: Any, what: str) -> list[nn.Module]:
     """The modules of a model that queries and documents share.
 
@@ -52,16 +58,13 @@ def one_tower(model: Any, what: str) -> list[nn.Module]:
         OptionError: the model has two towers.
     """
     if isinstance(model[0], Router):
-        raise OptionError(
-            f"{what} has a query tower already; leave out query_layers, query_backbone and"
-            " freeze_documents, or start from a model with one tower."
-        )
+        raise OptionError(f"{what} has a query tower already; give a model with one tower.")
     return list(model)
 
 
 def copy_tower(model: Any, layers: Layers | None) -> list[nn.Module]:
-    """A copy of a model's modules with some of its encoder layers, or all if None."""
-    copies = [copy.deepcopy(module) for module in one_tower(model, "the backbone")]
+    """A copy of a model's modules for queries with some of its encoder layers, or all if None."""
+    copies = [copy.deepcopy(module) for module in tower_modules(model, "query")]
     for module in copies:
         if isinstance(module, Transformer) and layers is not None:
             keep_layers(module.model, layers)

@@ -51,11 +51,7 @@ class TorchBackend:
 
 
 class OpenVinoBackend:
-    """The network compiled for the CPU by OpenVINO; in bfloat16 about twice as fast as torch.
-
-    Raises:
-        MissingExtraError: OpenVINO is not installed.
-    """
+    """The network compiled for the CPU by OpenVINO; in bfloat16 about twice as fast as torch."""
 
     name = "openvino"
 

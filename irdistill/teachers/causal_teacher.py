@@ -55,8 +55,6 @@ class CausalTeacher(PromptedTeacher):
         """Load a model.
 
         Args:
-            model: folder, ``package:`` path or hub id.
-            revision: commit, tag or branch of a hub model.
             template: the whole prompt with its special tokens, ``{query}`` and ``{document}``; the
                 tokenizer adds none. Default: the model's chat template.
             instruction: replaces ``{instruction}``.
@@ -65,11 +63,6 @@ class CausalTeacher(PromptedTeacher):
             negative: token as the vocabulary writes it.
             max_length: tokens of the prompt (default: 1024, or the model's number of positions).
             precision: ``auto`` is bfloat16 if the device has instructions for it, else float32.
-            device: torch device (default: the best one).
-
-        Raises:
-            ModelError: the model cannot be loaded or is of another kind.
-            OptionError: template or tokens are missing or do not fit.
         """
         super().__init__(model, revision, max_length, precision, trust_remote_code, device)
         description = describe_model(model, revision)

@@ -120,9 +120,6 @@ def estimate_cost(
 
     A small sample gives the teacher smaller batches than the job, so hours are overestimated more
     often than underestimated.
-
-    Raises:
-        IrdistillError: as `irdistill.teachers.scoring.score`.
     """
     options, estimate = options or ScoreOptions(), estimate or EstimateOptions()
     run = open_candidates(collection, candidates)

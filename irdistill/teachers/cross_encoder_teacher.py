@@ -14,7 +14,7 @@ import torch
 from sentence_transformers import CrossEncoder
 from torch import Tensor, nn
 
-from irdistill.errors import IrdistillError, ModelError, OptionError
+from irdistill.errors import IrdistillError, ModelError, OptionError, one_line
 from irdistill.modeling.hardware import Precision, best_device, choose_dtype
 from irdistill.modeling.model_files import resolve_model
 from irdistill.modeling.model_revisions import model_identity
@@ -22,6 +22,8 @@ from irdistill.modeling.padding import pad_rows
 from irdistill.modeling.truncation import Truncation
 from irdistill.modeling.weights import complete_weights
 from irdistill.students.inputs import check_processing, position_limit, unused_token
+from irdistill.students.pair_similarity import PairSimilarity, PairSimilarityClassifier
+from irdistill.students.student_loading import model_loader
 from irdistill.teachers.backends import Backend, OpenVinoBackend, TorchBackend, has_openvino
 from irdistill.teachers.control_tokens import BROKEN_UP
 from irdistill.teachers.lightning_ir import cut_texts, is_lightning_ir, load_lightning_ir
@@ -70,20 +72,12 @@ class CrossEncoderTeacher:
         """Load a model.
 
         Args:
-            model: folder, ``package:`` path or hub id.
-            revision: commit, tag or branch of a hub model.
             max_length: tokens of query and document together (default: the model's).
             precision: ``auto`` is bfloat16 if the device has instructions for it, else float32.
             backend: ``torch``, or ``openvino`` for CPUs; ``auto`` uses openvino on CPUs if it is
                 installed.
             label: the output that means *relevant*, for models with more than two; with two, the
                 score is the log-odds.
-            trust_remote_code: run code that comes with the model.
-            device: torch device (default: the best one).
-
-        Raises:
-            ModelError: the model cannot be loaded or has no trained head.
-            OptionError: ``label``, ``max_length`` or ``backend`` does not fit the model.
         """
         device = device or str(best_device())
         self.template: PairTemplate | None = None
@@ -184,10 +178,8 @@ class CrossEncoderTeacher:
                 truncation=self.truncation["pair"],
             )
             return {"input_ids": ids}, lengths
-        queries, documents = (
-            [self.prompt + pair.query.text for pair in pairs],
-            [pair.text for pair in pairs],
-        )
+        queries = [self.prompt + pair.query.text for pair in pairs]
+        documents = [pair.text for pair in pairs]
         if self.cuts is not None:
             queries = cut_texts(self.tokenizer, queries, self.cuts[0], Truncation())
             documents = cut_texts(self.tokenizer, documents, self.cuts[1], self.truncation["pair"])
@@ -270,7 +262,7 @@ def _load(
     resolved = resolve_model(model, revision)
     try:
         with complete_weights(model):
-            encoder = CrossEncoder(
+            encoder = model_loader(CrossEncoder, resolved)(
                 resolved,
                 revision=revision,
                 trust_remote_code=trust_remote_code,
@@ -284,7 +276,7 @@ def _load(
         raise
     except Exception as error:
         raise ModelError(
-            f"the cross-encoder {model!r} cannot be loaded: {' '.join(str(error).split())[:400]}"
+            f"the cross-encoder {model!r} cannot be loaded: {one_line(error, 400)}."
         ) from error
     return encoder, network
 
@@ -292,6 +284,8 @@ def _load(
 def _classifier(model: str, encoder: CrossEncoder) -> Any:
     """The network of a cross-encoder, which must be a sequence classifier that was saved as one."""
     network: Any = encoder.model
+    if isinstance(encoder[-1], PairSimilarity):
+        return PairSimilarityClassifier(network, encoder[-1])
     if network is None or not type(network).__name__.endswith("ForSequenceClassification"):
         raise ModelError(
             f"the model {model!r} is a {type(network).__name__}; expected a sequence classifier."

@@ -75,9 +75,6 @@ class FunctionTeacher:
             is not scored.
         settings: more keyword arguments of the function; part of the identity.
 
-    Raises:
-        OptionError: the identity cannot be derived, because the function has no name.
-
     Examples:
         >>> lengths = FunctionTeacher(teacher(name="lengths", version="1")(
         ...     lambda queries, documents: [len(document) for document in documents]))
@@ -141,11 +138,7 @@ class FunctionTeacher:
 
 
 def _check_parameters(function: TeacherFunction, settings: Mapping[str, Any]) -> None:
-    """Check that a function can be called with queries, documents and the settings.
-
-    Raises:
-        OptionError: it cannot.
-    """
+    """Check that a function can be called with queries, documents and the settings."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # a function in C may not tell
@@ -180,10 +173,6 @@ def as_teacher(
             ``score`` (or another protocol of `irdistill.teachers.protocol`), or a class of such
             objects.
         settings: keyword arguments of the function or of the class.
-
-    Raises:
-        OptionError: settings were given for an object, which takes none, or a class refuses them.
-        InputError: the source is neither a teacher nor callable.
     """
     settings = dict(settings or {})
     if isinstance(source, type):
@@ -214,10 +203,6 @@ def load_reference(reference: str, settings: Mapping[str, Any] | None = None) ->
     """Import ``module:function`` or ``path/to/file.py:function`` as a teacher.
 
     Modules are looked up in the working directory first. Importing runs the code of the module.
-
-    Raises:
-        NotFoundError: the module, the file or the function does not exist.
-        ModelError: the import fails.
     """
     match = _REFERENCE.fullmatch(reference)
     if match is None:

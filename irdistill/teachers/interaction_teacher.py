@@ -33,7 +33,6 @@ class InteractionTeacher(PartTeacher[Tensor]):
     Args:
         student: the model.
         corpus: the documents.
-        work: folder of the stored states; the cache folder if None.
         states: ``stored``, ``live``, or ``auto``: stored if they take at most 4 GiB.
         storage: number format of the stored states; float16 halves the size and changes scores by
             some thousandths.
@@ -116,12 +115,7 @@ def load_interaction(
     trust_remote_code: bool = False,
     device: str | None = None,
 ) -> InteractionTeacher:
-    """Load a saved split-cross-encoder or kernel student as a teacher.
-
-    Raises:
-        ModelError: it cannot be loaded.
-        OptionError: a setting is unknown.
-    """
+    """Load a saved split-cross-encoder or kernel student as a teacher."""
     kind = str((read_model_json(model, STUDENT_FILE, revision) or {}).get("kind"))
     student_type = STUDENTS.get(kind)
     if student_type is None or not issubclass(student_type, InteractionStudent):

@@ -60,12 +60,7 @@ def is_lightning_ir(model: str, revision: str | None = None) -> bool:
 
 
 def load_lightning_ir(model: str, revision: str | None = None) -> LightningIrModel:
-    """Load a model for which `is_lightning_ir` is true.
-
-    Raises:
-        ModelError: it uses another pooling, its weights are not in one safetensors file, or are not
-            those of encoder and layer.
-    """
+    """Load a model for which `is_lightning_ir` is true."""
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     config: dict[str, Any] = read_model_json(model, "config.json", revision)

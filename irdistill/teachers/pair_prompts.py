@@ -27,9 +27,6 @@ class PairTemplate:
     Attributes:
         text: the template with its instruction.
 
-    Raises:
-        OptionError: a placeholder is missing or repeated, or an instruction has no placeholder.
-
     Examples:
         >>> PairTemplate("Query: {query} Document: {document}").fill("cats", "Cats purr.")
         ('Query: cats Document: Cats purr.', 22, 32)
@@ -83,7 +80,6 @@ class PairTemplate:
         Args:
             tokenizer: a tokenizer of transformers, backed by the library tokenizers.
             pairs: queries and documents.
-            max_length: the most tokens of a prompt.
             special_tokens: whether the tokenizer adds the tokens that it puts around a text.
             truncation: counts what is removed.
 
@@ -130,11 +126,7 @@ class PairTemplate:
         return ids, lengths
 
     def check(self, tokenizer: Any, max_length: int, special_tokens: bool) -> None:
-        """Refuse a template that leaves no room for a query and a document.
-
-        Raises:
-            OptionError: it is too long for ``max_length``.
-        """
+        """Refuse a template that leaves no room for a query and a document."""
         if self.encode(tokenizer, [("", "")], max_length, special_tokens)[1][0] < 0:
             raise IrdistillError(
                 f"the template {_shown(self.text)} alone takes more than max_length={max_length}"

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from irdistill.console.progress_bars import progress
-from irdistill.errors import IrdistillError, ModelError
+from irdistill.errors import IrdistillError, ModelError, one_line
 from irdistill.modeling.batching import TokenBudget, run_batches
 from irdistill.modeling.hardware import Precision, best_device, choose_dtype
 from irdistill.modeling.model_files import resolve_model
@@ -113,16 +113,8 @@ class PartEncodingTeacher(PartTeacher[Form]):
         """Load a model.
 
         Args:
-            model: folder, ``package:`` path or hub id.
-            revision: commit, tag or branch of a hub model.
             precision: ``auto`` is bfloat16 if the device has instructions for it, else float32;
                 scores are always summed in float32.
-            similarity: replaces the similarity that the model states.
-            trust_remote_code: run code that comes with the model.
-            device: torch device (default: the best one).
-
-        Raises:
-            ModelError: the model cannot be loaded, or does not know the similarity.
         """
         resolved = resolve_model(model, revision)
         self.model_name = model
@@ -148,7 +140,7 @@ class PartEncodingTeacher(PartTeacher[Form]):
         except Exception as error:
             raise ModelError(
                 f"the model {model!r} cannot be loaded as a {self.type} retriever:"
-                f" {' '.join(str(error).split())[:400]}"
+                f" {one_line(error, 400)}."
             ) from error
         self.pinned = model_identity(model, revision)
         prepare_inputs(self.model, model)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from irdistill.errors import IrdistillError, ModelError, OptionError
+from irdistill.errors import IrdistillError, ModelError, OptionError, one_line
 from irdistill.modeling.hardware import Precision, best_device, choose_dtype
 from irdistill.modeling.model_files import resolve_model
 from irdistill.modeling.model_revisions import model_identity
@@ -116,7 +116,7 @@ class PromptedTeacher(ABC):
         except Exception as error:
             raise ModelError(
                 f"the model {self.model_name!r} cannot be loaded as a {self.kind} reranker:"
-                f" {' '.join(str(error).split())[:400]}"
+                f" {one_line(error, 400)}."
             ) from error
         if not tokenizer.is_fast:
             raise ModelError(

@@ -32,11 +32,7 @@ class PartScoringJob:
         self.description = collection.describe()
 
     def load(self) -> Mapping[str, Any]:
-        """Load collection and teacher; returns the teacher's identity.
-
-        Raises:
-            WrongCollectionError: this machine has another collection of this name.
-        """
+        """Load collection and teacher; returns the teacher's identity."""
         self.collection = self.source.open()
         lines = differences(self.description, self.collection.describe())
         if lines:
@@ -59,14 +55,7 @@ class RayEngine(RayCluster):
 
     @contextmanager
     def start(self, collection: Collection, teacher: TeacherSpec) -> Iterator[RayScorer]:
-        """Start workers; returns when the first has loaded the teacher.
-
-        Raises:
-            MissingExtraError: Ray is not installed.
-            OptionError: the teacher is an object or behind a server.
-            IrdistillError: the cluster does not answer, or a worker cannot load collection or
-                teacher.
-        """
+        """Start workers; returns when the first has loaded the teacher."""
         spec = _sendable(teacher)
         with self.pool(PartScoringJob(collection, spec), "the teacher") as pool:
             yield RayScorer(pool)

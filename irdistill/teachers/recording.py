@@ -118,11 +118,7 @@ class RecordingEngine:
 
     @contextmanager
     def start(self, collection: Collection, teacher: TeacherSpec) -> Iterator[RecordingEngine]:
-        """Load the teacher.
-
-        Raises:
-            ModelError: it has no representations.
-        """
+        """Load the teacher."""
         loaded = teacher.load(collection.corpus)
         if not isinstance(loaded, PooledStateTeacher | TextVectorTeacher):
             raise ModelError(

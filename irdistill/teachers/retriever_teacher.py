@@ -33,21 +33,8 @@ def load_retriever(
     """Load a retriever of any type as a teacher.
 
     Args:
-        model: folder, ``package:`` path or hub id.
-        corpus: the documents.
-        work: folder of dense vectors; the cache folder if None.
         type: ``dense``, ``sparse`` or ``late-interaction``; ``auto`` detects it from the model's
             files.
-        revision: commit, tag or branch of a hub model.
-        precision: number format of the computations.
-        similarity: replaces the similarity that the model states: ``dot`` or ``cosine``, or
-            ``maxsim`` or ``meanmaxsim``.
-        trust_remote_code: run code that comes with the model.
-        device: torch device (default: the best one).
-
-    Raises:
-        ModelError: the model cannot be loaded.
-        OptionError: the type or the similarity is unknown.
     """
     if type not in ("auto", *RETRIEVER_TYPES):
         raise OptionError(
@@ -91,9 +78,6 @@ class RetrieverTeacher:
 
     Args:
         model: a dense model.
-        corpus: the documents.
-        work: folder of the vectors; the cache folder if None.
-        precision: number format of the computations.
     """
 
     def __init__(

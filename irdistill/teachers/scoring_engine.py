@@ -91,11 +91,7 @@ class LocalEngine:
 
 
 def open_candidates(collection: Collection, candidates: Run | str | Path) -> Run:
-    """Open the run whose documents are scored.
-
-    Raises:
-        WrongCollectionError: it belongs to another collection.
-    """
+    """Open the run whose documents are scored."""
     run = subset_for(open_run(candidates, collection), collection)
     if not len(run):
         raise WrongCollectionError(

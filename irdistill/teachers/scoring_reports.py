@@ -56,11 +56,7 @@ _ADVICE = {
 
 
 def report_unscored(run: Run) -> None:
-    """Log how many scores of a finished run are null, and why.
-
-    Raises:
-        NothingScoredError: all scores are null.
-    """
+    """Log how many scores of a finished run are null, and why."""
     rows, nulls = run.manifest.rows, run.manifest.nulls
     if not nulls:
         return

@@ -48,20 +48,13 @@ class Seq2SeqTeacher(PromptedTeacher):
         """Load a model.
 
         Args:
-            model: folder, ``package:`` path or hub id.
             template: the prompt, with ``{query}`` and ``{document}``.
             positive: token as the vocabulary writes it.
             negative: token as the vocabulary writes it; if empty, the score is the logit of
                 ``positive``.
-            revision: commit, tag or branch of a hub model.
             max_length: tokens of the prompt (default: 512).
             precision: ``auto`` is bfloat16 if the device has instructions for it, else float32. T5
                 overflows in float16.
-            device: torch device (default: the best one).
-
-        Raises:
-            ModelError: the model cannot be loaded or is of another kind, or the template or the
-                tokens do not fit it.
         """
         super().__init__(model, revision, max_length, precision, trust_remote_code, device)
         self._ask(PairTemplate(template), positive, negative or None)

@@ -89,10 +89,6 @@ class TeacherCard:
 def read_card(name: str) -> TeacherCard:
     """Read a card by name or path.
 
-    Raises:
-        NotFoundError: the card does not exist.
-        InputError: the file is not a YAML mapping, or has unknown keys.
-
     Examples:
         >>> read_card("minilm").kind
         'retriever'
@@ -113,11 +109,6 @@ def card_of(teacher: str, kind: str | None = None, revision: str | None = None) 
 
     Args:
         teacher: name or path of a card, ``bm25``, ``module:function``, or a model.
-        kind: kind of a model without a card; detected from its files if None.
-        revision: commit, tag or branch of a hub model.
-
-    Raises:
-        NotFoundError: no such card or model.
     """
     try:
         return read_card(teacher)
@@ -127,7 +118,7 @@ def card_of(teacher: str, kind: str | None = None, revision: str | None = None) 
     if not teacher.strip():
         raise NotFoundError(
             "the teacher's name is empty. Give a card, bm25, a model or module:function."
-            f" {card_names('teachers', '')}"
+            f" {card_names('', 'teachers')}"
         )
     if is_reference(teacher):
         return TeacherCard(teacher, "function", teacher)
@@ -141,7 +132,7 @@ def card_of(teacher: str, kind: str | None = None, revision: str | None = None) 
         # A misspelled card, or one of the few hub models whose id has no owner.
         raise NotFoundError(
             f"there is no teacher {teacher!r}: no card and no model has this name."
-            f" {card_names('teachers', teacher)} Give a model as a folder, package: path or hub"
+            f" {card_names(teacher, 'teachers')} Give a model as a folder, package: path or hub"
             " id."
         ) from error
 

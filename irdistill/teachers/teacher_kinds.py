@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from irdistill.errors import ModelError
+from irdistill.errors import ModelError, one_line
 from irdistill.modeling.model_files import STUDENT_FILE, read_model_json, resolve_model
 from irdistill.students.model_kinds import describe_model
 
@@ -23,9 +23,6 @@ def kind_of(model: str, revision: str | None = None) -> str:
     A model saved by sentence-transformers states what it is in its files, so an embedding model on
     a causal backbone is a retriever. For other models the architecture decides; a plain encoder is
     a retriever. Files are read and no code is run, also for models with code of their own.
-
-    Raises:
-        ModelError: there is no such model.
     """
     from irdistill.teachers.lightning_ir import is_lightning_ir  # which imports torch
 
@@ -35,9 +32,7 @@ def kind_of(model: str, revision: str | None = None) -> str:
     try:
         description = describe_model(model, revision)
     except (OSError, ValueError) as error:
-        raise _unknown(
-            model, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        ) from error
+        raise _unknown(model, f"{type(error).__name__}: {one_line(error, 200)}") from error
     if not description.config and not description.modules:
         raise _unknown(model, "it has no config.json")
     if "LogitScore" in description.modules:

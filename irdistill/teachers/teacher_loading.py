@@ -50,16 +50,10 @@ def load_teacher(
         teacher: name or path of a card, ``bm25``, a model (folder, ``package:`` path or hub id),
             ``module:function`` or ``path/to/file.py:function``, or a function or teacher object.
         corpus: the documents that it scores; retrievers and BM25 keep an index of them.
-        kind: kind of a model without a card; detected from its files if None.
-        work: folder for vectors and indexes; the cache folder if None.
         responses: file that keeps the answers of a model behind a server, unless the setting
             ``log`` names another one. Other teachers ignore it.
         settings: override the settings of the card; None leaves a setting as it is. A reference to
             a function needs ``trust_remote_code=True``.
-
-    Raises:
-        NotFoundError: no such card or model.
-        OptionError: the teacher does not have a setting, or code would run without permission.
 
     Examples:
         >>> from irdistill.collections import Collection
@@ -163,11 +157,7 @@ class TeacherSpec:
         return getattr(self.teacher, "__qualname__", type(self.teacher).__name__)
 
     def load(self, corpus: Corpus) -> LoadedTeacher:
-        """Create the teacher.
-
-        Raises:
-            IrdistillError: as `load_teacher`.
-        """
+        """Create the teacher."""
         return load_teacher(
             self.teacher,
             corpus,

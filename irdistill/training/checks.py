@@ -276,3 +276,19 @@ def _scale_warnings(loss: Loss, spreads: np.ndarray, scores: np.ndarray) -> list
     if typical > 2 * limit:
         raise InputError(message)
     return [message]
+
+
+def check_lists(
+    loss: Loss,
+    first: Sequence[ListBatch],
+    student: Student,
+    options: TrainOptions,
+    in_batch: Sequence[np.ndarray] = (),
+) -> list[str]:
+    """Check the lists of the first steps, and their ``in_batch`` scores; returns warnings."""
+    check_needs(
+        loss,
+        sum(int((batch.labels > 0).any(axis=1).sum()) for batch in first),
+        sum(int((~np.isnan(batch.teacher)).sum()) for batch in first),
+    )
+    return check_teacher(loss, first, student.similarity, options.mix, in_batch)

@@ -1,11 +1,12 @@
-"""The training loop: draw, encode, loss, backward, average, clip, step, log, checkpoint.
+"""The training loop: draw, encode, loss, backward, average, clip, step, log, validate, checkpoint.
 
 All randomness is a function of (seed, step). A checkpoint therefore has the weights, the state of
-the optimizer, and the state of controllers and of early stopping, but no state of a generator.
+the optimizer, and the state of controllers and of the validation, but no state of a generator.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from irdistill.console.progress_bars import progress
-from irdistill.losses import Loss
+from irdistill.losses import Loss, ScoreBatch
 from irdistill.modeling.hardware import choose_dtype
 from irdistill.storage.files import read_json, write_json
 from irdistill.students.student_base import Student
@@ -32,8 +33,9 @@ from irdistill.training.options import TrainOptions
 from irdistill.training.processes import Processes
 from irdistill.training.tracking import finish_trackers, start_accelerator
 from irdistill.training.training_log import StepRecord, TrainingLog
-from irdistill.training.validation import HeldOut
+from irdistill.training.validation import Validation
 
+logger = logging.getLogger(__name__)
 Batch = TypeVar("Batch")
 _WEIGHTS, _OPTIMIZER, _STATE = "weights.pt", "optimizer.pt", "state.json"
 
@@ -50,7 +52,7 @@ class TrainingLoop:
         folder: of the training; checkpoints go to ``checkpoints`` in it.
         loss_parameters: the modules that the loss learns, by its expression.
         miner: searches for hard negatives, if there are any.
-        held_out: measures the held-out loss, if the training may stop early.
+        validation: measures the student during training, if anything does.
     """
 
     def __init__(
@@ -63,10 +65,10 @@ class TrainingLoop:
         *,
         loss_parameters: Mapping[str, nn.Module] | None = None,
         miner: Miner | None = None,
-        held_out: HeldOut | None = None,
+        validation: Validation | None = None,
     ) -> None:
         self.student, self.loss, self.collator, self.options = student, loss, collator, options
-        self.folder, self.miner, self.held_out = folder / "checkpoints", miner, held_out
+        self.folder, self.miner, self.validation = folder / "checkpoints", miner, validation
         self.loss_parameters = dict(loss_parameters or {})
         self.processes = Processes.join()
         # Parameters of the loss are trained, clipped and saved with the student, and are no part of
@@ -99,42 +101,50 @@ class TrainingLoop:
     def run(self, checkpoint: Path | None = None) -> int:
         """Train from a checkpoint or from the start, to the last step or an early stop.
 
-        With early stopping, the student of the first process ends with the best weights.
+        With a validation, the student of the first process ends with the best weights.
 
         Returns:
             The number of steps done.
         """
-        done = self.load(checkpoint) if checkpoint else 0
+        done, validation = self.load(checkpoint) if checkpoint else 0, self.validation
         with progress(self.options.steps, "steps", "train", initial=done) as bar:
             bar.disable = bar.disable or not self.processes.first
+            if validation is not None and checkpoint is None:
+                bar.set_postfix_str(self.validate(0, validation))
             for step, batches in self.batches(done):  # draw
                 self.train_step(step, batches)
                 done = step + 1
                 bar.update(1)
                 if done % self.options.log_every == 0:
                     self.log.write()
-                if self.held_out is not None and self.held_out.due(done):
-                    self.evaluate(done, self.held_out)
+                if validation is not None and validation.due(done):
+                    bar.set_postfix_str(self.validate(done, validation))
                 if self.checkpoint_is_due(done):
                     self.save(done)
-                if self.held_out is not None and self.held_out.stopped:
+                if validation is not None and validation.stopped:
                     break
         self.log.write()
         finish_trackers(self.accelerator)
-        if self.held_out is not None and self.processes.first:  # which saves the model
-            self.set_weights(self.held_out.load_best())
+        if validation is not None and self.processes.first:  # which saves the model
+            self.set_weights(validation.load_best())
         return done
 
     def batches(self, start: int) -> Iterator[tuple[int, list[TrainBatch]]]:
         """The micro-batches of each step from ``start`` on; none if training stopped early."""
-        options, miner = self.options, self.miner
-        if self.held_out is not None and self.held_out.stopped:
+        options, miner, validation = self.options, self.miner, self.validation
+        if validation is not None and validation.stopped:
             return iter(())
+
+        def waits(step: int) -> bool:  # a validation uses the tokenizers, too
+            return (miner is not None and miner.due(step)) or (
+                validation is not None and validation.due(step)
+            )
+
         return prefetch(
             lambda step: self.collator.micro_batches(step, options.gradient_accumulation),
             start,
             options.steps,
-            miner.due if miner is not None else lambda step: False,
+            waits,
             miner.prepare if miner is not None else lambda step: None,
         )
 
@@ -200,24 +210,28 @@ class TrainingLoop:
             if not any(parameter.requires_grad for parameter in module.parameters()):
                 module.eval()
 
-    # -- early stopping
+    # -- validation
 
-    def evaluate(self, step: int, held_out: HeldOut) -> None:
-        """Measure the held-out loss, and store the weights if it is the lowest."""
-        loss = held_out.loss(self.measure)
-        if held_out.update(step, loss) and self.processes.first:
-            held_out.save_best(self.weights())
-        self.log.write_row({"step": step, "held_out": loss, "best_step": held_out.best_step})
+    def validate(self, step: int, validation: Validation) -> str:
+        """Measure the student, and store its weights if it is the best; returns the figures."""
+        figures = validation.measure(self.score_without_dropout, self.processes)
+        if validation.update(step, figures) and self.processes.first:
+            validation.save_best(self.weights())
+        row = {"step": step, "validation": figures, "best_step": validation.best_step}
+        self.log.write_row(row)
+        shown = validation.describe(figures)
+        if self.processes.first:
+            logger.info("step %d: %s", step, shown)
+        return shown
 
     @torch.no_grad()
-    def measure(self, batch: TrainBatch) -> float:
-        """The loss of a batch without dropout and penalties."""
+    def score_without_dropout(self, batch: TrainBatch) -> ScoreBatch:
+        """The input of the loss for a batch, without dropout and penalties."""
         training, watch = self.student.model.training, self.encoder.watch
         self.student.model.eval()
         self.encoder.watch = None
         try:
-            scores = score_batch(self.encoder, batch, self.loss.uses_in_batch, self.loss_parameters)
-            return float(sum(weight * term(scores) for weight, term in self.loss.terms))
+            return score_batch(self.encoder, batch, self.loss.uses_in_batch, self.loss_parameters)
         finally:
             self.student.model.train(training)
             self.encoder.watch = watch
@@ -248,8 +262,8 @@ class TrainingLoop:
         checkpoints.write_checkpoint(
             self.folder, step, self._write_files, self.options.keep_checkpoints
         )
-        if self.held_out is not None:
-            self.held_out.remove_others()
+        if self.validation is not None:
+            self.validation.remove_others()
         self.timer.record(time.monotonic() - start)
 
     def _write_files(self, folder: Path) -> None:
@@ -269,13 +283,13 @@ class TrainingLoop:
             part.restore(read_json(checkpoint / _STATE)[name])
         return checkpoints.step_of(checkpoint)
 
-    def _stateful(self) -> dict[str, Sparsity | HeldOut]:
+    def _stateful(self) -> dict[str, Sparsity | Validation]:
         """What a checkpoint records besides weights, optimizer and step."""
-        parts: dict[str, Sparsity | HeldOut] = {}
+        parts: dict[str, Sparsity | Validation] = {}
         if self.sparsity is not None and self.sparsity.controllers:
             parts["sparsity"] = self.sparsity
-        if self.held_out is not None:
-            parts["held_out"] = self.held_out
+        if self.validation is not None:
+            parts["validation"] = self.validation
         return parts
 
     def weights(self) -> dict[str, Tensor]:

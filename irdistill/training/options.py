@@ -19,6 +19,7 @@ from irdistill.runs import Mixing
 from irdistill.training.data.sources import parse_sources
 from irdistill.training.list_options import ListOptions
 from irdistill.training.loop_options import LoopOptions
+from irdistill.training.validation_options import VALIDATION, ValidationOptions
 
 Tracker = Literal[
     "tensorboard",
@@ -46,7 +47,7 @@ WITHOUT_EFFECT = frozenset(
 
 
 @dataclass(frozen=True)
-class TrainOptions(ListOptions, LoopOptions):
+class TrainOptions(ValidationOptions, ListOptions, LoopOptions):
     """Options of `train`, apart from its data, student and loss.
 
     Raises:
@@ -104,19 +105,11 @@ class TrainOptions(ListOptions, LoopOptions):
         Field(description="Weight of the loss at each of the matryoshka_dims; 1 by default."),
     ] = None
 
-    # Early stopping
-    early_stop: Annotated[
-        int,
-        Field(
-            ge=0,
-            description="Stop after this many evaluations without a lower loss on held-out lists,"
-            " and keep the best weights. 0 disables early stopping.",
-        ),
-    ] = 0
-    held_out: Annotated[float, Field(gt=0, lt=1, description="Held-out share of the queries.")] = (
-        0.1
-    )
-    evaluate_every: Annotated[int, Field(ge=1, description="Steps between evaluations.")] = 100
+    # Guard against forgetting
+    keep_tolerance: Annotated[
+        float,
+        Field(ge=0, description="How far the measure may fall on a probe that keep names."),
+    ] = 0.0
 
     # Checkpoints and logs
     checkpoint_every: Annotated[
@@ -238,9 +231,10 @@ class TrainOptions(ListOptions, LoopOptions):
         """The options that decide the trained weights.
 
         Options of a feature that is off are left out, so that a new feature does not change the
-        identity of trainings without it.
+        identity of trainings without it. Those of a validation and of its guard are in
+        their own identities.
         """
-        ignored = WITHOUT_EFFECT | self._inactive()
+        ignored = WITHOUT_EFFECT | VALIDATION | {"keep_tolerance"} | self._inactive()
         return {name: value for name, value in asdict(self).items() if name not in ignored}
 
     def _inactive(self) -> set[str]:
@@ -265,7 +259,6 @@ class TrainOptions(ListOptions, LoopOptions):
             (self.mine_every, {"mine_every", "mine_depth", "mine_take", "mine_teacher"}),
             (self.has_penalties, _PENALTIES),
             (self.matryoshka_dims, {"matryoshka_dims", "matryoshka_weights"}),
-            (self.early_stop, {"early_stop", "held_out", "evaluate_every"}),
             (not self.epochs, {"steps"}),
         )
         return at_default.union(*(names for active, names in switches if not active))

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
 from torch import nn
 
 from irdistill.console.progress_bars import note_on_interrupt
 from irdistill.errors import SettingsDifferError
-from irdistill.losses import TEACHER_NEEDS, Loss, parse_loss
+from irdistill.losses import TEACHER_NEEDS, Loss
+from irdistill.modeling.hardware import deterministic_kernels
 from irdistill.modeling.library_output import quiet_libraries
 from irdistill.modeling.truncation import Truncation, changes, snapshot
-from irdistill.runs import Run, compile_run, open_run
+from irdistill.runs import Run, compile_run
 from irdistill.runs.stored_representations import Representations
 from irdistill.storage.files import differences, make_folder, staging_path, write_json
 from irdistill.storage.locking import lock_folder
@@ -33,41 +31,30 @@ from irdistill.training.checkpoints import (
     step_of,
 )
 from irdistill.training.data.collate import Collator, make_collator
-from irdistill.training.data.in_batch_teachers import (
-    InBatchScores,
-    InBatchTeachers,
-    open_in_batch_teachers,
-)
-from irdistill.training.data.list_sampler import ListBatch, ListSampler
+from irdistill.training.data.list_sampler import ListSampler
 from irdistill.training.data.list_source import ListSource
-from irdistill.training.data.mining import Miner, check_mining
+from irdistill.training.data.mining import Miner
 from irdistill.training.data.mixed_run import MixedRun
 from irdistill.training.data.sampler_setup import (
     cached_counts,
-    cluster_identity,
     epochs_to_steps,
-    judged_rows,
+    judgments_by_row,
     make_samplers,
     query_order,
     sampler_options,
 )
 from irdistill.training.data.stored_vectors import (
     Vectors,
-    check_vectors,
     open_vectors,
-    vectors_digest,
-    vectors_identity,
 )
 from irdistill.training.data.teacher_representations import (
     TeacherRepresentations,
-    check_representations,
-    find_representations,
 )
+from irdistill.training.guard_setup import HELD_OUT_SHARE, GuardData, make_guard
+from irdistill.training.guarding import Guard
 from irdistill.training.loop import TrainingLoop
 from irdistill.training.objectives.loss_parameters import fit_loss_parameters, save_loss_parameters
 from irdistill.training.options import TrainOptions
-from irdistill.training.processes import Processes
-from irdistill.training.tracking import check_trackers
 from irdistill.training.training_files import (
     check_training_folder,
     is_finished,
@@ -75,8 +62,13 @@ from irdistill.training.training_files import (
     recorded_model,
     remove_checkpoints,
 )
+from irdistill.training.training_inputs import TrainingInputs
 from irdistill.training.training_log import truncate_log, write_journal
-from irdistill.training.validation import HeldOut
+from irdistill.training.validation import Validation
+from irdistill.training.validation_data import ValidationData
+from irdistill.training.validation_options import LOSS
+from irdistill.training.validation_sets import HeldOutLists
+from irdistill.training.validation_setup import make_validation, texts_per_list
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
@@ -96,6 +88,9 @@ def train(
     document_vectors: Vectors = None,
     work: str | Path | None = None,
     representations: str | Path | None = None,
+    validate: float | Collection | Sequence[Collection] | None = None,
+    validate_candidates: Sequence[Run | str | Path] = (),
+    keep: Collection | Sequence[Collection] = (),
 ) -> Path:
     """Train a student on the teacher scores of one run, or of several runs of the same candidates.
 
@@ -116,6 +111,13 @@ def train(
         representations: run with the teacher's vectors, for losses that compare them or read
             in-batch teacher scores; by default the first of ``scores`` that has any, and for
             in-batch scores all of them.
+        validate: what the student is measured on during training: collections with judgments, or a
+            share of the judged queries, which are then held out. The best weights are kept.
+        validate_candidates: for each of these collections a run, whose documents are reranked;
+            BM25 searches by default.
+        keep: general probes, collections with judgments. If training lowers the measure on one, a
+            merged model that lowers none is saved, or the student as it was at the start; see
+            `irdistill.training.guarding`. Without ``validate`` a tenth of the queries chooses.
 
     Returns:
         The folder of the saved model, which plain sentence-transformers loads.
@@ -125,8 +127,21 @@ def train(
         SettingsDifferError: ``out`` has a different training.
         IrdistillError: the loss is no longer finite.
     """
-    inputs = _Inputs.read(
-        collection, scores, student, loss, options, document_vectors, work, representations
+    options = options or TrainOptions()
+    if validate is None and keep:
+        validate = HELD_OUT_SHARE
+    data = ValidationData.read(validate, validate_candidates, options, student)
+    inputs = TrainingInputs.read(
+        collection,
+        scores,
+        student,
+        loss,
+        options,
+        document_vectors,
+        work,
+        representations,
+        data,
+        GuardData.read(keep, data, options, student),
     )
     check_training_folder(Path(out))
     folder = make_folder(out)
@@ -147,15 +162,19 @@ def train(
     return model
 
 
-def _train(inputs: _Inputs, folder: Path, record: dict[str, Any]) -> None:
+def _train(inputs: TrainingInputs, folder: Path, record: dict[str, Any]) -> None:
     """Prepare, train and finish; ``record`` is for ``training.json``."""
     student, processes = inputs.student, inputs.processes
     prepared = _prepare(inputs, folder)
     options, place = prepared.options, make_folder(folder / "checkpoints")
     record["lists"] = prepared.counts
     checkpoint = processes.agree(lambda: _start(inputs, prepared, folder, record))
+    guard = _guard(inputs, prepared, folder, record["identity"])
     tokenized, began = snapshot(student), time.monotonic()
-    with _kernels(options.deterministic), _representations(student, inputs.representations):
+    with (
+        deterministic_kernels(options.deterministic),
+        _representations(student, inputs.representations),
+    ):
         loop = TrainingLoop(
             student,
             inputs.loss,
@@ -164,10 +183,13 @@ def _train(inputs: _Inputs, folder: Path, record: dict[str, Any]) -> None:
             folder,
             loss_parameters=prepared.loss_parameters,
             miner=prepared.miner,
-            held_out=(HeldOut(prepared.held_out, place, options) if prepared.held_out else None),
+            validation=prepared.validation,
         )
         with note_on_interrupt(lambda: describe_newest(place, options.steps)):
             steps = loop.run(checkpoint)
+    if prepared.validation is not None and processes.first:
+        prepared.validation.report(steps)
+        record["validation"] = prepared.validation.summary()
     student.model.eval()
     truncation = changes(snapshot(student), tokenized)
     for kind in student.sides:
@@ -183,96 +205,36 @@ def _train(inputs: _Inputs, folder: Path, record: dict[str, Any]) -> None:
         "truncation": {kind: asdict(counts) for kind, counts in truncation.items()},
         "lists_per_second": round(lists / max(seconds, 1e-9), 3),
     }
-    processes.agree(lambda: _finish(student, prepared.loss_parameters, folder, record, journal))
+    processes.agree(
+        lambda: _finish(student, guard, prepared.loss_parameters, folder, record, journal)
+    )
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """The arguments of `train`, opened and checked."""
+def _guard(
+    inputs: TrainingInputs, prepared: _Prepared, folder: Path, identity: dict[str, Any]
+) -> Guard | None:
+    """The guard of the first process, if there are probes; it has measured the start."""
+    data, validation = inputs.guard, prepared.validation
+    if data is None or validation is None:
+        return None
+    guards: list[Guard] = []
 
-    collection: Collection
-    runs: list[Run]
-    student: Student
-    loss: Loss
-    options: TrainOptions
-    vectors: Vectors
-    work: str | Path | None
-    representations: Representations | None
-    in_batch: InBatchTeachers | None
-    processes: Processes
-
-    @classmethod
-    def read(
-        cls,
-        collection: Collection,
-        scores: Run | str | Path | Sequence[Run | str | Path],
-        student: Student,
-        loss: str | Loss,
-        options: TrainOptions | None,
-        vectors: Vectors,
-        work: str | Path | None,
-        representations: str | Path | None,
-    ) -> _Inputs:
-        """Open the runs, and check all that can be checked before the first step."""
-        options, expression = options or TrainOptions(), parse_loss(loss)
-        check_trackers(options.track)
-        checks.check_student(options, expression, student)
-        check_representations(expression, student)
-        processes = Processes.join()
-        paths = [scores] if isinstance(scores, str | Path | Run) else list(scores)
-        with processes.in_turn():
-            runs = [open_run(run, collection) for run in paths]
-            stored = find_representations(expression, runs, representations, collection)
-            in_batch = open_in_batch_teachers(
-                expression, runs, representations, collection, options.mix
+    def measure() -> None:
+        guards.append(
+            make_guard(
+                data,
+                validation.sets,
+                inputs.options,
+                inputs.student,
+                folder,
+                inputs.work,
+                identity,
             )
-        checks.check_teachers(len(runs), options)
-        check_vectors(collection, student, vectors)
-        check_mining(options, student, len(runs))
-        return cls(
-            collection,
-            runs,
-            student,
-            expression,
-            options,
-            vectors,
-            work,
-            stored,
-            in_batch,
-            processes,
         )
+        guards[0].choice.measure_start()
 
-    def identity(self) -> dict[str, Any]:
-        """What decides the trained weights, as JSON values."""
-        identity: dict[str, Any] = {
-            "collection": self.collection.describe() | {"qrels": self.collection.qrels.fingerprint},
-            "scores": [run.fingerprint for run in self.runs],
-            "student": self.student.identity(),
-            "loss": str(self.loss),
-            "options": self.options.identity() | cluster_identity(self.options),
-            "document_vectors": vectors_digest(self.collection, self.student, self.vectors),
-        }
-        if self.processes.world > 1:
-            identity["processes"] = self.processes.world
-        if self.representations is not None:
-            identity["representations"] = self.representations.fingerprint
-        if self.in_batch is not None:
-            identity["in_batch"] = self.in_batch.fingerprints
-        return _as_json(identity)
-
-    def details(self) -> dict[str, Any]:
-        """What the fingerprints in the identity stand for, for a message about what differs."""
-        return _as_json(
-            {
-                "scores": [asdict(run.identity) for run in self.runs],
-                "document_vectors": vectors_identity(self.collection, self.student, self.vectors),
-            }
-        )
-
-
-def _as_json(value: dict[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(value, default=str))
-    return plain
+    inputs.processes.agree(measure)
+    return next(iter(guards), None)
 
 
 @dataclass(frozen=True)
@@ -282,21 +244,21 @@ class _Prepared:
     Attributes:
         options: with the number of steps.
         collator: of the lists to train on.
-        held_out: collator of the held-out lists, if the training may stop early.
+        validation: measures the student during training, if anything does.
         counts: of queries and documents, for the record.
         warnings: about the teacher's scores, for the journal.
     """
 
     options: TrainOptions
     collator: Collator
-    held_out: Collator | None
+    validation: Validation | None
     miner: Miner | None
     loss_parameters: dict[str, nn.Module]
     counts: dict[str, int]
     warnings: list[str]
 
 
-def _prepare(inputs: _Inputs, folder: Path) -> _Prepared:
+def _prepare(inputs: TrainingInputs, folder: Path) -> _Prepared:
     """Make the samplers, check the lists of the first steps, and fit the loss if it learns."""
     collection, student, loss, processes = (
         inputs.collection,
@@ -310,7 +272,8 @@ def _prepare(inputs: _Inputs, folder: Path) -> _Prepared:
         sampler.order = query_order(sampler, collection, student, folder, options)
     first = [sampler(step) for step in range(min(_CHECKED_STEPS, options.steps))]
     in_batch = None if inputs.in_batch is None else inputs.in_batch.of_lists(sampler)
-    warnings = _check_lists(loss, first, student, options, in_batch) + warnings
+    tables = in_batch.check(first) if in_batch is not None else []
+    warnings = checks.check_lists(loss, first, student, options, tables) + warnings
     with processes.in_turn():
         vectors = open_vectors(collection, student, inputs.vectors, inputs.work)
 
@@ -343,7 +306,7 @@ def _prepare(inputs: _Inputs, folder: Path) -> _Prepared:
     return _Prepared(
         options,
         collator,
-        collator_of(held_out_sampler) if held_out_sampler else None,
+        _validation(inputs, held_out_sampler, collator_of, options, folder),
         miner,
         parameters,
         counts,
@@ -351,10 +314,31 @@ def _prepare(inputs: _Inputs, folder: Path) -> _Prepared:
     )
 
 
-def _samplers(inputs: _Inputs) -> tuple[ListSampler, ListSampler | None, list[str]]:
+def _validation(
+    inputs: TrainingInputs,
+    held_out: ListSampler | None,
+    collator_of: Callable[[ListSampler], Collator],
+    options: TrainOptions,
+    folder: Path,
+) -> Validation | None:
+    """What measures the student during training, if anything does."""
+    data, student = inputs.validation, inputs.student
+    if data is None:
+        return None
+    lists = None
+    if held_out is not None and LOSS in data.measures:
+        texts = len(held_out.query_ids) * texts_per_list(student, options.list_size)
+        lists = HeldOutLists(collator_of(held_out), inputs.loss, options.batch_size, texts)
+    with inputs.processes.in_turn():
+        return make_validation(
+            data, options, inputs.collection, student, held_out, lists, folder, inputs.work
+        )
+
+
+def _samplers(inputs: TrainingInputs) -> tuple[ListSampler, ListSampler | None, list[str]]:
     """The samplers of the lists to train on and of the held-out lists, and warnings."""
     options, corpus, processes = inputs.options, inputs.collection.corpus, inputs.processes
-    relevant = judged_rows(inputs.collection)
+    relevant = judgments_by_row(inputs.collection)
     identity: dict[str, Any] = {
         "runs": [run.fingerprint for run in inputs.runs],
         "qrels": inputs.collection.qrels.fingerprint,
@@ -375,7 +359,13 @@ def _samplers(inputs: _Inputs) -> tuple[ListSampler, ListSampler | None, list[st
     with processes.in_turn():
         counts = cached_counts(runs, relevant, drawing, compiled[0], identity)
     sampler, held_out = make_samplers(
-        runs, relevant, list(inputs.collection.queries), drawing, options, counts
+        runs,
+        relevant,
+        list(inputs.collection.queries),
+        drawing,
+        options,
+        inputs.validation,
+        counts,
     )
     if sampler.unusable:
         logger.info(
@@ -391,25 +381,8 @@ def _samplers(inputs: _Inputs) -> tuple[ListSampler, ListSampler | None, list[st
     return sampler, held_out, checks.check_scales(compiled) if options.mix == "mean" else []
 
 
-def _check_lists(
-    loss: Loss,
-    first: Sequence[ListBatch],
-    student: Student,
-    options: TrainOptions,
-    in_batch: InBatchScores | None,
-) -> list[str]:
-    """Check the lists of the first steps; returns warnings."""
-    checks.check_needs(
-        loss,
-        sum(int((batch.labels > 0).any(axis=1).sum()) for batch in first),
-        sum(int((~np.isnan(batch.teacher)).sum()) for batch in first),
-    )
-    tables = in_batch.check(first) if in_batch is not None else []
-    return checks.check_teacher(loss, first, student.similarity, options.mix, tables)
-
-
 def _start(
-    inputs: _Inputs, prepared: _Prepared, folder: Path, record: dict[str, Any]
+    inputs: TrainingInputs, prepared: _Prepared, folder: Path, record: dict[str, Any]
 ) -> Path | None:
     """Write the record of a training that starts or resumes; returns the checkpoint to resume."""
     started_before = (folder / "training.json").exists()
@@ -419,7 +392,7 @@ def _start(
     shutil.rmtree(staging_path(folder / "checking"), ignore_errors=True)
     if not step:
         inputs.student.check_saving(folder)
-    truncate_log(folder / "train_log.jsonl", step)
+    truncate_log(folder / "train_log.jsonl", step if checkpoint else -1)
     write_json(folder / "training.json", record | {"finished": False} | recorded_model(folder))
     device = str(inputs.student.device)
     write_journal(folder, event="start", step=step, device=device, warnings=prepared.warnings)
@@ -437,12 +410,15 @@ def _start(
 
 def _finish(
     student: Student,
+    guard: Guard | None,
     loss_parameters: dict[str, nn.Module],
     folder: Path,
     record: dict[str, Any],
     journal: dict[str, Any],
 ) -> None:
-    """Save the model, complete the record and delete the checkpoints."""
+    """Choose the weights if there is a guard, save the model and delete the checkpoints."""
+    if guard is not None:
+        record["keep"] = guard.finish().to_json()
     staged = staging_path(folder / "model")
     shutil.rmtree(staged, ignore_errors=True)
     _reset_tokenizers(student)
@@ -454,17 +430,6 @@ def _finish(
     write_json(folder / "training.json", record | {"finished": True})
     write_journal(folder, **journal)
     remove_checkpoints(folder)
-
-
-@contextmanager
-def _kernels(deterministic: bool) -> Iterator[None]:
-    """Use deterministic kernels if asked."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(deterministic or before, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=True)
 
 
 @contextmanager

@@ -19,13 +19,14 @@ from irdistill.storage.ownership import (
     refuse_foreign_files,
     remove_owned_files,
 )
+from irdistill.students.keep_report import FILE as KEEP
 from irdistill.training import checkpoints
 from irdistill.training.data.clusters import FILE as CLUSTERS
 from irdistill.training.objectives.loss_parameters import FILE as LOSS_PARAMETERS
 from irdistill.training.validation import weight_files
 
 TRAINING, MODEL, CHECKPOINTS, MINED = "training.json", "model", "checkpoints", "mined"
-_PLAIN = (TRAINING, "train_log.jsonl", "journal.jsonl", CLUSTERS, LOSS_PARAMETERS)
+_PLAIN = (TRAINING, KEEP, "train_log.jsonl", "journal.jsonl", CLUSTERS, LOSS_PARAMETERS)
 _MINED = re.compile(r"\d+(-new|-scores)?")
 
 

@@ -49,6 +49,8 @@ pretrain | verbs.training_verbs:pretrain | recipes
     Train a backbone to predict masked words of a corpus.
 terms | verbs.training_verbs:fit_terms | recipes
     Fit term vectors: distill BM25 into the query tower of a dense model in closed form.
+merge | verbs.merge_verbs:merge | recipes
+    Merge models: average the weights of models of one architecture.
 evaluate | verbs.evaluation_verbs:evaluate | recipes
     Evaluate runs as trec_eval does, with confidence intervals and tested differences.
 compare | verbs.comparison_verbs:compare | recipes

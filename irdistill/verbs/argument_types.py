@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-_SEVERAL = ("runs", "models")
+_SEVERAL = ("runs", "models", "collections")
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Source:
     """Metadata of an argument that names something.
 
     Attributes:
-        kind: ``collection``, ``judgments``, ``run``, ``runs``, ``model``, ``models``, ``teacher``,
-            ``student``, ``loss`` or ``measures``.
+        kind: ``collection``, ``collections``, ``judgments``, ``run``, ``runs``, ``model``,
+            ``models``, ``teacher``, ``student``, ``loss``, ``measures`` or ``validation``.
     """
 
     kind: str
@@ -33,12 +33,10 @@ class Source:
         return core_schema.no_info_plain_validator_function(self.check)
 
     def check(self, value: Any) -> Any:
-        """Refuse values that cannot name anything; check losses and measures.
-
-        Raises:
-            ValueError: the value is of no use.
-        """
-        if self.kind not in _SEVERAL:
+        """Refuse values that cannot name anything; check losses and measures."""
+        if self.kind == "validation":
+            self._check_validation(value)
+        elif self.kind not in _SEVERAL:
             self._check_single(value)
         elif isinstance(value, Mapping):
             for single in value.values():
@@ -49,6 +47,13 @@ class Source:
         else:
             self._check_single(value)
         return value
+
+    def _check_validation(self, value: Any) -> None:
+        several = value if isinstance(value, list | tuple) else [value]
+        if share_of(value) is None and any(
+            isinstance(single, bool | int | float | Mapping) for single in several
+        ):
+            raise ValueError(f"expected {_EXPECTED[self.kind]}")
 
     def _check_single(self, value: Any) -> None:
         scalars = isinstance(value, bool | int | float)
@@ -67,12 +72,23 @@ class Source:
             parse_measures(value)
 
 
+def share_of(value: Any) -> float | None:
+    """The number that a value is or that a text shows; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
 def _plain(values: list[Any]) -> bool:
     return all(isinstance(value, str | bool | int | float | None) for value in values)
 
 
 _EXPECTED = {
     "collection": "a collection: an id, a path or an object",
+    "collections": "collections: ids, paths or objects",
     "judgments": "a collection or judgments: an id, a path or an object",
     "run": "a run: a path or an object",
     "runs": "runs: paths, objects or a mapping of names to runs",
@@ -83,6 +99,7 @@ _EXPECTED = {
     "student": "a student: a kind or an object",
     "loss": "a loss: an expression or an object",
     "measures": "measures, as ir-measures writes them",
+    "validation": "a share of the queries, or collections: ids, paths or objects",
 }
 
 if TYPE_CHECKING:
@@ -103,6 +120,8 @@ if TYPE_CHECKING:
     LanguageModelLike = str | LanguageModel
     StudentLike = str | Student
     LossLike = str | Loss
+    CollectionsLike = CollectionLike | Sequence[CollectionLike]
+    ValidationLike = float | CollectionLike | Sequence[CollectionLike]
     MeasureName = str
     MeasuresLike = str | Sequence[str]
 else:
@@ -118,6 +137,8 @@ else:
     LossLike = Annotated[Any, Source("loss")]
     MeasureName = Annotated[str, Source("measures")]
     MeasuresLike = Annotated[Any, Source("measures")]
+    CollectionsLike = Annotated[Any, Source("collections")]
+    ValidationLike = Annotated[Any, Source("validation")]
 
 
 def _writable(path: Path) -> Path:

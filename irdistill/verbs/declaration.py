@@ -74,11 +74,7 @@ class Option:
         """Convert and check a value.
 
         Args:
-            label: how the option is called in the message.
             strict: the value comes from YAML or JSON; text is no number.
-
-        Raises:
-            OptionError: it has the wrong type or is out of bounds.
         """
         from pydantic import ValidationError
 
@@ -151,11 +147,7 @@ class Verb:
     def refuse_alternatives(
         self, arguments: Mapping[str, Any], label: Callable[[str], str] = str
     ) -> None:
-        """Refuse several of the options that are alternatives.
-
-        Raises:
-            OptionError: several were given.
-        """
+        """Refuse several of the options that are alternatives."""
         chosen = [name for name in self.alternatives if arguments.get(name)]
         if len(chosen) > 1:
             raise OptionError(f"{' and '.join(map(label, chosen))} were given; give one of them.")
@@ -170,11 +162,6 @@ class Verb:
 
         Args:
             strict: the values come from YAML or JSON.
-            label: how an option is called in messages.
-
-        Raises:
-            OptionError: an option is unknown, missing, of the wrong type or out of bounds, or
-                options contradict each other.
         """
         unknown = [name for name in arguments if name not in {*self.options, *self.groups}]
         if unknown:

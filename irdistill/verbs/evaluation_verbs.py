@@ -32,6 +32,7 @@ from irdistill.verbs.opening_inputs import (
     named_runs,
     open_collection,
     optional_run,
+    run_path,
     short_names,
 )
 
@@ -118,11 +119,28 @@ def audit(
     return audited
 
 
+def _refuse_measures(runs: Any, measures: Any) -> None:
+    """Refuse measures among the runs, which come from a list without quotation marks."""
+    from irdistill.evaluation.measure_names import parse_measures
+
+    for run in runs if isinstance(runs, list | tuple) else ():
+        if isinstance(run, str) and "@" in run and not Path(run).exists():
+            try:
+                parse_measures(run)
+            except OptionError:
+                continue
+            raise OptionError(
+                f"there is no run {run!r}, which is a measure. Put several measures in one pair of"
+                f' quotes: --measures "{measures} {run}".'
+            )
+
+
 def _check_evaluation(values: Mapping[str, Any]) -> None:
     from irdistill.evaluation.evaluator import check_baseline
 
     datasets, single = values.get("datasets"), values.keys() & {"collection", "runs"}
     runs = values.get("runs", ())
+    _refuse_measures(runs, values.get("measures", ""))
     no_runs = isinstance(runs, Mapping | list | tuple) and not runs
     if datasets is None and "collection" in values and no_runs:
         raise OptionError("no runs were given; write: irdistill evaluate COLLECTION RUN...")
@@ -287,6 +305,7 @@ def _named_models(models: ModelsLike) -> dict[str, list[str]]:
 @verb(
     "report",
     positional=("sources",),
+    check=lambda values: _refuse_measures(values["sources"], values.get("measures", "")),
     examples=(
         "irdistill report out/bm25-test out/student-test --out report.html",
         "irdistill report out/quickstart/results.json --out report.md",
@@ -296,10 +315,10 @@ def _named_models(models: ModelsLike) -> dict[str, list[str]]:
 )
 def report(
     sources: Annotated[
-        list[str],
+        RunsLike,
         Field(
             description="Runs, which are evaluated, or one results.json of a recipe or of evaluate"
-            " --json."
+            " --json; in Python also the result of evaluate."
         ),
     ],
     *,
@@ -311,7 +330,8 @@ def report(
         ),
     ] = None,
     collection: Annotated[
-        str | None, Field(description="Collection of the runs (default: from their manifests).")
+        CollectionLike | None,
+        Field(description="Collection of the runs (default: from their manifests)."),
     ] = None,
     measures: MeasuresOption = DEFAULT_MEASURES,
     baseline: Annotated[
@@ -337,25 +357,29 @@ def report(
     The page shows rankings query by query if the sources are runs. card adds the figures to the
     README.md of a model's folder; mteb writes MTEB's files into a folder of results.
     """
-    from irdistill.evaluation.reporting.publishing import evaluate_runs, publish, read_results
-
-    is_file = len(sources) == 1 and sources[0].endswith(".json")
-    if is_file and self_match != "keep":
-        raise OptionError(
-            f"--self-match is for runs, and {sources[0]} holds figures that were measured already;"
-            " give the runs."
-        )
-    named = dict(zip(short_names(sources), sources, strict=True))
-    results = (
-        read_results(sources[0])
-        if is_file
-        else evaluate_runs(named, collection, _joined(measures), baseline, seed, self_match)
+    from irdistill.evaluation import Evaluation
+    from irdistill.evaluation.reporting.publishing import (
+        Results,
+        evaluate_runs,
+        publish,
+        read_results,
     )
+
+    named = named_runs(sources)
+    only = next(iter(named.values())) if len(named) == 1 else None
+    measured = isinstance(only, Evaluation) or str(only).endswith(".json")
+    if measured and self_match != "keep":
+        raise OptionError(
+            f"--self-match is for runs, and {next(iter(named))} holds figures that were measured"
+            " already; give the runs."
+        )
+    if isinstance(only, Evaluation):
+        results = Results(only)
+    elif measured:
+        results = read_results(str(only))
+    else:
+        results = evaluate_runs(named, collection, measures, baseline, seed, self_match)
     return publish(results, format, out, documents, queries, model)
-
-
-def _joined(measures: MeasuresLike) -> str:
-    return measures if isinstance(measures, str) else " ".join(measures)
 
 
 @verb(
@@ -374,7 +398,7 @@ def benchmark(
     out: Annotated[Path, Field(description="Folder with a folder per dataset, and results.json.")],
     *,
     model: Annotated[
-        str,
+        ModelLike,
         Field(
             description="bm25, lucene, or a retriever; with rerank a teacher card or any reranker."
         ),
@@ -384,14 +408,14 @@ def benchmark(
         Field(description="Only these datasets, groups or averages; NAME=FOLDER for one on disk."),
     ] = None,
     rerank: Annotated[
-        str,
+        RunLike,
         Field(
             description="What the model reranks: bm25, lucene, a run, or a folder with a run per"
             " dataset."
         ),
     ] = "",
     runs: Annotated[
-        str,
+        RunLike,
         Field(
             description="Measure these runs instead of a model: a run, or a folder with a run per"
             " dataset."
@@ -424,7 +448,15 @@ def benchmark(
 
     card = read_suite(suite)
     system = (
-        BenchmarkSystem(model, rerank, runs, k, index, kind, trust_remote_code)
+        BenchmarkSystem(
+            model_path(model),
+            run_path(rerank) if rerank else "",
+            run_path(runs) if runs else "",
+            k,
+            index,
+            kind,
+            trust_remote_code,
+        )
         if model or runs or not check
         else None
     )

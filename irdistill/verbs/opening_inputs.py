@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irdistill.errors import OptionError
+from irdistill.verbs.argument_types import share_of
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
     from irdistill.distributed.ray_cluster import RayCluster
     from irdistill.runs import Run
     from irdistill.students.student_base import Student
-    from irdistill.verbs.argument_types import CollectionLike, ModelLike, RunLike, RunsLike
+    from irdistill.verbs.argument_types import (
+        CollectionLike,
+        CollectionsLike,
+        ModelLike,
+        RunLike,
+        RunsLike,
+        ValidationLike,
+    )
 
 
 def open_collection(collection: CollectionLike, queries: bool = True) -> Collection:
-    """A collection by id or path, or one that is open.
-
-    Args:
-        queries: whether it must have queries.
-    """
+    """A collection by id or path, or one that is open."""
     from irdistill.collections import load_collection
     from irdistill.collections.collection_loader import require_queries
 
@@ -30,6 +34,21 @@ def open_collection(collection: CollectionLike, queries: bool = True) -> Collect
     if queries:
         require_queries(collection)
     return collection
+
+
+def open_validation(validate: ValidationLike) -> float | list[Collection]:
+    """A share of the queries, or the collections that are named."""
+    share = share_of(validate)
+    if share is not None:
+        return share
+    assert not isinstance(validate, float)
+    return open_collections(validate)
+
+
+def open_collections(collections: CollectionsLike) -> list[Collection]:
+    """One or several collections, by id or path or as objects."""
+    several: Sequence[Any] = collections if isinstance(collections, list | tuple) else [collections]
+    return [open_collection(collection) for collection in several]
 
 
 def named_runs(runs: RunsLike) -> dict[str, Any]:
@@ -65,9 +84,6 @@ def _path(run: Any) -> str:
 def short_names(paths: list[str]) -> list[str]:
     """The last part of each path, and as many parts before it as distinguish it from the others.
 
-    Raises:
-        OptionError: a path is given twice.
-
     Examples:
         >>> short_names(["out/a/run", "out/b/run"])
         ['a/run', 'b/run']
@@ -80,11 +96,7 @@ def short_names(paths: list[str]) -> list[str]:
 
 
 def run_path(run: RunLike) -> str:
-    """The folder of a run.
-
-    Raises:
-        OptionError: the run is not on disk.
-    """
+    """The folder of a run."""
     path = _path(run)
     if not path:
         raise OptionError("the run is in memory; give one that was written to a folder.")
@@ -120,11 +132,7 @@ def model_path(model: ModelLike) -> str:
 def ray_options(
     engine: str, workers: int | None, ray_address: str | None
 ) -> tuple[int | None, str | None] | None:
-    """Number of workers and address of a Ray cluster; None for this process.
-
-    Raises:
-        OptionError: they are given without ``engine="ray"``.
-    """
+    """Number of workers and address of a Ray cluster; None for this process."""
     if engine == "ray":
         return workers, ray_address
     if workers is not None or ray_address:

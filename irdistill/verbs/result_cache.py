@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from irdistill.verbs.declaration import Verb
 
 DONE = "done.json"
+_FINGERPRINTED = ("collection", "collections", "run", "runs", "validation")
 
 
 def cached_result(verb: Verb, values: Mapping[str, Any]) -> Any:
@@ -45,13 +46,22 @@ def cached_result(verb: Verb, values: Mapping[str, Any]) -> Any:
 def _opened(verb: Verb, values: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments with collections and runs opened, so that they have fingerprints."""
     from irdistill.runs import as_run
-    from irdistill.verbs.opening_inputs import named_runs, open_collection
+    from irdistill.verbs.opening_inputs import (
+        named_runs,
+        open_collection,
+        open_collections,
+        open_validation,
+    )
 
     opened = dict(values)
     for name, value in values.items():
         source = verb.options[name].source if name in verb.options else ""
         if source == "collection":
             opened[name] = open_collection(value, queries=False)
+        elif source == "collections" and value is not None:
+            opened[name] = open_collections(value)
+        elif source == "validation" and value is not None:
+            opened[name] = open_validation(value)
         elif source == "run":
             opened[name] = (
                 [as_run(run) for run in value] if isinstance(value, list) else as_run(value)
@@ -62,13 +72,16 @@ def _opened(verb: Verb, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _identity(source: str, value: Any) -> Any:
-    if source in ("collection", "run", "runs"):
+    if source in _FINGERPRINTED and not isinstance(value, float):
         several = value if isinstance(value, list) else [value]
         return [_fingerprint(item) for item in several]
     if source in ("model", "student", "teacher") and not isinstance(value, str | Path):
         return _object_identity(value)
     if source == "model":
         return _model_identity(str(value))
+    if source == "models":
+        models = value if isinstance(value, list | tuple) else [value]
+        return [_identity("model", model) for model in models]
     if is_dataclass(value) and not isinstance(value, type):
         return repr(sorted(asdict(value).items()))
     return str(value)

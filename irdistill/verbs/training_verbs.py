@@ -14,6 +14,7 @@ from irdistill.training.options import TrainOptions
 from irdistill.training.pretraining_options import PretrainOptions
 from irdistill.verbs.argument_types import (
     CollectionLike,
+    CollectionsLike,
     KindOption,
     LossLike,
     ModelLike,
@@ -23,13 +24,16 @@ from irdistill.verbs.argument_types import (
     SeedOption,
     StudentLike,
     TrustOption,
+    ValidationLike,
 )
 from irdistill.verbs.declaration import verb
 from irdistill.verbs.opening_inputs import (
     model_path,
     named_runs,
     open_collection,
+    open_collections,
     open_student,
+    open_validation,
     run_path,
 )
 from irdistill.verbs.result_cache import open_cached_student
@@ -67,6 +71,12 @@ def _check_training(values: Mapping[str, Any]) -> None:
         "# Easy lists first, all of them after half of the steps:",
         f"{_ON_MINILM} --scores out/fused --curriculum gap --pacing-end 0.5"
         ' --loss "KL(tau=0.05)" --out out/curriculum',
+        "# Keep the weights with the best nDCG@10 on other queries, and stop early:",
+        f"{_ON_MINILM} --scores out/fused --freeze-documents --validate pydocs/dev --early-stop 3"
+        ' --loss "KL(tau=0.05)" --out out/validated',
+        "# Save no model that is worse than MiniLM on general questions:",
+        f"{_ON_MINILM} --scores out/fused --freeze-documents --keep pydocs/howto"
+        ' --loss "KL(tau=0.05)" --out out/full',
         "# On vectors that score --representations stored:",
         f'{_ON_MINILM} --scores out/vectors --layers 2 --loss "KL(tau=0.05) + EmbeddingMSE" --out'
         " out/embedding",
@@ -103,6 +113,30 @@ def train(
             " in-batch teacher scores (default: the scores)."
         ),
     ] = None,
+    validate: Annotated[
+        ValidationLike | None,
+        Field(
+            description="What the student is measured on during training: one or several"
+            " collections with judgments, or a share of the training queries such as 0.1, which is"
+            " then held out. The weights of the best step are kept."
+        ),
+    ] = None,
+    validate_candidates: Annotated[
+        RunsLike | None,
+        Field(
+            description="Run of each validation collection, whose documents a student that cannot"
+            " search reranks, and which a sample of the documents contains (default: BM25)."
+        ),
+    ] = None,
+    keep: Annotated[
+        CollectionsLike | None,
+        Field(
+            description="Probes: collections with judgments, such as pydocs/howto, on which the"
+            " student may not become worse. If it does, models between it and its start are"
+            " measured, and the one that is best on the validation (by default a tenth of the"
+            " queries, held out) without lowering a probe is saved; if there is none, the start."
+        ),
+    ] = None,
     chosen: Annotated[
         Path | None,
         Field(description="Result of choose, whose settings replace the ones given here."),
@@ -120,6 +154,7 @@ def train(
 
     from irdistill.runs import as_run
     from irdistill.students import build_student
+    from irdistill.students.keep_report import KeepReport
     from irdistill.training.processes import Processes
     from irdistill.training.trainer import train as train_student
 
@@ -132,6 +167,9 @@ def train(
     with processes.in_turn():
         loaded = open_collection(collection)
         runs = [as_run(run, loaded) for run in named_runs(scores).values()]
+        measured = None if validate is None else open_validation(validate)
+        probes = [] if keep is None else open_collections(keep)
+        candidates = [] if validate_candidates is None else named_runs(validate_candidates).values()
     built = (
         build_student(student, model_path(backbone or ""), **architecture.changed())
         if isinstance(student, str)
@@ -139,9 +177,23 @@ def train(
     )
     vectors = None if representations is None else run_path(representations)
     model = train_student(
-        loaded, runs, built, loss, out, options, "stored", representations=vectors
+        loaded,
+        runs,
+        built,
+        loss,
+        out,
+        options,
+        "stored",
+        representations=vectors,
+        validate=measured,
+        validate_candidates=[as_run(run) for run in candidates],
+        keep=probes,
     )
-    return open_student(model) if processes.first else built
+    if not processes.first:
+        return built
+    trained = open_student(model)
+    trained.keep_report = KeepReport.read(out) if probes else None
+    return trained
 
 
 def _chosen_settings(chosen: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 byte for byte.
 
     python -m tests.campaigns.kills --minutes 10                 (all verbs, round after round)
-    python -m tests.campaigns.kills --rounds 1 --verbs fuse merge
+    python -m tests.campaigns.kills --rounds 1 --verbs fuse train
 
 In a round of a verb, the command is started and killed (SIGKILL, the whole process group) after a
 random share of the time of an undisturbed run, up to three times, and then run to its end. It must
@@ -38,7 +38,8 @@ VERBS: Mapping[str, str] = {
     ),
     "fuse": "fuse IN/bm25 IN/dense --method rrf --out OUT",
     "mask": "mask IN/data#train IN/dense --rules margin=0.1 --out OUT",
-    "merge": "runs merge IN/shard-1 IN/shard-2 --out OUT",
+    "runs merge": "runs merge IN/shard-1 IN/shard-2 --out OUT",
+    "merge": "merge IN/model IN/other/model --weights 0.4 0.6 --out OUT",
     "import": "runs import IN/bm25.trec --collection IN/data#train --format trec --out OUT",
     "export": "runs export IN/bm25 --format trec --out OUT/run.trec",
     "train": (
@@ -112,6 +113,10 @@ def prepare(inputs: Path, verbs: Iterable[str]) -> None:
         ),
         "shard-1": f"{shard} --shard 1/2 --out IN/shard-1",
         "shard-2": f"{shard} --shard 2/2 --out IN/shard-2",
+        "other": (
+            f"pretrain {data} --backbone {model} --steps 1 --batch-size 2 --max-length 32"
+            " --out IN/other"
+        ),
         "bm25.trec": "runs export IN/bm25 --format trec --out IN/bm25.trec",
     }
     commands = " ".join(VERBS[verb] for verb in verbs)

@@ -59,8 +59,8 @@ def run(*arguments: str) -> int:
             {"epochs": 1.5, "schedule": "cosine", "floor": 0.1, "warmup": 20},
         ),
         (
-            "--early-stop 3 --held-out 0.2 --evaluate-every 50",
-            {"early_stop": 3, "held_out": 0.2, "evaluate_every": 50},
+            "--early-stop 3 --validate-every 50 --validate-documents 0",
+            {"early_stop": 3, "validate_every": 50, "validate_documents": 0},
         ),
         ("--grad-cache --token-budget 512", {"grad_cache": True, "token_budget": 512}),
         (

@@ -332,7 +332,7 @@ def test_queries_of_other_splits_are_not_a_problem(
         assert "1 empty documents" in caplog.text and "unjudged" not in caplog.text
         retrieve(collection, "bm25", tmp_path / "run", 3, work=tmp_path / "cache")
     assert (
-        f"searching for the 2 judged queries of {folder}; 1 queries without judgments are left out"
+        f"searching for the 2 judged queries of {folder}; leaving out 1 query without judgments"
         in caplog.text
     )
 

@@ -302,7 +302,7 @@ def test_large_corpus_checks_only_used_blocks(
 def test_collection_shows_itself() -> None:
     collection = Collection.from_dicts("<demo>", {"d": "text"}, {"q": "what?"}, {"q": {"d": 1}})
     collection.report.add("empty documents", "corpus.jsonl line 3 (d9)")
-    assert repr(collection) == "Collection('<demo>', 1 documents, 1 queries, 1 judgments)"
+    assert repr(collection) == "Collection('<demo>', 1 document, 1 query, 1 judgment)"
     assert collection.to_json() == {
         "id": "<demo>",
         "documents": 1,

@@ -40,6 +40,7 @@ def test_lines_are_complete_and_unique() -> None:
         assert entry["answers"] and len(set(entry["answers"])) == len(entry["answers"])
 
 
+@pytest.mark.slow
 def test_every_question_is_a_judged_query(howto: Collection) -> None:
     assert len(howto.queries) >= 120
     assert set(howto.queries) == set(howto.qrels)

@@ -21,13 +21,16 @@ def test_fractional_grades_are_refused(grade: Any) -> None:
         Collection.from_dicts("c", {"d": "text"}, {"q": "question"}, {"q": {"d": grade}})
 
 
-def test_ids_are_strings() -> None:
-    with pytest.raises(
-        IrdistillError, match="the document id 1, which is int; ids are strings: write '1'"
+def test_whole_numbers_become_ids() -> None:
+    assert Qrels({7: {1: 2}}).to_dict() == {"7": {"1": 2}}  # type: ignore[dict-item]
+    for judgments, message in (
+        ({"q": {1.5: 1}}, "the document id 1.5 is float"),
+        ({None: {"d": 1}}, "the query id None is NoneType"),
+        ({7: {}, "7": {}}, "two queries of the judgments have the same id"),
+        ({"q": {1: 0, "1": 0}}, "two documents of query 'q' have the same id"),
     ):
-        Qrels({"q": {1: 1}})  # type: ignore[dict-item]
-    with pytest.raises(IrdistillError, match="query id 7, which is int"):
-        Qrels({7: {"d": 1}})  # type: ignore[dict-item]
+        with pytest.raises(IrdistillError, match=message):
+            Qrels(judgments)
 
 
 def test_both_layouts(tmp_path: Path) -> None:

@@ -150,6 +150,7 @@ def test_collection(cache: Path) -> None:
     assert notes["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
 
 
+@pytest.mark.slow
 def test_building_again_gives_the_same(cache: Path, tmp_path: Path) -> None:
     first = load_collection("pydocs/train", cache=cache)
     assert load_collection("pydocs/train", cache=tmp_path).fingerprint == first.fingerprint

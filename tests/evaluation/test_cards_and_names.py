@@ -59,7 +59,7 @@ def save_term_vectors(folder: Path, backbone: str) -> None:
         "split-cross-encoder",
         "kernel",
         "term vectors",
-        "export",
+        pytest.param("export", marks=pytest.mark.slow),
         "pretrained",
     ],
 )

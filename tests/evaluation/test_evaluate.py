@@ -328,7 +328,7 @@ def test_runs_and_judgments_of_other_libraries() -> None:
 
 def test_an_evaluation_shows_itself() -> None:
     result = evaluate({"q": {"a": 1}}, {"<b>": {"q": {"a": 1.0}}}, "RR@10")
-    assert repr(result).startswith("### qrels (1 queries)") and "| <b>    |" in repr(result)
+    assert repr(result).startswith("### qrels (1 query)") and "| <b>    |" in repr(result)
     html = result._repr_html_()
     assert "&lt;b&gt;" in html and html.count("<table") == 1 and "<script" not in html
     assert result.to_json() == {"rows": result.to_rows()}

@@ -287,14 +287,20 @@ def test_published_figures_are_checked(place: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("unheard: 1", "unknown keys: unheard"),
-        ("datasets: {}", "needs datasets"),
+        ("unheard: 1", "a key 'unheard', which is not known"),
+        ("datasets: {}", r"\['datasets'\] is {}; expected at least 1 item"),
         ("measures: Loudness@3", "not one of ir-measures"),
-        ("datasets: {a: {folder: x, self_match: maybe}}", "known are keep, drop"),
+        (
+            "datasets: {a: {folder: x, self_match: maybe}}",
+            r"\['self_match'\] is 'maybe'; expected 'keep' or 'drop'",
+        ),
         ("datasets: {a: {note: x}}", "either an id"),
-        ("datasets: {a: {folder: x, color: red}}", "dataset a has unknown keys: color"),
+        (
+            "datasets: {a: {folder: x, color: red}}",
+            r"\['a'\] has a key 'color', which is not known",
+        ),
         ("averages: {x: [b]}", "no dataset 'b'"),
-        ("published: [{model: m, values: {RR: {a: 1}}}]", "needs a source"),
+        ("published: [{model: m, values: {RR: {a: 1}}}]", "the key 'source' is missing"),
         ("measures: [", "not readable"),
         ("", "no dataset"),
     ],
@@ -337,6 +343,7 @@ def test_id_of_ir_datasets_is_opened_through_its_api(
     assert (result.value("one", "RR@10"), result.value("one", "R@1")) == (0.5, 0.0)
 
 
+@pytest.mark.slow
 @needs_lucene
 def test_published_figures_are_reproduced(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -6,7 +6,9 @@ import math
 from typing import Any
 
 import pytest
+import sentence_transformers
 import torch
+from packaging.version import Version
 from sentence_transformers.cross_encoder import losses as peers
 
 from irdistill.losses import ADRMSE, BCE, LambdaLoss, ListMLE, ListNet, Loss, RankNet, ScoreBatch
@@ -93,6 +95,8 @@ def test_a_teachers_order(ours: Loss, theirs: Any, ties: bool) -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_lambda_loss(scheme: str, theirs: Any, k: int | None) -> None:
+    if k is not None and Version(sentence_transformers.__version__) < Version("6.2"):
+        pytest.skip("sentence-transformers before 6.2 keeps only pairs of two top documents")
     batch, inputs, labels = lists(ties=True, grades=True)
     # the list of one is left out on both sides: under ndcg1 theirs pairs its item with itself
     keep = [row for row, size in enumerate(LENGTHS) if size > 1]

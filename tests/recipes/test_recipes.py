@@ -64,6 +64,7 @@ def artifacts(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_every_stage_leaves_its_artifact(made: tuple[Path, Path]) -> None:
     path, out = made
     recipe = read_recipe(path)
@@ -87,6 +88,7 @@ def test_every_stage_leaves_its_artifact(made: tuple[Path, Path]) -> None:
     assert "## Figures" in report and "irdistill search" in report and "Kendall tau" in report
 
 
+@pytest.mark.slow
 def test_a_second_run_does_nothing_again(made: tuple[Path, Path]) -> None:
     path, out = made
     before, journal = artifacts(out), (out / "journal.jsonl").read_bytes()
@@ -95,6 +97,7 @@ def test_a_second_run_does_nothing_again(made: tuple[Path, Path]) -> None:
     assert (out / "journal.jsonl").read_bytes() == journal
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused_and_nothing_is_touched(made: tuple[Path, Path]) -> None:
     path, out = made
     before = artifacts(out)
@@ -103,6 +106,7 @@ def test_other_settings_are_refused_and_nothing_is_touched(made: tuple[Path, Pat
     assert artifacts(out) == before
 
 
+@pytest.mark.slow
 def test_overwrite_makes_anew_what_depends_on_it_and_no_more(
     made: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -120,6 +124,7 @@ def test_overwrite_makes_anew_what_depends_on_it_and_no_more(
     assert (out / "figures" / "result.json").read_bytes() != figures
 
 
+@pytest.mark.slow
 def test_a_stage_that_was_killed_is_of_the_settings_it_began_with(
     made: tuple[Path, Path], tmp_path: Path
 ) -> None:

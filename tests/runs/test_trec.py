@@ -117,9 +117,9 @@ def test_queries_of_another_split_are_left_out(
     (tmp_path / "run.txt").write_text("r Q0 zzz 1 2 t\nq Q0 b 1 2 t\nr Q0 a 1 9 t\nq Q0 a 2 3 t\n")
     run = open_run(tmp_path / "run.txt", collection)
     assert run.to_dict() == {"q": {"a": 3.0, "b": 2.0}}
-    assert "1 queries are not in c and were left out (first: r)" in caplog.text
+    assert "left out 1 query that c does not have (first: r)" in caplog.text
     (tmp_path / "strange.txt").write_text("r Q0 a 1 2 t\n")
-    with pytest.raises(IrdistillError, match="none of its 1 queries is in 'c'"):
+    with pytest.raises(IrdistillError, match="none of its 1 query is in 'c'"):
         open_run(tmp_path / "strange.txt", collection)
     again = open_run(tmp_path / "run.txt", collection)
     assert again.fingerprint == run.fingerprint

@@ -87,6 +87,7 @@ def test_modernbert_needs_layer_0_and_keeps_attention_types(tmp_path: Path) -> N
         DenseStudent(str(folder), layers=[1, 2], device="cpu")
 
 
+@pytest.mark.slow
 def test_two_towers_load_in_plain_sentence_transformers(bert: Path, tmp_path: Path) -> None:
     student = DenseStudent(
         str(bert), query_layers=1, max_length=32, max_query_length=8, device="cpu"
@@ -121,8 +122,21 @@ def test_two_towers_load_in_plain_sentence_transformers(bert: Path, tmp_path: Pa
     again = DenseStudent.load(tmp_path / "model", device="cpu")
     assert again.max_length("query") == 8 and again.max_length("document") == 32
     assert len(again.train_parameters()) == len(student.train_parameters())
-    with pytest.raises(IrdistillError, match="query tower already"):
-        DenseStudent(str(tmp_path / "model"), query_layers=1, device="cpu")
+
+
+def test_the_query_tower_of_a_model_with_two_towers_is_cut(bert: Path, tmp_path: Path) -> None:
+    """Its documents stay as they are, and the first layer is that of its query tower."""
+    full = DenseStudent(str(bert), freeze_documents=True, device="cpu")
+    with torch.no_grad():
+        for parameter in full.train_parameters():
+            parameter.add_(0.01)
+    full.save(tmp_path / "full")
+    cut = DenseStudent(str(tmp_path / "full"), query_layers=1, device="cpu")
+    assert cut.document_identity() == full.document_identity()
+    assert not cut.learns("document")
+    layers = [student._transformers("query")[0].model.encoder.layer for student in (full, cut)]
+    assert len(layers[1]) == 1 < len(layers[0])
+    assert torch.equal(layers[0][0].output.dense.weight, layers[1][0].output.dense.weight)
 
 
 def test_frozen_documents_give_no_gradients_and_queries_do(bert: Path) -> None:

@@ -16,8 +16,9 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 from irdistill.cli.entry_point import cli
 from irdistill.errors import IrdistillError
-from irdistill.students import build_student
+from irdistill.students import DenseStudent, build_student
 from tests.students.tiny import tiny_backbone
+from tests.training.tiny import make_backbone
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +118,26 @@ def test_a_setting_that_the_student_has_not_is_refused_before_anything_is_loaded
     result = CliRunner().invoke(cli, command)
     assert isinstance(result.exception, IrdistillError)
     assert "a sparse student has no option pooling='cls'" in str(result.exception)
+
+
+def test_prompts_that_the_backbone_was_not_saved_with_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained = DenseStudent(str(make_backbone(tmp_path / "backbone")), device="cpu")
+    trained.model.prompts.update({"query": "q: ", "document": "d: "})
+    trained.save(tmp_path / "trained")
+    for options, warned in (
+        ({"query_prompt": "query: "}, ["the query prompt of the student is 'query: '"]),
+        ({"query_prompt": "q: ", "document_prompt": ""}, ["the document prompt"]),
+        ({"query_prompt": "q: "}, []),
+        ({}, []),
+    ):
+        caplog.clear()
+        DenseStudent(str(tmp_path / "trained"), device="cpu", freeze_documents=True, **options)
+        messages = [record.message for record in caplog.records]
+        assert len(messages) == len(warned)
+        assert all(map(str.startswith, messages, warned)), messages
+    caplog.clear()
+    plain = tmp_path / "backbone-bert"  # a transformer that was not trained for vectors
+    DenseStudent(str(plain), device="cpu", query_prompt="q: ")
+    assert not caplog.records

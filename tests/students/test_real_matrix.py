@@ -165,7 +165,9 @@ def written(loss: str, kind: str) -> str:
     return loss.format(tau=tau, scale=scale, negatives="list")
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    "loss", [LOSSES[0], *(pytest.param(loss, marks=pytest.mark.slow) for loss in LOSSES[1:])]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_thirty_steps_improve_loss_and_ranking(
     kind: str, loss: str, place: Path, tmp_path: Path, adi: Collection

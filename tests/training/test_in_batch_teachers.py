@@ -37,7 +37,7 @@ from irdistill.training.data.in_batch_teachers import (
 from irdistill.training.data.list_sampler import ListSampler
 from irdistill.training.data.list_source import SamplerOptions
 from irdistill.training.data.mixed_run import MixedRun
-from irdistill.training.data.sampler_setup import judged_rows
+from irdistill.training.data.sampler_setup import judgments_by_row
 from irdistill.training.loop import TrainingLoop
 from irdistill.training.objectives.batch_scores import score_batch
 from irdistill.training.objectives.encode import Encoder
@@ -98,7 +98,7 @@ def scores_of(
     compiled: list[Any] = [compile_run(run, collection.corpus) for run in runs]
     if mix != "none":
         compiled = [MixedRun(compiled, Mixing(mix), collection.corpus)]  # type: ignore[arg-type]
-    sampler = ListSampler(compiled, judged_rows(collection), DRAWING)
+    sampler = ListSampler(compiled, judgments_by_row(collection), DRAWING)
     source = open_in_batch_teachers(parse_loss(BATCH_KL), runs, None, collection, mix)
     assert source is not None
     return source.of_lists(sampler), sampler

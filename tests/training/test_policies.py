@@ -16,7 +16,7 @@ import torch
 
 from irdistill.errors import IrdistillError
 from irdistill.losses import parse_loss
-from irdistill.runs import CompiledRun, RankedList, RunIdentity, compile_run, open_run, write_run
+from irdistill.runs import compile_run, open_run
 from irdistill.search import retrieve
 from irdistill.students import KINDS, DenseStudent, build_student
 from irdistill.training import checkpoints
@@ -24,7 +24,6 @@ from irdistill.training.data import mining
 from irdistill.training.data.collate import make_collator
 from irdistill.training.data.list_sampler import ListSampler
 from irdistill.training.data.list_source import SamplerOptions
-from irdistill.training.data.sampler_setup import make_samplers, sampler_options
 from irdistill.training.objectives.batch_scores import score_batch
 from irdistill.training.objectives.encode import Encoder
 from irdistill.training.options import TrainOptions
@@ -53,9 +52,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def learn(place: Path, out: Path, options: TrainOptions, loss: str = LOSS) -> DenseStudent:
+def learn(
+    place: Path, out: Path, options: TrainOptions, loss: str = LOSS, validate: float | None = None
+) -> DenseStudent:
     student = make_student(place / "backbone")
-    train(make_collection(), place / "scores", student, loss, out, options)
+    train(make_collection(), place / "scores", student, loss, out, options, validate=validate)
     return student
 
 
@@ -94,15 +95,15 @@ def test_checkpoints_by_time_with_mining_and_an_early_stop(
         mine_every=4,
         mine_depth=6,
         early_stop=9,
-        evaluate_every=2,
+        validate_every=2,
         checkpoint_every=500,
     )
-    learn(place, tmp_path / "whole", options)
+    learn(place, tmp_path / "whole", options, validate=0.2)
     timed = replace(options, checkpoint_seconds=1e-9)
     with stopped_before(6):
-        learn(place, tmp_path / "stopped", timed)
+        learn(place, tmp_path / "stopped", timed, validate=0.2)
     assert (tmp_path / "stopped" / "checkpoints" / "checkpoint-6").is_dir()
-    learn(place, tmp_path / "stopped", timed)
+    learn(place, tmp_path / "stopped", timed, validate=0.2)
     assert digests(tmp_path / "stopped") == digests(tmp_path / "whole")
 
 
@@ -310,103 +311,6 @@ def test_a_named_teacher_scores_what_the_run_lacks(place: Path, tmp_path: Path) 
             tmp_path / "two",
             options,
         )
-
-
-# -- stopping early
-# ----------------------------------------------------------------------------------------
-
-
-def run_of_noise(path: Path) -> None:
-    """Teacher scores that say nothing: what is learnt of them does not carry over to other
-    queries.
-    """
-    random = np.random.default_rng(9)
-    lists = [
-        RankedList(
-            f"q{i}",
-            [f"d{j}" for j in random.choice(40, 10, replace=False)],
-            random.normal(size=10) * 4,
-        )
-        for i in range(8)
-    ]
-    write_run(path, RunIdentity("teacher", {"model": "noise"}, make_collection().describe()), lists)
-
-
-def test_it_stops_when_held_out_lists_no_longer_gain_and_keeps_the_best(
-    place: Path, tmp_path: Path
-) -> None:
-    run_of_noise(tmp_path / "noise")
-    loss = "KL(tau=0.1, teacher_tau=1)"
-    options = replace(
-        OPTIONS,
-        steps=40,
-        warmup=0,
-        schedule="constant",
-        early_stop=3,
-        held_out=0.4,
-        evaluate_every=2,
-        dropout=False,
-    )
-
-    def fit(out: Path, changed: TrainOptions = options) -> DenseStudent:
-        student = make_student(place / "backbone")
-        train(make_collection(), tmp_path / "noise", student, loss, out, changed)
-        return student
-
-    whole = fit(tmp_path / "whole")
-    rows = log(tmp_path / "whole")
-    measured = [(row["step"], row["held_out"]) for row in rows if "held_out" in row]
-    best = min(measured, key=lambda row: row[1])
-    assert [step for step, _ in measured] == list(range(2, best[0] + 7, 2)) and measured[-1][0] < 40
-    assert max(row["step"] for row in rows) == best[0] + 6  # three evaluations without a gain
-    assert (
-        json.loads((tmp_path / "whole" / "training.json").read_text())["lists"]["held_out_queries"]
-        == 3
-    )
-    shorter = fit(tmp_path / "shorter", replace(options, steps=best[0], early_stop=9))
-    assert (
-        shorter.weights_digest() == whole.weights_digest()
-    )  # the weights of the best step, not of the last
-
-    for moment in (3, best[0] + 1, best[0] + 5):
-        out = tmp_path / f"stopped-{moment}"
-        with stopped_before(moment):
-            fit(out)
-        fit(out)
-        assert digests(out) == digests(tmp_path / "whole"), moment
-
-
-def test_the_held_out_loss_is_that_of_lists_not_trained_on(place: Path, tmp_path: Path) -> None:
-    """Computed again from the model of the best step."""
-    collection, options = (
-        make_collection(),
-        replace(OPTIONS, steps=4, early_stop=5, held_out=0.5, evaluate_every=4, warmup=0),
-    )
-    student = learn(place, tmp_path / "out", options)
-    compiled: list[CompiledRun] = [compile_run(open_run(place / "scores"), collection.corpus)]
-    relevant = {f"q{i}": {i: 1} for i in range(8)}
-    trained, held_out = make_samplers(
-        compiled,
-        relevant,
-        list(collection.queries),
-        sampler_options(options, needs_teacher=True, needs_labels=True),
-        options,
-    )
-    assert held_out is not None and len(held_out.query_ids) == 4
-    assert sorted(trained.query_ids + held_out.query_ids) == sorted(collection.queries)
-    collator, expression, encoder = (
-        make_collator(collection, held_out, student, None),
-        parse_loss(LOSS),
-        Encoder(student, torch.float32),
-    )
-    student.model.eval()
-    values = []
-    for chosen in ([0, 1, 2], [3]):
-        held_out.order = lambda step, chosen=chosen: [(0, query) for query in chosen]
-        values.append(
-            len(chosen) * float(expression(score_batch(encoder, collator(0), True)).detach())
-        )
-    assert log(tmp_path / "out")[-1]["held_out"] == pytest.approx(sum(values) / 4, rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["sparse", "late-interaction"])

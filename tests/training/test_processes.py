@@ -77,9 +77,12 @@ def test_two_processes_make_the_update_of_one_with_the_doubled_batch(
         ]
         for count in ("one", "two")
     ]
-    assert len(logs[0]) == len(logs[1]) == 3
     for first, second in zip(*logs, strict=True):
-        assert second["loss"] == pytest.approx(first["loss"], rel=1e-5)
+        if "validation" in first:
+            assert second["validation"] == pytest.approx(first["validation"], rel=1e-5)
+        else:
+            assert second["loss"] == pytest.approx(first["loss"], rel=1e-5)
+    assert len(logs[0]) == (7 if case in two_processes.SHARES else 3)
 
 
 @pytest.mark.slow

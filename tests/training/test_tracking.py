@@ -24,8 +24,7 @@ OPTIONS = TrainOptions(
     precision="float32",
     log_every=2,
     early_stop=9,
-    held_out=0.3,
-    evaluate_every=2,
+    validate_every=2,
     track=("tensorboard",),
 )
 
@@ -47,14 +46,18 @@ def test_tensorboard_shows_the_log(tmp_path: Path) -> None:
     collection = make_collection()
     make_run(tmp_path / "scores", collection)
     student = make_student(tmp_path / "backbone")
-    train(collection, tmp_path / "scores", student, LOSS, tmp_path / "out", OPTIONS)
+    train(collection, tmp_path / "scores", student, LOSS, tmp_path / "out", OPTIONS, validate=0.3)
     log = (tmp_path / "out" / "train_log.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in log]
     shown = scalars(tmp_path / "out" / "trackers" / "irdistill")
-    for name in ("loss", "learning_rate", "held_out"):
+    for name in ("loss", "learning_rate"):
         expected = [(row["step"], pytest.approx(row[name])) for row in rows if name in row]
         assert shown[name] == expected
-    assert len(shown["loss"]) == 5 and len(shown["held_out"]) == 3
+    measured = [row for row in rows if "validation" in row]
+    assert shown["validation/nDCG@10"] == [
+        (row["step"], pytest.approx(row["validation"]["nDCG@10"])) for row in measured
+    ]
+    assert len(shown["loss"]) == 5 and [row["step"] for row in measured] == [0, 2, 4, 5]
     assert {name for name in shown if name.startswith("terms/")} == {
         "terms/KL(tau=0.2, teacher_tau=2)",
         "terms/InfoNCE(tau=0.2)",
@@ -87,5 +90,6 @@ def test_a_missing_tracker_is_named_before_any_work(
                 LOSS,
                 tmp_path / "out",
                 replace(OPTIONS, track=(tracker,)),
+                validate=0.3,
             )
     assert not (tmp_path / "out").exists()

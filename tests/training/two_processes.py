@@ -49,7 +49,15 @@ CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     ),
     "late": ("late-interaction", "KL(teacher_tau=2) + InfoNCE(tau=1)", {"dimension": 8}, {}),
     "cross": ("cross-encoder", "RankNet(tau=0.01)", {}, {}),
+    "validated": (
+        "dense",
+        "KL(tau=0.2, teacher_tau=2)",
+        {},
+        {"validate_every": 1, "validate_measures": "loss nDCG@10"},
+    ),
 }
+#: The share of the queries that is held out in a case.
+SHARES = {"validated": 0.4}
 
 
 def student(place: Path, case: str) -> Student:
@@ -76,7 +84,15 @@ def run(place: Path, out: Path, case: str, batch_size: int, **changes: Any) -> N
     """One training."""
     _, loss, _, options = CASES[case]
     settings = replace(OPTIONS, batch_size=batch_size, **options, **changes)
-    train(make_collection(), place / "scores", student(place, case), loss, out, settings)
+    train(
+        make_collection(),
+        place / "scores",
+        student(place, case),
+        loss,
+        out,
+        settings,
+        validate=SHARES.get(case),
+    )
 
 
 def gather(folder: Path) -> None:

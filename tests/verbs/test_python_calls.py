@@ -136,6 +136,33 @@ def lengths(queries, documents):
 """
 
 
+def test_report_and_benchmark_take_objects(data: str, tmp_path: Path) -> None:
+    test = ird.load_collection(f"{data}#test")
+    run = ird.retrieve(test, "bm25", k=5)
+    evaluation = ird.evaluate(test, {"BM25": run}, measures="RR@10")
+    value = evaluation.rows[0].value
+    assert evaluation.findings()[0].values == {"BM25": {"RR@10": value}}
+    for report in (
+        ird.report(evaluation),
+        ird.report({"BM25": run}, measures=["RR@10"]),
+        ird.report({"BM25": run}, collection=test, measures="RR@10"),
+    ):
+        assert report is not None and "| BM25" in report and f"{value:.4f}" in report
+    (tmp_path / "suite.yaml").write_text(
+        f"datasets: {{pets: {{folder: '{data}#test'}}}}\nmeasures: RR@10"
+    )
+    measured = ird.benchmark("suite.yaml", tmp_path / "out", runs=run, data=tmp_path)
+    assert measured.figures.rows[0].value == value
+
+
+def test_measures_without_quotation_marks(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in (["evaluate", f"{data}#test"], ["report"]):
+        with pytest.raises(SystemExit) as stop:
+            main([*verb, "run.txt", "--measures", "nDCG@10", "RR@10"])
+        assert stop.value.code == 1
+        assert 'quotes: --measures "nDCG@10 RR@10"' in capsys.readouterr().err
+
+
 def test_own_losses_and_teachers_work_on_every_surface(data: str, tmp_path: Path) -> None:
     (tmp_path / "own_parts.py").write_text(OWN)
     backbone = str(tiny_backbone(tmp_path / "model", layers=1))

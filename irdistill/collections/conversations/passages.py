@@ -54,12 +54,7 @@ def open_passages(
             file or folder of passages, or a collection. Otherwise passages are searched by
             ``patterns``, and as ``passages`` or ``passages.*``.
         open_corpus: opens the corpus of a collection by its id.
-        name: what the passages belong to, for messages.
         home: where they are published.
-
-    Raises:
-        NotFoundError: there are no passages.
-        InputError: see `read_passages`.
     """
     pointers = [folder / f"corpus-{split}.txt", folder / "corpus.txt"]
     pointer = next((path for path in pointers if path.is_file()), None)
@@ -98,9 +93,6 @@ def open_passages(
 def passage_files(place: Path) -> list[Path]:
     """The files of passages at a path: the file itself, the ``corpus.jsonl`` of a folder in BEIR
     layout, or all files of a folder that can be read.
-
-    Raises:
-        InputError: there is none, or its format cannot be read.
     """
     if place.is_file():
         files = [place]
@@ -126,9 +118,6 @@ def read_passages(files: Sequence[Path]) -> Iterator[Document]:
     as DPR's (``id``, ``text``, ``title``); a table without a header has an id and a text, as MS
     MARCO's. In titles, `` [SEP] ``, which TopiOCQA writes between a page and its section, becomes a
     space.
-
-    Raises:
-        InputError: a line is broken; the message names file and line.
     """
     number = 0
     for path in files:
@@ -239,9 +228,6 @@ def _rows(
 
     A cell in quotes may contain tabs, line ends and doubled quotes. A row whose quotes do not
     enclose a cell is read without unquoting.
-
-    Raises:
-        InputError: a row has a different number of cells than the header, or a quote is not closed.
     """
     csv.field_size_limit(_WIDEST)
     opened: list[tuple[int, str]] = []

@@ -81,11 +81,7 @@ def _matches(folder: Path, depth: int, pattern: str) -> list[Path]:
 
 
 def single_file(folder: Path, *patterns: str) -> Path | None:
-    """The file that matches the first pattern with a match; None if there is none.
-
-    Raises:
-        InputError: several files match at the same level.
-    """
+    """The file that matches the first pattern with a match; None if there is none."""
     paths = matching_paths(folder, *patterns)
     if len(paths) > 1:
         raise InputError(
@@ -96,11 +92,7 @@ def single_file(folder: Path, *patterns: str) -> Path | None:
 
 
 def read_entries(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON list, or of JSON lines (``.jsonl``).
-
-    Raises:
-        InputError: the file contains something else.
-    """
+    """The objects of a JSON list, or of JSON lines (``.jsonl``)."""
     if uncompressed_name(path).endswith(".jsonl"):
         return [entry for _, entry in json_objects(numbered_lines(path), path)]
     value = parse_json(read_text(path), str(path))
@@ -110,11 +102,7 @@ def read_entries(path: Path) -> list[dict[str, Any]]:
 
 
 def required_field(entry: dict[str, Any], path: Path, number: int, *names: str) -> Any:
-    """The value of an object under the first of these names that it has.
-
-    Raises:
-        InputError: it has none of them.
-    """
+    """The value of an object under the first of these names that it has."""
     for name in names:
         if name in entry:
             return entry[name]
@@ -125,11 +113,7 @@ def required_field(entry: dict[str, Any], path: Path, number: int, *names: str) 
 
 
 def list_or_empty(value: Any, name: str, path: Path, number: int) -> list[Any]:
-    """A list; empty for ``null``.
-
-    Raises:
-        InputError: the value is something else.
-    """
+    """A list; empty for ``null``."""
     if value is None:
         return []
     if not isinstance(value, list):
@@ -140,11 +124,7 @@ def list_or_empty(value: Any, name: str, path: Path, number: int) -> list[Any]:
 
 
 def object_list(value: Any, name: str, path: Path, number: int) -> list[dict[str, Any]]:
-    """A list of objects; empty for ``null``.
-
-    Raises:
-        InputError: the value is something else.
-    """
+    """A list of objects; empty for ``null``."""
     objects = list_or_empty(value, name, path, number)
     if not all(isinstance(entry, dict) for entry in objects):
         raise InputError(
@@ -155,11 +135,7 @@ def object_list(value: Any, name: str, path: Path, number: int) -> list[dict[str
 
 
 def add_query(queries: dict[str, Query], query: Query, path: Path) -> None:
-    """Add a question.
-
-    Raises:
-        InputError: it is empty, or its id is repeated.
-    """
+    """Add a question."""
     if not query.text.strip():
         raise InputError(
             f"the question {query.id!r} of {path} is empty; add its text or remove it."

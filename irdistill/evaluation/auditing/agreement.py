@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from irdistill.console.terminal import counted
 from irdistill.evaluation.auditing.query_sample import Lists, shared_parts
 
 TOP = 10
@@ -39,7 +40,7 @@ class Agreement:
         tau = "-" if self.tau is None else f"{self.tau:.3f}"
         return (
             f"{names}: Kendall tau {tau}, the same best document for {self.top:.1%} of"
-            f" {self.queries} queries, {self.overlap:.1%} of the first ten in common."
+            f" {counted(self.queries, 'query')}, {self.overlap:.1%} of the first ten in common."
         )
 
 

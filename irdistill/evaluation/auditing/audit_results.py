@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from irdistill.console.terminal import counted
 from irdistill.evaluation.auditing.agreement import Agreement
 from irdistill.evaluation.auditing.quality import DECIDING
 from irdistill.evaluation.auditing.sections import (
@@ -66,7 +67,12 @@ class Audit(Displayed):
     def findings(self) -> list[Finding]:
         """The verdicts, then a section per check."""
         verdicts = [
-            Finding("verdict", text=[teacher.line], severity=teacher.ruling.severity)
+            Finding(
+                "verdict",
+                text=[teacher.line],
+                severity=teacher.ruling.severity,
+                values={teacher.teacher: teacher.ruling.decision},
+            )
             for teacher in self.teachers
         ]
         teachers = self.teachers
@@ -82,8 +88,8 @@ class Audit(Displayed):
     def _method(self) -> Finding:
         drawn = "all" if self.sampled == self.population else f"{self.sampled} drawn at random of"
         text = [
-            f"Looked at {drawn} {self.population} queries that at least one teacher has (seed"
-            f" {self.seed}); {self.judged} of them are judged."
+            f"Looked at {drawn} {counted(self.population, 'query')} that at least one teacher has"
+            f" (seed {self.seed}); {self.judged} of them are judged."
         ]
         if self.relevant_from > 1:
             text.append(

@@ -40,20 +40,7 @@ from irdistill.runs import RankedList, Run
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """Options of an audit.
-
-    Attributes:
-        student: model whose untrained scores are compared with the teachers': folder, ``package:``
-            path or hub id.
-        sample: maximum number of queries looked at.
-        list_size: documents per training list, for which temperatures are fitted.
-        examples: number of contradictions of each kind to show.
-        seed: random seed.
-        relevant_from: lowest grade that counts as relevant, except in nDCG@10, which weighs grades.
-        self_match: ``drop`` leaves out a document that has the query's own id.
-        kind: kind of the student's model; detected from its files if None.
-        trust_remote_code: allow code in the student's model folder.
-    """
+    """Options of the verb *audit*; ``student`` is a model and ``kind`` says how to read it."""
 
     student: str | None = None
     sample: int = 2000
@@ -88,11 +75,6 @@ def audit(
         teachers: name -> run with its scores.
         first_stage: the run that the teachers should be better than.
         seed: random seed if no options are given.
-
-    Raises:
-        InputError: no teacher is given.
-        WrongCollectionError: a run belongs to another collection.
-        ModelError: the student cannot be loaded.
 
     Examples:
         >>> from irdistill.collections import Collection

@@ -84,11 +84,6 @@ def score_with_student(
     Args:
         lists: teacher -> query id -> list.
         model: a model of any kind; a plain encoder is a dense student.
-        kind: kind of the model; detected from its files if None.
-
-    Raises:
-        ModelError: the model cannot be loaded.
-        InputError: the teachers scored nothing.
     """
     random = np.random.default_rng(seed)
     documents: dict[str, set[str]] = {}

@@ -83,11 +83,7 @@ class QuerySample:
 def draw_sample(
     collection: Collection, runs: Mapping[str, Run], first_stage: Run | None, size: int, seed: int
 ) -> QuerySample:
-    """Draw at most ``size`` queries and read their lists.
-
-    Raises:
-        WrongCollectionError: the teachers have no query of the collection.
-    """
+    """Draw at most ``size`` queries and read their lists."""
     population = [
         query for query in collection.queries if any(query in run for run in runs.values())
     ]

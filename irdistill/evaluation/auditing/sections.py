@@ -58,7 +58,8 @@ def quality_section(teachers: Teachers, relevant_from: int) -> Finding:
         rows.append([teacher.teacher, str(quality.queries), *values, *compared])
     header = "same documents,first stage,difference [95%],p / Holm,judged@10,win/tie/loss"
     table = Table(["teacher", "queries", *names, *header.split(",")], rows)
-    return Finding("quality", "Quality", text, [table], plots=plots)
+    figures = {teacher.teacher: quality.values for teacher, quality in measured}
+    return Finding("quality", "Quality", text, [table], plots=plots, values=figures)
 
 
 def _compared(against: AgainstFirstStage, p_holm: float | None) -> list[str]:
@@ -123,7 +124,8 @@ def scores_section(teachers: Teachers) -> Finding:
         Table(["quantile", *header, "sd", "skew", "sd in a list"], quantiles),
         Table([*columns.split(","), "flat lists"], shares),
     ]
-    return Finding("scores", "Scores", text, tables, plots=plots)
+    kinds = {teacher.teacher: teacher.scale.kind for teacher in teachers}
+    return Finding("scores", "Scores", text, tables, plots=plots, values=kinds)
 
 
 def _shares(spread: Distribution) -> list[str]:
@@ -166,7 +168,8 @@ def margins_section(teachers: Teachers) -> Finding:
         Table(["margin at percentile", *map(str, PERCENTILES)], rows),
         Table(columns.split(","), fits),
     ]
-    return Finding("margins", "Margins and temperatures", text, tables, plots=plots)
+    losses = {teacher.teacher: teacher.advice.loss for teacher in teachers}
+    return Finding("margins", "Margins and temperatures", text, tables, plots=plots, values=losses)
 
 
 def _advice(teacher: TeacherAudit) -> list[str]:
@@ -195,7 +198,8 @@ def agreement_section(agreements: Sequence[Agreement]) -> Finding:
         " common, and share of the queries with the same best document."
     )
     table = Table(["pair", "queries", "tau", "overlap@10", "same best"], rows)
-    return Finding("agreement", "Agreement", [text], [table])
+    taus = {f"{pair.left} and {pair.right}": pair.tau for pair in agreements}
+    return Finding("agreement", "Agreement", [text], [table], values=taus)
 
 
 def suspects_section(teachers: Teachers) -> Finding:
@@ -238,7 +242,8 @@ def suspects_section(teachers: Teachers) -> Finding:
             examples.append((f"{what} {_place(example)}", example.text))
     columns = "suspects,lists,judged,unjudged,above the best relevant,lists with one"
     tables = [Table([*columns.split(","), "relevant at the bottom"], rows)] if rows else []
-    return Finding("suspects", "Suspects", text, tables, examples=examples)
+    above = {teacher.teacher: teacher.suspects.above for teacher in teachers}
+    return Finding("suspects", "Suspects", text, tables, examples=examples, values=above)
 
 
 def _suspect_counts(suspects: Suspects) -> list[str]:
@@ -285,7 +290,8 @@ def bias_section(teachers: Teachers, with_first_stage: bool) -> Finding:
         text.append("Without a first stage nothing is known of the effect of the position.")
     columns = "correlation with,lists,teacher [95%],judged lists,teacher there,grades there"
     tables = [Table([*columns.split(","), "excess [95%]"], rows)] if rows else []
-    return Finding("bias", "Length and position", text, tables)
+    lengths = {teacher.teacher: teacher.bias.length.value for teacher in teachers}
+    return Finding("bias", "Length and position", text, tables, values=lengths)
 
 
 def _correlation(correlation: Correlation) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from irdistill.console.terminal import counted
 from irdistill.evaluation.auditing.advice import Advice
 from irdistill.evaluation.auditing.bias import Bias
 from irdistill.evaluation.auditing.distribution import Distribution
@@ -43,7 +44,8 @@ class TeacherAudit:
         """The counts and the verdict in one line."""
         spread = self.distribution
         return (
-            f"{self.teacher} ({spread.rows} documents for {spread.queries} queries,"
+            f"{self.teacher} ({counted(spread.rows, 'document')} for"
+            f" {counted(spread.queries, 'query')},"
             f" {spread.tied:.1%} tied, spread {spread.spread:.3g}): {self.ruling.words}"
         )
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from irdistill.console.terminal import counted
 from irdistill.evaluation.auditing.advice import Advice
 from irdistill.evaluation.auditing.agreement import Agreement
 from irdistill.evaluation.auditing.bias import Bias
@@ -108,7 +109,8 @@ def _compared(
     figures = (
         f"{DECIDING} {deciding.teacher:.4f} against {deciding.first_stage:.4f} over the same"
         f" documents, {gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}],"
-        f" {'corrected ' if p != gap.p else ''}{probability_words(p)}, {against.queries} queries"
+        f" {'corrected ' if p != gap.p else ''}{probability_words(p)},"
+        f" {counted(against.queries, 'query')}"
     )
     if against.same_order == 1:
         headline = (
@@ -137,7 +139,7 @@ def _power(against: AgainstFirstStage) -> str:
             " difference would be found."
         )
     if detectable is None or detectable >= 1:
-        return f"With {few}{against.queries} queries no difference could be shown."
+        return f"With {few}{counted(against.queries, 'query')} no difference could be shown."
     return (
         f"With {few}{against.queries} queries that differ this much from one another, a true"
         f" difference of {detectable:.3f} would be found four times in five, a smaller one"

@@ -28,10 +28,6 @@ def drawn_figure(path: Path, size: tuple[float, float], what: str) -> Iterator[F
     """Give an empty figure of a size in inches; when the block ends, write it to the file.
 
     An SVG file has no date, so that the same figure gives the same bytes.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed; ``what`` needs it.
-        OptionError: the file's ending is not in ENDINGS.
     """
     try:
         import matplotlib

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 Severity = Literal["info", "good", "caution", "bad"]
@@ -104,6 +104,7 @@ class Finding:
         text, notes: sentences before and after the tables.
         severity: ``info``, ``good``, ``caution`` or ``bad``.
         examples: (what it is, text) each.
+        values: the main figures at full precision, by teacher or system; as in `to_json`.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Finding:
     severity: Severity = "info"
     examples: Sequence[tuple[str, str]] = ()
     plots: Sequence[Plot] = ()
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 def cell(value: float | None, form: str) -> str:

@@ -64,10 +64,6 @@ def write_card(
 
     Args:
         beside: folder of the file of figures, which may contain generated collections.
-
-    Raises:
-        ModelError: the folder has no known model.
-        OutputExistsError: it has a README.md that irdistill did not write.
     """
     folder = Path(folder)
     check_model_folder(folder)
@@ -104,11 +100,7 @@ def write_card(
 
 
 def _kind_of(folder: Path) -> _Kind:
-    """Read the kind of a model from the files of its folder.
-
-    Raises:
-        ModelError: the kind is unknown.
-    """
+    """Read the kind of a model from the files of its folder."""
     student = read_json(folder / STUDENT_FILE) if (folder / STUDENT_FILE).is_file() else {}
     if "kind" in student:
         kind = _known(student["kind"], _IRDISTILL_KINDS, folder / STUDENT_FILE)

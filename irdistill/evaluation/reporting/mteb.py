@@ -72,9 +72,6 @@ def task_result(rows: Sequence[Row], languages: Sequence[str] = ("eng-Latn",)) -
 
     The data revision is ``irdistill`` and the main score nDCG@10. MTEB itself has not run, so its
     version is null.
-
-    Raises:
-        InputError: nDCG@10 is not among the figures.
     """
     task, split = task_of(rows[0].dataset)
     scores = {name: row.value for row in rows if (name := metric_name(row.measure)) is not None}
@@ -99,11 +96,7 @@ def task_result(rows: Sequence[Row], languages: Sequence[str] = ("eng-Latn",)) -
 
 
 def write_results(evaluation: Evaluation, system: str, folder: str | Path) -> list[Path]:
-    """Write ``FOLDER/results/SYSTEM/RUN/TASK.json`` for each dataset, as in MTEB's cache.
-
-    Raises:
-        InputError: nDCG@10 is not among the figures, or two datasets belong to one task.
-    """
+    """Write ``FOLDER/results/SYSTEM/RUN/TASK.json`` for each dataset, as in MTEB's cache."""
     written: list[Path] = []
     for dataset in evaluation.datasets:
         rows = [row for row in evaluation.rows if (row.system, row.dataset) == (system, dataset)]

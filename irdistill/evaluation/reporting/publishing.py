@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from irdistill.errors import InputError, NotFoundError, OptionError
 from irdistill.evaluation.costs import Efficiency, cost_points, costs_table, draw_costs
 from irdistill.evaluation.evaluator import evaluate
 from irdistill.evaluation.figures import Evaluation, Row
-from irdistill.evaluation.ranking_policies import SelfMatch, measured_run
+from irdistill.evaluation.ranking_policies import RunSource, SelfMatch, measured_run
 from irdistill.evaluation.reporting.findings import Finding
 from irdistill.evaluation.reporting.rendering import render_latex, render_markdown
 from irdistill.runs import Run, open_run
@@ -48,29 +48,27 @@ class Results:
 
 
 def evaluate_runs(
-    paths: Mapping[str, str],
-    collection: str | None,
-    measures: str,
+    sources: Mapping[str, RunSource],
+    collection: str | Path | Collection | None,
+    measures: str | Sequence[str],
     baseline: str | None,
     seed: int = 42,
     self_match: SelfMatch = "keep",
 ) -> Results:
-    """Evaluate runs, system -> path.
+    """Evaluate runs, system -> run.
 
     Args:
-        collection: id of the collection; by default that of the runs' manifests.
-        baseline: path of one of the runs.
-        self_match: as in `evaluate`.
-
-    Raises:
-        OptionError: the baseline is not among the runs, or the collection is not known.
+        collection: a collection or its id; by default that of the runs' manifests.
+        baseline: name or path of one of the runs.
     """
-    if baseline is not None and baseline not in paths.values():
+    paths = {str(run): name for name, run in sources.items() if isinstance(run, str | Path)}
+    if baseline is not None and baseline not in (*sources, *paths):
         raise OptionError(
-            f"the baseline {baseline!r} is none of the runs: {', '.join(paths.values())}."
+            f"the baseline {baseline!r} is none of the runs: {', '.join([*paths] or sources)}."
         )
     if collection is None:
-        manifests = [open_run(path).identity for path in paths.values() if Path(path).is_dir()]
+        manifests = [open_run(path).identity for path in paths if Path(path).is_dir()]
+        manifests += [run.identity for run in sources.values() if isinstance(run, Run)]
         ids = {str(entry.collection["id"]) for entry in manifests if entry.collection.get("id")}
         if len(ids) != 1:
             named = f"the collections {', '.join(sorted(ids))}" if ids else "no collection"
@@ -78,19 +76,17 @@ def evaluate_runs(
                 f"the runs name {named}; say which one they are of with --collection."
             )
         collection = ids.pop()
-    loaded = load_collection(collection)
-    runs = {system: measured_run(path, loaded, self_match) for system, path in paths.items()}
-    base = next((system for system, path in paths.items() if path == baseline), None)
+    loaded = collection
+    if not isinstance(loaded, Collection):
+        loaded = load_collection(str(collection))
+    runs = {system: measured_run(run, loaded, self_match) for system, run in sources.items()}
+    base = None if baseline is None else paths.get(baseline, baseline)
     evaluation = evaluate(loaded, runs, measures, base, seed, self_match=self_match)
     return Results(evaluation, loaded, runs)
 
 
 def read_results(path: str | Path) -> Results:
-    """Read the figures that a recipe or ``evaluate --json`` wrote.
-
-    Raises:
-        InputError: the file has no figures.
-    """
+    """Read the figures that a recipe or ``evaluate --json`` wrote."""
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("rows"), list | None):
         content = {}
@@ -125,10 +121,6 @@ def publish(
             from the file's name.
         k, queries: documents per list, and queries with their lists, on an HTML page.
         system: the system whose figures go to ``mteb`` and ``card``; the first by default.
-
-    Raises:
-        OptionError: the form is not known, or needs a place to write to.
-        NotFoundError: there is no such system.
     """
     if form is None:
         form = "markdown" if out is None else _SUFFIXES.get(out.suffix)

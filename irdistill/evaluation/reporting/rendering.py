@@ -39,11 +39,7 @@ class Displayed:
         return render_markdown(self.findings(), self.title)
 
     def to_pandas(self) -> Any:
-        """The rows as a `pandas.DataFrame`.
-
-        Raises:
-            MissingExtraError: pandas is not installed.
-        """
+        """The rows as a `pandas.DataFrame`."""
         return import_library("pandas", "to_pandas()").DataFrame(self.to_rows())
 
     def __repr__(self) -> str:

@@ -82,11 +82,7 @@ def read_triples(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
 
 
 def _blocks(source: ScoreFile, layout: TableLayout, described: str) -> Iterator[Lines]:
-    """Lines, split as the layout says, without the header.
-
-    Raises:
-        InputError: a line has another number of fields.
-    """
+    """Lines, split as the layout says, without the header."""
     if layout.quoted:
         yield from _quoted_blocks(source, layout, described)
         return
@@ -145,12 +141,7 @@ def _ids(source: ScoreFile, block: Lines, place: int) -> ByteStrings:
 
 
 def _rows(source: ScoreFile, block: Lines, layout: TableLayout) -> Rows:
-    """The rows of a block.
-
-    Raises:
-        InputError: a score is not a number, a rank is not a whole number from 0, or a column that
-            was empty or 0 in the first lines has another value.
-    """
+    """The rows of a block."""
     query, doc, rank, score = (
         layout.place(role) for role in ("query", "document", "rank", "score")
     )

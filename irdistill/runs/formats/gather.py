@@ -48,9 +48,7 @@ class Gather:
     rows, call ``settle`` once, then iterate over the queries in the order of their numbers.
 
     Args:
-        queries: number of queries.
         folder: where the temporary files are.
-        name: describes a pair (query number, corpus row), for messages.
         memory: bytes that rows may take at a time. The rows of one query must fit.
         duplicates: the score of a pair that has several different ones: ``error``, the ``first`` in
             the file, or the ``mean``. A pair that is repeated with the same score is one row.
@@ -77,12 +75,8 @@ class Gather:
         self.repeated = 0
         self.spilled = 0
         self.rank_faults = RankFaults()
-        self._queries, self._folder, self._name, self._duplicates = (
-            max(1, queries),
-            folder,
-            name,
-            duplicates,
-        )
+        self._queries, self._folder, self._name = max(1, queries), folder, name
+        self._duplicates = duplicates
         self._limit = max(4, memory // ROW_COST)
         self._buffer: list[np.ndarray] = []
         self._buffered_rows = 0
@@ -104,11 +98,7 @@ class Gather:
         self._buffer = []
 
     def add(self, rows: np.ndarray) -> None:
-        """Add rows, (n,) of ``ROW``.
-
-        Raises:
-            InputError: a pair has two scores and ``duplicates`` is ``error``.
-        """
+        """Add rows, (n,) of ``ROW``."""
         for start in range(0, len(rows), self._limit):
             piece = rows[start : start + self._limit]
             if self._buffer and self._buffered_rows + len(piece) > self._limit:
@@ -139,11 +129,7 @@ class Gather:
         self.counts += np.bincount(rows["query"], minlength=len(self.counts))
 
     def settle(self) -> None:
-        """Make pairs unique, after the last ``add``.
-
-        Raises:
-            InputError: as ``add``.
-        """
+        """Make pairs unique, after the last ``add``."""
         if not self._buckets:
             self._buffer = [self._by_rank(self._combined(self._take_buffer(), last=True))]
             self.counts = np.bincount(self._buffer[0]["query"], minlength=len(self.counts))

@@ -30,12 +30,7 @@ HARD_LAYOUT = '{"qid": query, "pos": [document, …], "neg": {"system": [documen
 
 
 def records(source: ScoreFile, layout: str, read: Callable[[int, Any], Record]) -> Iterator[Record]:
-    """One record per line.
-
-    Raises:
-        InputError: a line is not JSON, or ``read`` fails on it with KeyError, TypeError, ValueError
-            or AttributeError; the message names the line and the expected layout.
-    """
+    """One record per line."""
     for number, line in source.lines():
         try:
             yield read(number, json.loads(line))
@@ -53,7 +48,6 @@ def write_json_lines(run: Run, path: Path, line: Callable[[RankedList], tuple[An
 
     Args:
         run: what to write.
-        path: the file.
         line: returns the JSON value of a list, and how many of its rows it expresses.
     """
     count = 0

@@ -44,12 +44,7 @@ class Numbering:
         self._docs: dict[str, int] = {}
 
     def rows(self, rows: Rows, source: ScoreFile) -> np.ndarray:
-        """The rows as (m,) of ``gather.ROW``, m at most n.
-
-        Raises:
-            InputError: a score is NaN, infinite or too large for float32.
-            WrongCollectionError: a query or document is unknown, and ``unknown`` is ``error``.
-        """
+        """The rows as (m,) of ``gather.ROW``, m at most n."""
         queries, docs = self._numbers(rows)
         with np.errstate(over="ignore"):
             scores = rows.scores.astype(np.float32)

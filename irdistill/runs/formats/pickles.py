@@ -53,11 +53,6 @@ def read_items(stream: IO[bytes], memory: int = MEMORY) -> Iterator[tuple[Any, A
     Args:
         stream: the pickle.
         memory: bytes that values may take at a time (estimated).
-
-    Raises:
-        RefusedPickleError: it holds anything but dictionaries, text and numbers, or its values take
-            more than ``memory``.
-        ValueError: it is not a pickle, is damaged or truncated, or is not a dictionary.
     """
     return _ScoreUnpickler(stream, memory).items()
 

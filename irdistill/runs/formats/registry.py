@@ -140,24 +140,13 @@ def format_to_read(
 
     Args:
         name: a name of `FORMATS`, or None.
-        path: the file.
         columns: what the user says about the columns of a table.
-
-    Raises:
-        OptionError: there is no such format.
-        NotFoundError: there is no such file.
-        InputError: several formats are possible, or none.
     """
     return _named(name) if name is not None else _decided(_by_content(path, columns), path)
 
 
 def format_to_write(name: str | None, path: Path) -> Format:
-    """The format of a name or, if it is None, the one that the name of a file shows.
-
-    Raises:
-        OptionError: there is no such format, or the file's name is that of another format.
-        InputError: several formats are possible.
-    """
+    """The format of a name or, if it is None, the one that the name of a file shows."""
     form = _named(name) if name is not None else _decided(_by_name(path), path)
     file_name = uncompressed_name(path)
     suffix = Path(file_name).suffix

@@ -56,11 +56,7 @@ class Record(NamedTuple):
 def rows_of_records(
     records: Iterable[Record], source: ScoreFile, by_text: bool = False
 ) -> Iterator[Rows]:
-    """The rows of a stream of records, in chunks.
-
-    Raises:
-        InputError: a score is not a number, or a record does not have one score per document.
-    """
+    """The rows of a stream of records, in chunks."""
     chunk: list[Record] = []
     count = 0
     for record in records:
@@ -115,12 +111,8 @@ def whole_ranks(source: ScoreFile, ranks: np.ndarray, lines: np.ndarray) -> np.n
     """Ranks as (n,) int64.
 
     Args:
-        source: the file, for messages.
         ranks: (n,) float64, NaN where there is none.
         lines: (n,) the number of each row's line.
-
-    Raises:
-        InputError: a rank is not a whole number from 0 that 32 bits hold.
     """
     good = (ranks >= 0) & (ranks <= np.iinfo(np.int32).max) & (ranks == np.floor(ranks))
     if not good.all():
@@ -134,11 +126,7 @@ def whole_ranks(source: ScoreFile, ranks: np.ndarray, lines: np.ndarray) -> np.n
 
 
 def id_text(value: Any) -> str:
-    """An id as text: files of MS MARCO hold its numbers as numbers.
-
-    Raises:
-        TypeError: it is neither text nor a whole number.
-    """
+    """An id as text: files of MS MARCO hold its numbers as numbers."""
     if isinstance(value, str):
         return value
     if isinstance(value, int) and not isinstance(value, bool):
@@ -208,9 +196,6 @@ def as_list(value: Any, ids: bool = False) -> list[Any]:
     Args:
         value: a list, an entry or None.
         ids: a number is an entry too.
-
-    Raises:
-        TypeError: it is something else.
     """
     if value is None:
         return []

@@ -63,29 +63,7 @@ def import_run(
     The file is read once, in pieces. What does not fit into ``memory`` waits in temporary files
     beside ``out``. Nothing is written to ``out`` before the whole file was read without an error.
 
-    Args:
-        file: the score file.
-        collection: whose queries and documents it names.
-        out: the folder of the run.
-        format: a name of ``FORMATS``; None if the content shows it.
-        columns: the columns of a table: roles in order (``query,document,-,score``) or names of its
-            header by role (``query=id,score=bm25``); None if the header or the content shows them.
-        scores: the pickled scores of an ``st-jsonl`` file (default: the file beside it).
-        unknown: ``error``, or ``skip`` to leave out rows of queries and documents that are not in
-            the collection.
-        duplicates: ``error``, or the ``first`` or ``mean`` of the scores of a pair that has several
-            different ones.
-        ranks: the ranks of the file decide: each list gets the scores n, n - 1, … 1, as the order
-            of a listwise teacher does.
-        memory: bytes that rows may take at a time.
-        overwrite: replace another run in ``out``.
-
-    Raises:
-        InputError: the file is truncated, damaged or of another layout, a score is not a finite
-            number, or a pair has two scores.
-        OptionError: an option does not fit the format.
-        WrongCollectionError: the file belongs to another collection.
-        IrdistillError: as `RunWriter`.
+    The options are those of the verb ``runs import``, but ``memory`` is in bytes.
     """
     path, folder = Path(file), Path(out)
     form = format_to_read(format, path, columns)
@@ -250,21 +228,8 @@ def export_run(
 
     The file is compressed if its name ends in .gz, .zst, .bz2 or .xz.
 
-    Args:
-        run: what to write.
-        file: the score file.
-        format: a name of ``FORMATS``; None if the file's name shows it (else ``trec``).
-        collection: for formats that need judgments or texts.
-        scores: the file for the scores of ``st-jsonl`` (default: beside the file).
-        tag: the last column of a TREC run.
-        keep_empty: in formats with positives and negatives, also write queries that lack one of
-            them, with an empty list. The trainers that read these formats stop at such queries, so
-            by default they are left out and counted.
-
-    Raises:
-        OptionError: the format needs a collection, or an option does not fit the format.
-        InputError: the format cannot express an id, or cannot be told from the file's name.
-        WrongCollectionError: the run is of another collection.
+    The options are those of the verb ``runs export``. Trainers that read formats with positives and
+    negatives stop at queries that lack one of them, so by default these are left out and counted.
     """
     path = Path(file)
     form = format_to_write(format, path)

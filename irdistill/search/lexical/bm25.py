@@ -67,9 +67,6 @@ class BM25:
             cache: folder of indexes (default: in the cache folder).
             memory: bytes of postings in memory during a build, in addition to 16 per document and
                 the vocabulary.
-
-        Raises:
-            OptionError: k1 or b is out of range.
         """
         if k1 < 0 or not 0 <= b <= 1:
             raise OptionError(f"k1 is {k1} and b is {b}; expected k1 >= 0 and b from 0 to 1.")

@@ -27,7 +27,6 @@ def open_lexical(
     Args:
         model: ``bm25`` (bm25s), ``lucene``, or ``lucene:INDEX`` with the folder of a Lucene index
             or the name of a prebuilt one.
-        work: folder of indexes (default: the cache folder).
     """
     cache = Path(work) if work is not None else None
     if model == "bm25":

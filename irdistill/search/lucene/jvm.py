@@ -36,13 +36,7 @@ _loggers: list[Any] = []  # Java drops the level of a logger without references
 
 
 def java_class(name: str) -> Any:
-    """A Java class by its full name, such as ``org.apache.lucene.search.Sort``; starts Java.
-
-    Raises:
-        MissingExtraError: Pyserini is not installed.
-        NotFoundError: there is no Java that is new enough.
-        IrdistillError: Java does not start, or another library has started it without Lucene.
-    """
+    """A Java class by its full name, such as ``org.apache.lucene.search.Sort``; starts Java."""
     _start()
     return import_module("jnius").autoclass(name)
 
@@ -62,11 +56,7 @@ def anserini_version() -> str:
 
 @contextmanager
 def java_errors(action: str) -> Iterator[None]:
-    """Raise a Java exception as an error that names the action.
-
-    Raises:
-        IrdistillError: Java raised an exception.
-    """
+    """Raise a Java exception as an error that names the action."""
     _start()
     try:
         yield

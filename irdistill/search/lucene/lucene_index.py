@@ -42,13 +42,7 @@ class LuceneIndex:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        """Open an index.
-
-        Raises:
-            NotFoundError: there is no index.
-            DamagedError: a file is damaged.
-            IrdistillError: Lucene cannot read it.
-        """
+        """Open an index."""
         self.folder = Path(folder)
         files = self.folder
         if (self.folder / _MANIFEST).is_file():
@@ -132,9 +126,6 @@ def index_texts(
     Args:
         total: number of documents, for the progress bar.
         options: more options of Anserini's IndexCollection, such as ``-impact``.
-
-    Raises:
-        IrdistillError: Lucene refused a document.
     """
     arguments = ["-input", "", "-index", str(folder), "-collection", "JsonCollection"]
     with java_errors("building an index"), progress(total, "documents", "Lucene index") as bar:

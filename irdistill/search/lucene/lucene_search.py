@@ -43,11 +43,6 @@ class LuceneBM25:
             cache: folder of indexes (default: in the cache folder).
             index: an existing index of the same documents: a folder, or the name of a prebuilt
                 index of Anserini, which is downloaded.
-
-        Raises:
-            OptionError: k1 or b is out of range.
-            MissingExtraError: Pyserini is not installed.
-            NotFoundError: there is no Java, or no such index.
         """
         if k1 < 0 or not 0 <= b <= 1:
             raise OptionError(f"k1 is {k1} and b is {b}; expected k1 >= 0 and b from 0 to 1.")
@@ -89,11 +84,7 @@ class LuceneBM25:
         return {"model": "lucene", "revision": f"pyserini-{anserini_version()}", **self.settings}
 
     def search(self, queries: Sequence[Query], k: int = 100) -> Iterator[RankedList]:
-        """Top k documents of each query that share a term with it, ties by descending id.
-
-        Raises:
-            NotFoundError: an existing index contains a document that is not in the corpus.
-        """
+        """Top k documents of each query that share a term with it, ties by descending id."""
         from irdistill.runs import RankedList
 
         for query in queries:
@@ -106,11 +97,7 @@ class LuceneBM25:
 
 
 def fetch_prebuilt(name: str) -> str:
-    """Folder of a prebuilt index of Anserini, downloaded on first use.
-
-    Raises:
-        NotFoundError: there is no such index, or it cannot be downloaded.
-    """
+    """Folder of a prebuilt index of Anserini, downloaded on first use."""
     try:
         with java_errors(f"fetching the prebuilt index {name!r}"):
             index = java_class("io.anserini.util.PrebuiltIndexHandler").get(name)

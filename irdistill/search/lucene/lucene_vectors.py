@@ -43,12 +43,7 @@ class LuceneHnsw:
     }
 
     def __init__(self, store: VectorStore, folder: str | Path) -> None:
-        """Build the index, or open the existing one.
-
-        Raises:
-            InputError: the vectors have too many dimensions for Lucene.
-            MissingExtraError: Pyserini is not installed.
-        """
+        """Build the index, or open the existing one."""
         if store.dimension > _DIMENSIONS:
             raise InputError(
                 f"the vectors have {store.dimension} dimensions; Lucene allows at most"
@@ -126,12 +121,7 @@ class LuceneImpact:
     settings: Mapping[str, Any] = {"kind": "lucene-impact", "levels": LEVELS}
 
     def __init__(self, store: SparseStore, folder: str | Path) -> None:
-        """Build the index, or open the existing one.
-
-        Raises:
-            InputError: a weight is negative.
-            MissingExtraError: Pyserini is not installed.
-        """
+        """Build the index, or open the existing one."""
         self.store = store
         self._index = LuceneIndex.build(
             {"vectors": store.fingerprint, **self.settings}, self._write, Path(folder)

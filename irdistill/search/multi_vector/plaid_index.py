@@ -111,11 +111,6 @@ class PlaidIndex:
             bits: bits per number of a residual: 1, 2, 4 or 8.
             centroids: number of centroids (default: the power of two below 16 times the square root
                 of the number of tokens, at most one per 8 tokens).
-
-        Raises:
-            InputError: there are no tokens.
-            OptionError: the number of centroids or bits is not allowed.
-            OutputExistsError: the folder contains an index of other vectors or settings.
         """
         tokens, folder, device = len(store.matrix), Path(folder), device or best_device()
         residual_bytes(store.dimension, bits)
@@ -148,9 +143,6 @@ class PlaidIndex:
         """Documents, ascending, that are likely in the top k of a query (tokens, D) by MaxSim.
 
         All ties at the end of a stage are kept. Documents without tokens are never candidates.
-
-        Raises:
-            InputError: the query vectors have another dimension.
         """
         if query.ndim != 2 or query.shape[1] != self.store.dimension:
             raise InputError(

@@ -68,9 +68,6 @@ class ResidualCodec:
 def residual_bytes(dimension: int, bits: int) -> int:
     """Bytes of a residual.
 
-    Raises:
-        OptionError: the number of bits is not allowed.
-
     Examples:
         >>> residual_bytes(128, 4)
         64

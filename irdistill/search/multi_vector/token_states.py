@@ -46,12 +46,7 @@ class TokenStates(Arrays):
         precision: Precision = "auto",
         storage: Storage = "float32",
     ) -> TokenStates:
-        """Encode the documents with the lower layers. An interrupted job resumes.
-
-        Raises:
-            OutputExistsError: the folder contains something else.
-            ModelError: a state is not finite in ``storage``.
-        """
+        """Encode the documents with the lower layers. An interrupted job resumes."""
         identity = states_identity(corpus, student, precision, storage) | {"shard_rows": shard_rows}
         relay = ProgressRelay()
 
@@ -101,11 +96,7 @@ def corpus_states(
     precision: Precision = "auto",
     storage: Storage = "float32",
 ) -> TokenStates:
-    """The states of a corpus, built on first use, in a folder named by their identity.
-
-    Args:
-        work: folder of such folders (default: in the cache folder).
-    """
+    """The states of a corpus, built on first use, in a folder named by their identity."""
     base = Path(work) if work is not None else cache_folder() / "states"
     folder = base / digest(states_identity(corpus, student, precision, storage))
     states = TokenStates.build(corpus, student, folder, precision=precision, storage=storage)

@@ -44,12 +44,7 @@ class SeismicIndex:
     settings = SETTINGS
 
     def __init__(self, store: SparseStore, folder: str | Path) -> None:
-        """Build the index, or open the one in ``folder``.
-
-        Raises:
-            MissingExtraError: Seismic is not installed.
-            OutputExistsError: the folder contains an index of other vectors.
-        """
+        """Build the index, or open the one in ``folder``."""
         try:
             import seismic
         except ImportError as error:

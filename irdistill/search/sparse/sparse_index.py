@@ -42,11 +42,7 @@ class SparseIndex:
     def build(
         cls, store: SparseStore, folder: str | Path, *, block_rows: int = BLOCK_ROWS
     ) -> SparseIndex:
-        """Build the index, resume, or open the existing one.
-
-        Raises:
-            OutputExistsError: the folder contains an index of other vectors.
-        """
+        """Build the index, resume, or open the existing one."""
         identity = {
             "format": FORMAT,
             "kind": "inverted",
@@ -74,11 +70,7 @@ class SparseIndex:
         return self._arrays.nbytes
 
     def search(self, queries: csr_matrix, corpus: Corpus, k: int) -> list[SearchHits]:
-        """Top k documents of each query (Q, V), without scores up to 0.
-
-        Raises:
-            InputError: the queries have another number of terms.
-        """
+        """Top k documents of each query (Q, V), without scores up to 0."""
         if queries.shape[1] != self.dimension:
             raise InputError(
                 f"query vectors have the shape {queries.shape}; expected (Q, {self.dimension})."

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from irdistill.errors import one_line
+
 logger = logging.getLogger(__name__)
 
 KINDS = ("ivfflat", "ivfpq")
@@ -35,6 +37,6 @@ def gpu_copy(faiss: Any, path: Path, settings: Mapping[str, Any]) -> Any | None:
             "the index %s is searched on the processor, because FAISS cannot move it to the GPU:"
             " %s",
             path,
-            " ".join(str(error).split())[:300],
+            one_line(error),
         )
         return None

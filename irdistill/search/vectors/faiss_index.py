@@ -29,11 +29,7 @@ _ADD_ROWS = 65_536
 
 
 def import_faiss() -> Any:
-    """Import faiss after torch; the other order can load a second OpenMP and crash on macOS.
-
-    Raises:
-        MissingExtraError: neither faiss-cpu nor faiss-gpu is installed.
-    """
+    """Import faiss after torch; the other order can load a second OpenMP and crash on macOS."""
     try:
         import faiss
     except ImportError as error:
@@ -95,13 +91,7 @@ class FaissIndex:
 
         Args:
             folder: folder of the index; ``flat`` needs none.
-            seed: random seed of the training sample and the clusters.
             threads: more than one builds HNSW faster, but its graph differs each time.
-
-        Raises:
-            OptionError: the kind is unknown, or the folder is missing.
-            InputError: there are too few vectors.
-            OutputExistsError: the folder contains another index.
         """
         if kind not in get_args(IndexKind):
             known = ", ".join(get_args(IndexKind))
@@ -124,13 +114,7 @@ class FaissIndex:
 
     @classmethod
     def load(cls, store: Vectors, folder: str | Path) -> FaissIndex:
-        """Open an index.
-
-        Raises:
-            NotFoundError: there is no index.
-            WrongCollectionError: the index is of other vectors.
-            DamagedError: the index is damaged.
-        """
+        """Open an index."""
         identity, path = open_index_file(folder, _INDEX)
         if identity["vectors"] != store.fingerprint:
             raise WrongCollectionError(

@@ -71,15 +71,7 @@ class RayEncoding:
 
         Args:
             identity: ``document_identity`` in this process; that of every worker must be equal.
-            precision: number format of the computations.
-            storage: number format of the vectors.
-            budget: padded tokens per batch.
             ranges: start and end of each range.
-
-        Raises:
-            MissingExtraError: Ray is not installed.
-            IrdistillError: the cluster does not answer, a worker cannot load corpus or model or has
-                other ones, or a shard fails repeatedly.
         """
         source = CollectionRef.of(self.collection)
         job = EncodingJob(source, self.model, self.settings, precision, storage, budget)

@@ -72,13 +72,7 @@ class Store(Arrays):
     shard_rows: ClassVar[int] = 8192
 
     def __init__(self, folder: str | Path) -> None:
-        """Open a finished store.
-
-        Raises:
-            NotFoundError: there is no finished store.
-            DamagedError: a file is damaged.
-            InputError: the store is of another kind.
-        """
+        """Open a finished store."""
         super().__init__(folder)
         if self.identity.get("kind", self.kind) != self.kind:
             raise InputError(
@@ -119,10 +113,6 @@ class Store(Arrays):
             shard_rows: documents per shard (the most work a crash can lose, and held in memory).
             storage: number type on disk; term ids and lengths are integers.
             encode_shards: encodes ranges of documents elsewhere (default: this process).
-
-        Raises:
-            OutputExistsError: the folder contains other vectors.
-            LockedError: another process writes to the folder.
         """
         shard_rows = shard_rows or cls.shard_rows
         identity = document_identity(corpus, encoder, precision, storage)
@@ -302,11 +292,7 @@ def encode_rows(
     The result does not depend on other calls.
 
     Args:
-        budget: padded tokens per batch.
         done: called with the number of encoded documents after each batch.
-
-    Raises:
-        ModelError: the vectors do not have the dimension that the encoder states.
     """
     limit = TokenBudget(budget) if budget is not None else None
     before = snapshot(encoder)
@@ -325,11 +311,7 @@ def encode_rows(
 def document_identity(
     corpus: Corpus, encoder: Student, precision: Precision, storage: str
 ) -> dict[str, Any]:
-    """Everything that determines the vectors of a corpus: texts and document tower.
-
-    Raises:
-        ModelError: the student is a cross-encoder and has no vectors.
-    """
+    """Everything that determines the vectors of a corpus: texts and document tower."""
     if encoder.kind not in STORES:
         encoder.search_vectors([], "document")  # raises
     return {
@@ -353,7 +335,6 @@ def corpus_vectors(
     """The vectors of a corpus, built on first use, in a folder named by their identity.
 
     Args:
-        work: folder of such folders (default: in the cache folder).
         encode_shards: encodes ranges of documents elsewhere (default: this process).
 
     Returns:

@@ -70,11 +70,7 @@ class ResponseLimits:
             self._local.fault = "nothing within the time limit" if timed_out else "a cut connection"
 
     def remaining(self, timeout: float | None) -> float | None:
-        """Seconds that the next read or write may take.
-
-        Raises:
-            AbortRequest: no time is left.
-        """
+        """Seconds that the next read or write may take."""
         until = getattr(self._local, "until", None)
         if until is None:
             return timeout
@@ -84,11 +80,7 @@ class ResponseLimits:
         return left if timeout is None else min(left, timeout)
 
     def count(self, size: int) -> None:
-        """Count bytes that were received.
-
-        Raises:
-            AbortRequest: there are more than allowed.
-        """
+        """Count bytes that were received."""
         if getattr(self._local, "until", None) is None:
             return
         self._local.bytes_left -= size

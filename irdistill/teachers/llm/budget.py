@@ -64,11 +64,7 @@ class Prices:
 
     @classmethod
     def of(cls, prices: Mapping[str, Any] | None) -> Prices | None:
-        """The prices of a card; None if it has none.
-
-        Raises:
-            InputError: a price is missing or not a number from 0, or a key is unknown.
-        """
+        """The prices of a card; None if it has none."""
         if not prices:
             return None
         if not {"input", "output"} <= prices.keys():
@@ -103,10 +99,6 @@ class Budget:
         max_cost: limit on the cost.
         max_requests: limit on the number of requests.
         max_tokens_total: limit on the tokens read and written.
-        log: where the answers are kept, for the error.
-
-    Raises:
-        OptionError: a limit is not positive, or there are no prices for a limit on the cost.
     """
 
     def __init__(
@@ -149,9 +141,6 @@ class Budget:
     def reserve(self, worst: Spent) -> Iterator[None]:
         """Reserve what a request can take while it is in flight; what it took must be in ``spent``
         at the end.
-
-        Raises:
-            BudgetError: the budget is spent.
         """
         with self._changed:
             while (option := self._exceeded(worst)) is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
-from irdistill.errors import ModelError, OptionError
+from irdistill.errors import ModelError, OptionError, one_line
 from irdistill.storage.files import digest
 from irdistill.teachers.control_tokens import ControlTokens
 from irdistill.teachers.llm.language_model import Message, Request
@@ -56,7 +56,6 @@ class ChatTokenizer:
         """Take a transformers tokenizer.
 
         Args:
-            tokenizer: the tokenizer.
             options: options of the template, such as ``enable_thinking: false`` of Qwen3.
         """
         self.tokenizer, self.options = tokenizer, dict(options or {})
@@ -76,12 +75,7 @@ class ChatTokenizer:
         ] = {}
 
     def prompts(self, requests: Sequence[Request]) -> list[Prompt]:
-        """Token ids of each request, not truncated.
-
-        Raises:
-            ModelError: the template refuses the messages.
-            OptionError: the labels do not differ in their first tokens.
-        """
+        """Token ids of each request, not truncated."""
         if not requests:
             return []
         texts = [self.render(request.messages, bool(request.labels)) for request in requests]
@@ -193,7 +187,7 @@ class ChatTokenizer:
             raise ModelError(
                 "the model's chat template refuses a prompt with the roles"
                 f" {', '.join(message['role'] for message in chat)}:"
-                f" {' '.join(str(error).split())[:300]}. If the model takes no system message, move"
+                f" {one_line(error)}. If the model takes no system message, move"
                 " its text to user; if it rewrites the beginning of an answer, leave out"
                 " assistant."
             ) from error

@@ -15,11 +15,8 @@ from irdistill.teachers.llm.language_model import CUT
 from irdistill.teachers.llm.reading import NO_ANSWER, REFUSED
 from irdistill.teachers.llm.thinking import begins_thinking
 
-NO_LOGPROBS, NOT_REPORTED, THINKS_FIRST = (
-    "no log-probabilities",
-    "labels not reported",
-    "thinks first",
-)
+NO_LOGPROBS, NOT_REPORTED = "no log-probabilities", "labels not reported"
+THINKS_FIRST = "thinks first"
 
 #: Finish reasons of servers for an answer that the token limit ended.
 _CUT = ("length", "max_tokens", "max_output_tokens", "model_length", "token_limit")
@@ -134,7 +131,6 @@ def label_logprobs(top: Mapping[str, float], labels: Sequence[str]) -> np.ndarra
 
     Args:
         top: natural log-probabilities by token.
-        labels: the labels.
 
     Returns:
         (L,) float32; NaN for a label without a token.

@@ -89,10 +89,6 @@ class ChatServer:
         timeout: seconds without a byte after which a try ends.
         time_limit: seconds after which a try ends in any case.
         max_retries: number of tries after the first.
-
-    Raises:
-        OptionError: the url or the key is invalid, or a parameter is reserved.
-        MissingExtraError: ``openai`` is not installed.
     """
 
     def __init__(
@@ -156,16 +152,11 @@ class ChatServer:
         """Send a request, with retries.
 
         Args:
-            request: the request.
             tries: called at each try.
             max_retries: replaces that of the server.
 
         Returns:
             The answer (also a refusal, or that the request is too long), or why there is none.
-
-        Raises:
-            ServerError: the server refuses every request: no permission, no such model, an unknown
-                parameter.
         """
         self._local.request, self._local.tries, self._local.running = request, tries, False
         client = self._client
@@ -299,11 +290,7 @@ class ChatServer:
 
 
 def check_url(url: Any) -> None:
-    """Refuse an invalid address, and one with secrets, which would be written to logs.
-
-    Raises:
-        InputError: the address is invalid or contains a secret.
-    """
+    """Refuse an invalid address, and one with secrets, which would be written to logs."""
     try:
         parts = urlsplit(url if isinstance(url, str) else "")
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0

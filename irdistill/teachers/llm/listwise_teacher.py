@@ -61,7 +61,6 @@ class ListwiseLLMTeacher:
         """Create a teacher.
 
         Args:
-            model: the language model.
             prompt: ``user`` (and ``system``, ``assistant``) with the placeholders ``{query}`` and
                 ``{passages}``, optionally ``{count}``; ``passage``, one passage with the
                 placeholders ``{number}`` and ``{text}``; ``identifier`` and ``ranking`` as in
@@ -73,34 +72,18 @@ class ListwiseLLMTeacher:
             passes: how often the whole list is processed; a pass without a change is the last.
             top: number of passages that top-down partitioning sorts; the pivot is the passage at
                 that rank.
-            passage_words: longer passages are cut.
             shuffle: start from a random order, which depends on ``seed`` and the query's id,
                 instead of the candidates'.
-            seed: random seed.
             answer_tokens: token limit of an answer; None for the tokens of the identifiers of a
                 window. A model that thinks needs thousands.
             retry_tokens: token limit of a second try for an answer that was cut before it ranked
                 the window; None for no second try.
-
-        Raises:
-            InputError: the prompt is invalid.
-            OptionError: a setting is invalid.
         """
         _check(method, window, step, passes, top)
-        self._model, self._method, self._window, self._step, self._passes, self._top = (
-            model,
-            method,
-            window,
-            step,
-            passes,
-            top,
-        )
-        self._words, self._shuffle, self._seed, self._answer_tokens = (
-            passage_words,
-            shuffle,
-            seed,
-            answer_tokens,
-        )
+        self._model, self._method, self._window, self._step = model, method, window, step
+        self._passes, self._top = passes, top
+        self._words, self._shuffle, self._seed = passage_words, shuffle, seed
+        self._answer_tokens = answer_tokens
         self._retry_tokens = check_retry(retry_tokens, answer_tokens)
         defaults = {"passage": "[{number}] {text}", "identifier": IDENTIFIER, "ranking": None}
         defaults |= {key: prompt[key] for key in defaults if key in prompt}
@@ -254,10 +237,8 @@ class ListwiseLLMTeacher:
         documents.count("windows_ok", int(numbers.complete))
         documents.count("omitted", len(numbers.omitted))
         documents.count("repeated", len(numbers.repeated))
-        ranked, rest = (
-            [shown[place] for place in numbers.order],
-            [shown[place] for place in numbers.omitted],
-        )
+        ranked = [shown[place] for place in numbers.order]
+        rest = [shown[place] for place in numbers.omitted]
         documents.flag(ranked, None)
         documents.flag([shown[place] for place in numbers.repeated], "repeated")
         documents.flag(rest, "omitted")

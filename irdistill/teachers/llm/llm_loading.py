@@ -32,12 +32,7 @@ def load_language_model(card: TeacherCard, settings: Mapping[str, Any]) -> Langu
     """The model of a card.
 
     Args:
-        card: the card.
         settings: keyword arguments of the back end's class.
-
-    Raises:
-        ModelError: the model cannot be loaded.
-        OptionError: a setting is unknown.
     """
     kind = _find(_MODELS[card.backend])
     _check(card, kind, settings)
@@ -50,10 +45,6 @@ def load_language_model(card: TeacherCard, settings: Mapping[str, Any]) -> Langu
 def load_llm_teacher(card: TeacherCard, settings: Mapping[str, Any]) -> Teacher | ListwiseTeacher:
     """The teacher of a card; each setting goes to the class of the kind or of the back end,
     whichever takes it.
-
-    Raises:
-        ModelError: the model cannot be loaded.
-        OptionError: a setting is unknown, or the card's prompt does not fit the kind.
     """
     kind, backend = _find(_TEACHERS[card.kind]), _find(_MODELS[card.backend])
     teacher_settings = {key: value for key, value in settings.items() if key in _options(kind)}

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.cache_utils import DynamicCache
 
-from irdistill.errors import IrdistillError, MissingExtraError, ModelError, OptionError
+from irdistill.errors import IrdistillError, MissingExtraError, ModelError, OptionError, one_line
 from irdistill.modeling.batching import TokenBudget, run_batches
 from irdistill.modeling.hardware import Precision, best_device, choose_dtype
 from irdistill.modeling.model_files import resolve_model, split_gguf
@@ -84,18 +84,11 @@ class TransformersModel:
             model: hub id, folder, ``package:`` path, or a GGUF file (``file.gguf``,
                 ``package:NAME/file.gguf``, ``hub/id::file.gguf``), whose weights are unpacked to
                 ``precision``.
-            revision: commit, tag or branch of a hub model.
             precision: ``auto`` is bfloat16 if the device has instructions for it, else float32.
             max_length: tokens of prompt and answer together (default: the model's).
             batch_tokens: padded tokens per forward pass.
             batch_size: number of texts that are generated at a time.
             template_options: options of the chat template, such as ``enable_thinking: false``.
-            trust_remote_code: run code that comes with the model.
-            device: torch device (default: the best one).
-
-        Raises:
-            MissingExtraError: a GGUF file needs the library gguf.
-            ModelError: the model cannot be loaded, or is not a causal language model.
         """
         self.device = torch.device(device) if device else best_device()
         self.dtype = choose_dtype(precision, self.device)
@@ -365,7 +358,7 @@ def _load(
         raise
     except Exception as error:
         raise ModelError(
-            f"the language model {model!r} cannot be loaded: {' '.join(str(error).split())[:400]}"
+            f"the language model {model!r} cannot be loaded: {one_line(error, 400)}."
         ) from error
     return network, tokenizer
 

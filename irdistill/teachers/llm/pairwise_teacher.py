@@ -56,7 +56,6 @@ class PairwiseTeacher:
         """Create a teacher.
 
         Args:
-            model: the language model.
             prompt: ``user`` (and ``system``, ``assistant``) with the placeholders ``{query}``,
                 ``{first}`` and ``{second}``; ``labels``, the names of the first and the second
                 passage in an answer (default: A and B); ``choice`` as in `ChoiceReader`.
@@ -64,14 +63,9 @@ class PairwiseTeacher:
             by: ``labels`` compares the labels' log-probabilities; ``text`` reads the generated
                 answer.
             top: number of passages that ``heapsort`` and ``sliding`` sort at the top.
-            passage_words: longer passages are cut.
             answer_tokens: token limit of a generated answer. A model that thinks needs thousands.
             retry_tokens: token limit of a second try for a generated answer that was cut; None for
                 no second try.
-
-        Raises:
-            InputError: the prompt is invalid.
-            OptionError: a setting is invalid.
         """
         if method not in METHODS or by not in WAYS or top < 1:
             raise OptionError(
@@ -143,10 +137,8 @@ class PairwiseTeacher:
         if self._method == "all":
             yield from comparisons.compare(list(combinations(places, 2)))
             values = comparisons.scores()
-            order, unsorted = (
-                sorted(places, key=lambda place: (-np.nan_to_num(values[place]), place)),
-                [],
-            )
+            order = sorted(places, key=lambda place: (-np.nan_to_num(values[place]), place))
+            unsorted = []
         else:
             order = yield from self._sort(comparisons, places)
             values, unsorted = None, order[self._top :]

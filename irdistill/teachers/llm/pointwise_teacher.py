@@ -57,7 +57,6 @@ class PointwiseTeacher:
         """Check the prompt and the labels.
 
         Args:
-            model: the language model.
             prompt: ``user``, and optionally ``system`` and ``assistant``, with the placeholders
                 ``{query}`` and ``{passage}``. If empty, `PROMPT`, which asks for yes or no and
                 cannot be used with other labels. What all passages of a query share (instructions,
@@ -67,10 +66,6 @@ class PointwiseTeacher:
             gains: one per label.
             passage_words: passages with more words are cut; the usage counts them.
             passage_characters: passages with more characters are cut.
-
-        Raises:
-            InputError: the prompt lacks a placeholder.
-            OptionError: labels and gains do not fit together.
         """
         self.model = model
         self.labels, self.gains = _labels(labels, gains)

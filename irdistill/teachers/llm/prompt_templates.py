@@ -42,12 +42,7 @@ class Template:
         Args:
             parts: ``user``, and optionally ``system`` and ``assistant``.
             required: placeholders that must be in it.
-            where: name of the prompt in errors (``"the prompt of the teacher 'x'"``).
             optional: placeholders that may be in it.
-
-        Raises:
-            InputError: there is no ``user`` part, a part is unknown or not a text, a required
-                placeholder is missing, or a placeholder is unknown.
         """
         wrong = sorted(
             str(key)

@@ -41,7 +41,6 @@ def with_retry(
     """Send requests, and send those whose answers were cut once more with a larger token limit.
 
     Args:
-        requests: the requests.
         retry_tokens: token limit of the second try; no second try if None.
         is_cut: whether the answer to request i cannot be used because it was cut.
     """
@@ -65,11 +64,7 @@ def with_retry(
 
 
 def check_retry(retry_tokens: int | None, answer_tokens: int | None = None) -> int | None:
-    """Check the setting ``retry_tokens`` of a card, and return it.
-
-    Raises:
-        OptionError: it is not larger than the token limit of the first answer.
-    """
+    """Check the setting ``retry_tokens`` of a card, and return it."""
     least = answer_tokens or 0
     if retry_tokens is not None and (type(retry_tokens) is not int or retry_tokens <= least):
         raise OptionError(
@@ -90,12 +85,6 @@ def run_jobs(model: LanguageModel, jobs: Iterable[RequestJob[T]]) -> list[T]:
 
     Returns:
         The results, in the order of the jobs.
-
-    Raises:
-        ModelError: the number of answers differs from the number of requests.
-        BaseException: what the model or a job raises, also `KeyboardInterrupt`. No new request is
-            sent then; requests in flight at a server are waited for, because they are paid for and
-            a response log keeps them; jobs are closed.
     """
     queue = _Queue(jobs)
     parallel = max(1, model.parallel)

@@ -204,9 +204,6 @@ class RankingReader:
             ranking: if not None, only the last match in the answer (its group, or the whole match)
                 is read, with all its identifiers in their order. It may contain the marker that
                 ends the thinking.
-
-        Raises:
-            InputError: a pattern is not a regular expression, or has more than one group.
         """
         self._identifier = compile_pattern(identifier, "identifier")
         self._ranking = None if ranking is None else compile_pattern(ranking, "ranking")
@@ -380,9 +377,6 @@ class ChoiceReader:
             labels: the two labels.
             choice: regular expression whose group, or whole match, is a label; if None, each label
                 as a word.
-
-        Raises:
-            InputError: it is not a regular expression, or has more than one group.
         """
         words = "|".join(re.escape(label) for label in labels)
         self._labels, self._free = list(labels), choice is None
@@ -394,7 +388,6 @@ class ChoiceReader:
         """The index of the label; None if the answer names none, or both, or negates it.
 
         Args:
-            text: the answer.
             cut: whether the answer was cut, so that the other label may have followed. Then only a
                 first line that consists of the label, or a match of the card's pattern, is a
                 choice.
@@ -430,11 +423,7 @@ def _is_article(text: str, match: re.Match[str]) -> bool:
 
 
 def compile_pattern(pattern: str, name: str) -> re.Pattern[str]:
-    """Compile a card's regular expression.
-
-    Raises:
-        InputError: it is invalid, or has more than one group.
-    """
+    """Compile a card's regular expression."""
     try:
         compiled = re.compile(pattern)
     except (re.error, TypeError) as error:

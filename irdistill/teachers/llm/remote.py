@@ -81,11 +81,6 @@ class ServerModel:
         max_tokens_total: budget, over everything in the log.
         log: file of the response log; a file in the cache folder if None.
         replay: answer from the log only.
-
-    Raises:
-        InputError: the card's server is invalid.
-        OptionError: a setting is invalid, or the key is missing.
-        MissingExtraError: ``openai`` is not installed.
     """
 
     #: `run_jobs` sends requests from several threads.
@@ -174,12 +169,7 @@ class ServerModel:
 
     @property
     def log(self) -> ResponseLog:
-        """The response log; opened and locked at the first use.
-
-        Raises:
-            LockedError: another process uses it.
-            InputError: the file is not a response log.
-        """
+        """The response log; opened and locked at the first use."""
         with self._lock:
             if self._log is None:
                 self._log = open_log(self._log_path, self._replay)
@@ -190,11 +180,6 @@ class ServerModel:
 
         When a request fails for good, no more are sent. Those in flight are waited for, because
         they are paid for.
-
-        Raises:
-            BudgetError: the budget is spent.
-            ServerError: the server refuses every request or is down.
-            NotFoundError: a replay lacks the answer to a request.
         """
         stop = threading.Event()
         if len(requests) == 1 or self._parallel == 1:

@@ -79,11 +79,6 @@ class ResponseLog:
     Attributes:
         spent: the sum of what all lines record as spent.
         damaged: number of lines that are ignored.
-
-    Raises:
-        InputError: the file is not a response log, or has a later version.
-        LockedError: another process uses it.
-        NotFoundError: the log of a replay does not exist.
     """
 
     def __init__(self, path: str | Path, replay: bool = False) -> None:
@@ -152,7 +147,6 @@ class ResponseLog:
 
         Args:
             key: the digest of the request.
-            answer: the answer.
             spent: what the budget counts for it.
             notes: more fields of the line, such as the model's full name and the time.
         """
@@ -352,11 +346,7 @@ def _parse_spent(value: Any) -> Spent:
 
 
 def open_log(path: str | Path, replay: bool = False) -> ResponseLog:
-    """The log of a file, shared within this process.
-
-    Raises:
-        InputError, LockedError, NotFoundError: as `ResponseLog`.
-    """
+    """The log of a file, shared within this process."""
     if replay:
         return ResponseLog(path, replay=True)
     with _opening:

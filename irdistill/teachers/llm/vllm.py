@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from irdistill.errors import MissingExtraError, ModelError
+from irdistill.errors import MissingExtraError, ModelError, one_line
 from irdistill.modeling.hardware import Precision
 from irdistill.modeling.model_files import resolve_model, split_gguf
 from irdistill.modeling.model_revisions import model_identity
@@ -52,19 +52,12 @@ class VllmModel:
         """Start an engine.
 
         Args:
-            model: hub id, folder or GGUF file.
-            revision: commit, tag or branch of a hub model.
             precision: ``auto`` is the model's.
             max_length: tokens of prompt and answer together (default: the model's).
             memory: share of each GPU's memory that the engine uses.
             gpus: number of GPUs over which the model is distributed (tensor parallel).
             parallel: number of requests that a teacher sends at a time; vLLM divides them.
             template_options: options of the chat template.
-            trust_remote_code: run code that comes with the model.
-
-        Raises:
-            MissingExtraError: vllm is not installed.
-            ModelError: the model cannot be loaded.
         """
         try:
             import vllm
@@ -95,16 +88,14 @@ class VllmModel:
             )
         except Exception as error:
             raise ModelError(
-                f"vLLM cannot load the model {model!r}: {' '.join(str(error).split())[:400]}"
+                f"vLLM cannot load the model {model!r}: {one_line(error, 400)}."
             ) from error
         self._vllm, self.parallel = vllm, parallel
         self.model_name, self.pinned = model, model_identity(model, revision)
         self.chat = ChatTokenizer(self._engine.get_tokenizer(), template_options)
         config = self._engine.llm_engine.model_config
-        self.max_length, self.precision = (
-            int(config.max_model_len),
-            str(config.dtype).removeprefix("torch."),
-        )
+        self.max_length = int(config.max_model_len)
+        self.precision = str(config.dtype).removeprefix("torch.")
         self.chat.empty_block = empty_block(
             self.chat, lambda request: self.answer([request])[0].text
         )

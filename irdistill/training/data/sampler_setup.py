@@ -17,7 +17,7 @@ from irdistill.training.data.list_sampler import ListSampler
 from irdistill.training.data.list_source import Judgments, ListSource, SamplerOptions
 from irdistill.training.data.query_order import Clustered, Curriculum, QueryOrder, pacing
 from irdistill.training.options import TrainOptions
-from irdistill.training.validation import split_queries
+from irdistill.training.validation_data import ValidationData
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
@@ -26,6 +26,21 @@ if TYPE_CHECKING:
 
 _LAYOUT = 1
 """Raised when the cached counts change."""
+
+
+def judgments_by_row(collection: Collection) -> Judgments:
+    """The judged documents of the corpus by row number."""
+    pairs = [
+        (query_id, doc_id, grade)
+        for query_id, judged in collection.qrels.items()
+        for doc_id, grade in judged.items()
+    ]
+    rows = collection.corpus.find([doc_id for _, doc_id, _ in pairs]).tolist()
+    judgments: dict[str, dict[int, int]] = {query_id: {} for query_id in collection.qrels}
+    for (query_id, _, grade), row in zip(pairs, rows, strict=True):
+        if row >= 0:
+            judgments[query_id][row] = grade
+    return judgments
 
 
 def sampler_options(
@@ -55,41 +70,30 @@ def sampler_options(
     )
 
 
-def judged_rows(collection: Collection) -> Judgments:
-    """The judged documents of the corpus by row number."""
-    pairs = [
-        (query_id, doc_id, grade)
-        for query_id, judged in collection.qrels.items()
-        for doc_id, grade in judged.items()
-    ]
-    rows = collection.corpus.find([doc_id for _, doc_id, _ in pairs]).tolist()
-    judgments: dict[str, dict[int, int]] = {query_id: {} for query_id in collection.qrels}
-    for (query_id, _, grade), row in zip(pairs, rows, strict=True):
-        if row >= 0:
-            judgments[query_id][row] = grade
-    return judgments
-
-
 def make_samplers(
     runs: Sequence[ListSource],
     relevant: Judgments,
     query_ids: Sequence[str],
     drawing: SamplerOptions,
     options: TrainOptions,
+    validation: ValidationData | None = None,
     counts: ListCounts | None = None,
 ) -> tuple[ListSampler, ListSampler | None]:
-    """The sampler to train on, and that of the held-out queries if the training may stop early.
+    """The sampler to train on, and that of the held-out queries if a share is held out.
 
     Args:
+        validation: what is measured during training, if anything.
         counts: see `cached_counts`; computed if None.
 
     Raises:
         InputError: no query has two usable documents, or there is no query to hold out.
     """
     every = ListSampler(runs, relevant, drawing, query_ids, counts)
-    if not options.early_stop:
+    if validation is None or not validation.share:
         return every, None
-    trained, held_out = split_queries(every.query_ids, options.held_out, options.seed)
+    trained, held_out = validation.split(
+        every.query_ids, relevant, options.validate_queries, options.seed
+    )
     return (
         ListSampler(runs, relevant, drawing, trained, every.counts),
         ListSampler(runs, relevant, drawing, held_out, every.counts),

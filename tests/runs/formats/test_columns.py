@@ -215,7 +215,7 @@ TREC = "1 Q0 21 1 30.5 t\n1 Q0 11 2 32.5 t\n"
 def test_ranks_of_a_trec_run_are_honored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert plain(bring(tmp_path, TREC)) == {"1": {"11": 32.5, "21": 30.5}}
     assert (
-        "the ranks of 1 of 1 queries contradict the scores (first: query '1')" in caplog.text
+        "the ranks of 1 of 1 query contradict the scores (first: query '1')" in caplog.text
         and "--ranks" in caplog.text
     )
     caplog.clear()
@@ -444,4 +444,4 @@ def test_evaluated_runs_in_any_compression_with_a_header_and_a_mark(
         assert (
             run.to_dict() == {"1": {"11": 32.5, "21": 30.5}} and run.identity.producer["tag"] == "t"
         )
-        assert "the ranks of 1 of 1 queries contradict the scores" in caplog.text
+        assert "the ranks of 1 of 1 query contradict the scores" in caplog.text

@@ -143,6 +143,7 @@ def test_more_that_is_refused(tmp_path: Path) -> None:
         assert not trap.exists()
 
 
+@pytest.mark.slow
 def test_lengths_and_places_that_are_lies_cost_nothing(tmp_path: Path) -> None:
     for data, words in [
         (b"\x80\x04}\x8d" + struct.pack("<Q", 1 << 60), "a text has 1152921504606846976 bytes"),

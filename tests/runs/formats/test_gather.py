@@ -133,6 +133,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, run.num_rows,
 """
 
 
+@pytest.mark.slow
 def test_a_large_file_takes_little_memory_and_gives_the_same_run(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     count = 500_000

@@ -1,0 +1,135 @@
+"""The arguments of a training, opened and checked, and what they decide."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from irdistill.losses import Loss, parse_loss
+from irdistill.runs import Run, open_run
+from irdistill.runs.stored_representations import Representations
+from irdistill.training import checks
+from irdistill.training.data.in_batch_teachers import InBatchTeachers, open_in_batch_teachers
+from irdistill.training.data.mining import check_mining
+from irdistill.training.data.sampler_setup import cluster_identity
+from irdistill.training.data.stored_vectors import (
+    Vectors,
+    check_vectors,
+    vectors_digest,
+    vectors_identity,
+)
+from irdistill.training.data.teacher_representations import (
+    check_representations,
+    find_representations,
+)
+from irdistill.training.guard_setup import GuardData
+from irdistill.training.options import TrainOptions
+from irdistill.training.processes import Processes
+from irdistill.training.tracking import check_trackers
+from irdistill.training.validation_data import ValidationData
+
+if TYPE_CHECKING:
+    from irdistill.collections import Collection
+    from irdistill.students.student_base import Student
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """The arguments of `train`, opened and checked."""
+
+    collection: Collection
+    runs: list[Run]
+    student: Student
+    loss: Loss
+    options: TrainOptions
+    vectors: Vectors
+    work: str | Path | None
+    representations: Representations | None
+    in_batch: InBatchTeachers | None
+    processes: Processes
+    validation: ValidationData | None = None
+    guard: GuardData | None = None
+
+    @classmethod
+    def read(
+        cls,
+        collection: Collection,
+        scores: Run | str | Path | Sequence[Run | str | Path],
+        student: Student,
+        loss: str | Loss,
+        options: TrainOptions,
+        vectors: Vectors,
+        work: str | Path | None,
+        representations: str | Path | None,
+        validation: ValidationData | None,
+        guard: GuardData | None,
+    ) -> TrainingInputs:
+        """Open the runs, and check all that can be checked before the first step."""
+        expression = parse_loss(loss)
+        check_trackers(options.track)
+        checks.check_student(options, expression, student)
+        check_representations(expression, student)
+        processes = Processes.join()
+        paths = [scores] if isinstance(scores, str | Path | Run) else list(scores)
+        with processes.in_turn():
+            runs = [open_run(run, collection) for run in paths]
+            stored = find_representations(expression, runs, representations, collection)
+            in_batch = open_in_batch_teachers(
+                expression, runs, representations, collection, options.mix
+            )
+        checks.check_teachers(len(runs), options)
+        check_vectors(collection, student, vectors)
+        check_mining(options, student, len(runs))
+        return cls(
+            collection,
+            runs,
+            student,
+            expression,
+            options,
+            vectors,
+            work,
+            stored,
+            in_batch,
+            processes,
+            validation,
+            guard,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the trained weights, as JSON values."""
+        identity: dict[str, Any] = {
+            "collection": self.collection.describe() | {"qrels": self.collection.qrels.fingerprint},
+            "scores": [run.fingerprint for run in self.runs],
+            "student": self.student.identity(),
+            "loss": str(self.loss),
+            "options": self.options.identity() | cluster_identity(self.options),
+            "document_vectors": vectors_digest(self.collection, self.student, self.vectors),
+        }
+        if self.processes.world > 1:
+            identity["processes"] = self.processes.world
+        if self.representations is not None:
+            identity["representations"] = self.representations.fingerprint
+        if self.in_batch is not None:
+            identity["in_batch"] = self.in_batch.fingerprints
+        if self.validation is not None:
+            identity["validation"] = self.validation.identity(self.options)
+        if self.guard is not None:
+            identity["keep"] = self.guard.identity()
+        return _as_json(identity)
+
+    def details(self) -> dict[str, Any]:
+        """What the fingerprints in the identity stand for, for a message about what differs."""
+        return _as_json(
+            {
+                "scores": [asdict(run.identity) for run in self.runs],
+                "document_vectors": vectors_identity(self.collection, self.student, self.vectors),
+            }
+        )
+
+
+def _as_json(value: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(value, default=str))
+    return plain
