@@ -27,9 +27,9 @@ _SURFACE = {
     "irdistill.collections": "Collection Qrels Query Turn as_qrels load_collection",
     "irdistill.runs": "Run as_run open_run",
     "irdistill.losses": """
-        ADRMSE ApproxNDCG BCE CPRD DACKL EmbeddingMSE Hinge InfoNCE KL LELP LambdaLoss ListMLE
-        ListNet Loss MIAlpha MSE MarginMSE Preference RankNet Relational ScoreBatch TRG parse_loss
-        register
+        ADRMSE ApproxNDCG BCE CPRD DACKL EmbeddingCosine EmbeddingMSE Hinge InfoNCE KL LELP
+        LambdaLoss ListMLE ListNet Loss MIAlpha MSE MarginMSE Preference RankNet Relational
+        ScoreBatch SpreadOut TRG parse_loss register
     """,
     "irdistill.students": """
         CrossEncoderStudent DenseStudent KernelStudent LateInteractionStudent SparseStudent
@@ -45,6 +45,8 @@ _SURFACE = {
     "irdistill.verbs.run_verbs": """
         diff_runs export_run fuse import_run mask merge_runs run_stats verify_runs
     """,
+    "irdistill.training.align_options": "AlignOptions",
+    "irdistill.verbs.alignment_verbs": "align",
     "irdistill.verbs.training_verbs": "export fit_terms pretrain train",
     "irdistill.verbs.merge_verbs": "merge",
     "irdistill.verbs.evaluation_verbs": "audit benchmark evaluate measure report",

@@ -94,6 +94,9 @@ from irdistill.losses import (
     ApproxNDCG as ApproxNDCG,
 )
 from irdistill.losses import (
+    EmbeddingCosine as EmbeddingCosine,
+)
+from irdistill.losses import (
     EmbeddingMSE as EmbeddingMSE,
 )
 from irdistill.losses import (
@@ -131,6 +134,9 @@ from irdistill.losses import (
 )
 from irdistill.losses import (
     ScoreBatch as ScoreBatch,
+)
+from irdistill.losses import (
+    SpreadOut as SpreadOut,
 )
 from irdistill.losses import (
     parse_loss as parse_loss,
@@ -186,10 +192,14 @@ from irdistill.teachers.function_teacher import (
 from irdistill.teachers.score_options import (
     ScoreOptions as ScoreOptions,
 )
+from irdistill.training.align_options import AlignOptions as AlignOptions
 from irdistill.training.options import (
     TrainOptions as TrainOptions,
 )
 from irdistill.training.pretraining_options import PretrainOptions as PretrainOptions
+from irdistill.verbs.alignment_verbs import (
+    align as align,
+)
 from irdistill.verbs.comparison_verbs import (
     choose as choose,
 )

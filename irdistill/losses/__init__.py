@@ -12,7 +12,7 @@ from irdistill.losses.batch import ScoreBatch
 from irdistill.losses.contrastive import InfoNCE
 from irdistill.losses.cprd import CPRD
 from irdistill.losses.dackl import DACKL
-from irdistill.losses.embedding import EmbeddingMSE, MIAlpha
+from irdistill.losses.embedding import EmbeddingCosine, EmbeddingMSE, MIAlpha
 from irdistill.losses.expression import parse_loss
 from irdistill.losses.listwise import KL, ListMLE, ListNet
 from irdistill.losses.loss_base import (
@@ -32,7 +32,7 @@ from irdistill.losses.pairwise import Hinge, MarginMSE, Preference, RankNet
 from irdistill.losses.parameter_checks import AtLeast, NonNegative, Positive
 from irdistill.losses.pointwise import BCE, MSE
 from irdistill.losses.pseudo_classes import LELP
-from irdistill.losses.relational import Relational
+from irdistill.losses.relational import Relational, SpreadOut
 from irdistill.losses.representations import BatchRepresentations, FittingSample, TokenVectors
 from irdistill.losses.token_graph import TRG
 
@@ -52,6 +52,7 @@ __all__ = [
     "AtLeast",
     "BatchRepresentations",
     "Cut",
+    "EmbeddingCosine",
     "EmbeddingMSE",
     "FittingSample",
     "Hinge",
@@ -69,6 +70,7 @@ __all__ = [
     "RankNet",
     "Relational",
     "ScoreBatch",
+    "SpreadOut",
     "Sum",
     "TokenVectors",
     "make_loss_parameters",

@@ -18,6 +18,7 @@ from irdistill.losses.representations import FittingSample, both_models, known_v
 #: The sides whose vectors can be compared, and their fields of `BatchRepresentations`.
 SIDES = {"query": "queries", "document": "documents", "pair": "pairs"}
 VectorSide = Literal["query", "document", "pair"]
+TowerSide = Literal["query", "document"]
 
 
 class VectorLoss(Loss):
@@ -44,8 +45,26 @@ class VectorLoss(Loss):
         return student.shape[-1], teacher.shape[-1]
 
 
+class _ProjectedLoss(VectorLoss):
+    """A loss between the projected vectors of the student and the vectors of the teacher."""
+
+    def make_parameters(
+        self, example: ScoreBatch, sample: FittingSample | None
+    ) -> nn.Module | None:
+        """The linear map, if the dimensions differ."""
+        student, teacher = self.dimensions(example)
+        return None if student == teacher else nn.Linear(student, teacher, bias=False)
+
+    def projected(self, batch: ScoreBatch) -> tuple[Tensor, Tensor]:
+        """``P x`` and ``y``, (n, E) each."""
+        student, teacher = self.vectors(batch)
+        if len(student) and student.shape[-1] != teacher.shape[-1]:
+            student = self.parameters_in(batch)(student)
+        return student, teacher
+
+
 @register("EmbeddingMSE", needs={"representation"})
-class EmbeddingMSE(VectorLoss):
+class EmbeddingMSE(_ProjectedLoss):
     """``|P x - y|^2`` of the student's vector x and the teacher's y, mean over texts.
 
     Reimers and Gurevych, arXiv 2004.09813. ``P`` is a trained linear map if the dimensions differ,
@@ -60,23 +79,35 @@ class EmbeddingMSE(VectorLoss):
     side: VectorSide = "query"
     normalize: bool = True
 
-    def make_parameters(
-        self, example: ScoreBatch, sample: FittingSample | None
-    ) -> nn.Module | None:
-        """The linear map, if the dimensions differ."""
-        student, teacher = self.dimensions(example)
-        return None if student == teacher else nn.Linear(student, teacher, bias=False)
-
     def compute(self, batch: ScoreBatch) -> Tensor:
         """Mean over the texts with a teacher vector."""
-        student, teacher = self.vectors(batch)
+        student, teacher = self.projected(batch)
         if not len(student):
             return batch.zero()
-        if student.shape[-1] != teacher.shape[-1]:
-            student = self.parameters_in(batch)(student)
         if self.normalize:
             student, teacher = F.normalize(student, dim=-1), F.normalize(teacher, dim=-1)
         return (student - teacher).square().sum(dim=-1).mean()
+
+
+@register("EmbeddingCosine", needs={"representation"})
+class EmbeddingCosine(_ProjectedLoss):
+    """``1 - cos(P x, y)`` of the student's vector x and the teacher's y, mean over texts.
+
+    Half of `EmbeddingMSE` with ``normalize``. ``P`` is a trained linear map if the dimensions
+    differ, else the identity. Texts without a teacher vector are left out.
+
+    Attributes:
+        side: whose vectors: ``"query"``, ``"document"``, or ``"pair"`` of a cross-encoder.
+    """
+
+    side: VectorSide = "query"
+
+    def compute(self, batch: ScoreBatch) -> Tensor:
+        """Mean over the texts with a teacher vector."""
+        student, teacher = self.projected(batch)
+        if not len(student):
+            return batch.zero()
+        return (1 - F.cosine_similarity(student, teacher, dim=-1)).mean()
 
 
 @register("MIAlpha", needs={"representation"})

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from irdistill.losses.batch import ScoreBatch
-from irdistill.losses.embedding import VectorLoss
+from irdistill.losses.embedding import SIDES, TowerSide, VectorLoss
 from irdistill.losses.listwise import masked_divergence
-from irdistill.losses.loss_base import register
+from irdistill.losses.loss_base import Loss, register
 from irdistill.losses.parameter_checks import Positive
 
 
@@ -63,7 +63,7 @@ class Relational(VectorLoss):
     """
 
     has_parameters: ClassVar[bool] = False
-    side: Literal["query", "document"] = "query"
+    side: TowerSide = "query"
     tau: Positive = 0.02
 
     def compute(self, batch: ScoreBatch) -> Tensor:
@@ -72,3 +72,47 @@ class Relational(VectorLoss):
         if len(student) < 3:
             return batch.zero()
         return relational_divergence(student, teacher, self.tau)
+
+
+@register("SpreadOut")
+class SpreadOut(Loss):
+    """``mean cos(x_i, x_j)^2`` over pairs of different texts: vectors spread over the sphere.
+
+    The second moment of the global orthogonal regularizer (Zhang et al. 2017, arXiv:1708.06320),
+    as EmbeddingGemma (arXiv:2509.20354) adds it to its other losses. Random directions of D
+    dimensions give 1 / D. It reads the student's vectors only. Fewer than two texts give no loss.
+
+    Attributes:
+        side: whose vectors: of the ``"query"``s or of the unique ``"document"``s of the batch.
+
+    Examples:
+        >>> from irdistill.losses import BatchRepresentations
+        >>> vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
+        >>> batch = ScoreBatch(
+        ...     torch.zeros(3, 2), student_representations=BatchRepresentations(queries=vectors)
+        ... )
+        >>> SpreadOut()(batch)
+        tensor(0.3333)
+    """
+
+    side: TowerSide = "query"
+
+    @property
+    def representations(self) -> frozenset[str]:
+        """The field of the side."""
+        return frozenset({SIDES[self.side]})
+
+    def compute(self, batch: ScoreBatch) -> Tensor:
+        """Mean over the pairs of the batch.
+
+        Raises:
+            ValueError: the batch lacks the vectors.
+        """
+        vectors = getattr(batch.student_representations, SIDES[self.side], None)
+        if vectors is None:
+            raise ValueError(f"this needs the {SIDES[self.side]} in student_representations")
+        if len(vectors) < 2:
+            return batch.zero()
+        unit = F.normalize(vectors, dim=-1)
+        others = ~torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
+        return (unit @ unit.T)[others].square().mean()

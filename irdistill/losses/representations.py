@@ -74,6 +74,14 @@ class BatchRepresentations:
             **{entry.name: moved(getattr(self, entry.name)) for entry in fields(self)}
         )
 
+    def first(self, dimension: int) -> BatchRepresentations:
+        """The first numbers of each text's vector, for Matryoshka losses."""
+
+        def cut(vectors: Tensor | None) -> Tensor | None:
+            return None if vectors is None else vectors[:, :dimension]
+
+        return replace(self, queries=cut(self.queries), documents=cut(self.documents))
+
     def one_list(self, place: int) -> BatchRepresentations:
         """The vectors of one list; documents are those of the whole batch."""
         row = slice(place, place + 1)

@@ -119,13 +119,11 @@ class ShardOptions:
     """Options of `write_arrays`.
 
     Attributes:
-        overwrite: replace arrays with another identity.
         label: label of the progress bar.
         make_ranges: makes missing shards elsewhere (default: in this process).
         relay: receives the number of finished documents within a shard, for the progress bar.
     """
 
-    overwrite: bool = False
     label: str = "encode"
     make_ranges: RangesMaker | None = None
     relay: ProgressRelay | None = None
@@ -150,7 +148,7 @@ def write_arrays(
     make_folder(folder)
     with lock_folder(folder, wait=is_in_cache(folder)):
         writer = _ShardWriter(folder, dict(identity), layout, make)
-        recorded = writer.recorded_shards(options.overwrite)
+        recorded = writer.recorded_shards()
         if recorded is None:
             return
         ranges = [(start, min(start + shard_rows, rows)) for start in range(0, rows, shard_rows)]
@@ -184,7 +182,7 @@ class _ShardWriter:
     layout: Layout
     make: ArrayMaker
 
-    def recorded_shards(self, overwrite: bool) -> list[Shard] | None:
+    def recorded_shards(self) -> list[Shard] | None:
         """Shards that a manifest lists; None when the arrays are finished and can be opened."""
         for name in (_MANIFEST, _SHARDS):
             if not (self.folder / name).is_file():
@@ -207,12 +205,9 @@ class _ShardWriter:
                     except IrdistillError as error:
                         logger.warning("%s", error)
                 return _shards_in(stored, self.layout)
-            if overwrite:
-                break
             changes = "; ".join(differences(stored_identity, self.identity))
             raise OutputExistsError(
-                f"{self.folder} contains other vectors ({changes}). Choose another folder, or"
-                " replace them with --overwrite."
+                f"{self.folder} contains other vectors ({changes}). Choose another folder."
             )
         for name in (_MANIFEST, _SHARDS, *(f"{name}.bin" for name in self.layout)):
             (self.folder / name).unlink(missing_ok=True)  # open files of other processes stay valid

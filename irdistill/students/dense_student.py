@@ -34,7 +34,14 @@ from irdistill.students.static_tower import (
 from irdistill.students.student_loading import load_encoder
 from irdistill.students.student_options import Layers, StudentOptions
 from irdistill.students.tower_model import TextKind, TokenColumns, with_prompt
-from irdistill.students.towers import copy_tower, projection, set_lengths, set_pooling, two_towers
+from irdistill.students.towers import (
+    copy_tower,
+    projection,
+    set_lengths,
+    set_pooling,
+    two_towers,
+    with_route,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -169,6 +176,13 @@ class DenseStudent(SingleVectorStudent):
             "prompts": self.prompts(),
             **self.settings_digests(),
         }
+
+    def set_route(self, kind: TextKind, modules: Sequence[nn.Module]) -> None:
+        """Replace the modules of a tower, or those of both if they are the same."""
+        frozen = [side for side in self.sides if not self.learns(side)]
+        self._set_model(with_route(self.model, kind, modules), self.source, self.revision)
+        for side in frozen:
+            self._freeze(side)
 
     def _embed(self, features: Mapping[str, Any], kind: TextKind) -> Tensor:
         """Vectors (n, D) with gradients."""

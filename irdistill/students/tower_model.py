@@ -48,11 +48,19 @@ class TowerModel:
 
     def tower(self, kind: TextKind) -> list[nn.Module]:
         """The modules that a text of this kind goes through, in order."""
-        first = self.model[0]
-        if not isinstance(first, Router):
+        return [*self.route(kind), *(list(self.model)[1:] if self.has_two_towers else ())]
+
+    def route(self, kind: TextKind) -> list[nn.Module]:
+        """The modules of a tower without those that both towers end with."""
+        if not self.has_two_towers:
             return list(self.model)
-        route = first._resolve_route(task=kind, modality="text")
-        return [*first.sub_modules[route], *list(self.model)[1:]]
+        first = self.model[0]
+        return list(first.sub_modules[first._resolve_route(task=kind, modality="text")])
+
+    @property
+    def has_two_towers(self) -> bool:
+        """Whether queries and documents go through different modules."""
+        return isinstance(self.model[0], Router)
 
     def _first(self, kind: TextKind) -> Any:
         """The module that takes the texts."""
@@ -154,12 +162,20 @@ class TowerModel:
 
     def document_identity(self) -> dict[str, Any]:
         """All that determines the vectors of documents, and nothing of the query tower."""
+        return self.tower_identity("document")
+
+    def tower_identity(self, kind: TextKind) -> dict[str, Any]:
+        """All that determines the vectors of the texts of a kind, and nothing of other towers.
+
+        Queries and documents have the same identity if they go through the same modules in the
+        same way.
+        """
         return {
-            "weights": self.weights_digest("document"),
-            "modules": modules_digest(self.tower("document")),
-            "tokenizer": tokenizer_digest(self._first("document").tokenizer),
-            "prompt": self._prompt("document") or "",
-            "max_length": self.max_length("document"),
+            "weights": self.weights_digest(kind),
+            "modules": modules_digest(self.tower(kind)),
+            "tokenizer": tokenizer_digest(self._first(kind).tokenizer),
+            "prompt": self._prompt(kind) or "",
+            "max_length": self.max_length(kind),
             "similarity": self.similarity,
             "dimension": self.dimension,
         }

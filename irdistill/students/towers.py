@@ -30,18 +30,43 @@ def two_towers(model: Any, queries: Sequence[nn.Module], query_prompt: str | Non
 
     """
     documents = tower_modules(model, "document")
+    router = Router({"document": documents, "query": list(queries)}, default_route="document")
+    return with_modules(model, [router], query_prompt)
+
+
+def with_modules(model: Any, modules: Sequence[nn.Module], query_prompt: str | None = None) -> Any:
+    """A model of other modules with the prompts and the similarity of a model.
+
+    Args:
+        query_prompt: replaces the model's query prompt.
+    """
     prompts = dict(model.prompts) | ({} if query_prompt is None else {"query": query_prompt})
     cut = {"truncate_dim": model.truncate_dim} if isinstance(model, SentenceTransformer) else {}
-    router = Router({"document": documents, "query": list(queries)}, default_route="document")
-    routed = type(model)(
-        modules=[router],
+    changed = type(model)(
+        modules=list(modules),
         device=str(model.device),
         prompts=prompts,
         default_prompt_name=model.default_prompt_name,
         similarity_fn_name=model.similarity_fn_name,
         **cut,
     )
-    return routed.float().eval()
+    return changed.float().eval()
+
+
+def with_route(model: Any, kind: str, modules: Sequence[nn.Module]) -> Any:
+    """A model whose queries or documents go through other modules.
+
+    Args:
+        kind: ``query`` or ``document``; ignored if the model has one tower.
+    """
+    if not isinstance(model[0], Router):
+        return with_modules(model, modules)
+    routes: dict[str, list[nn.Module]] = {
+        name: list(inner) for name, inner in model[0].sub_modules.items()
+    }
+    name = model[0]._resolve_route(task=kind, modality="text")
+    router = Router(routes | {name: list(modules)}, default_route=model[0].default_route)
+    return with_modules(model, [router, *list(model)[1:]])
 
 
 def tower_modules(model: Any, kind: TextKind) -> list[nn.Module]:

@@ -6,9 +6,11 @@ from importlib import import_module
 from typing import Any
 
 _MODULES = {
+    "AlignOptions": "irdistill.training.align_options",
     "ListSampler": "irdistill.training.data.list_sampler",
     "PretrainOptions": "irdistill.training.pretraining_options",
     "TrainOptions": "irdistill.training.options",
+    "align": "irdistill.training.aligning",
     "pretrain": "irdistill.training.pretraining",
     "train": "irdistill.training.trainer",
 }

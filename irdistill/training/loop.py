@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from irdistill.modeling.hardware import choose_dtype
 from irdistill.storage.files import read_json, write_json
 from irdistill.students.student_base import Student
 from irdistill.training import checkpoints
-from irdistill.training.data.collate import Collator, TrainBatch
+from irdistill.training.data.collate import TrainBatch
 from irdistill.training.data.mining import Miner
 from irdistill.training.objectives.batch_scores import encode_batch, score_batch
 from irdistill.training.objectives.encode import Encoder
@@ -40,6 +40,14 @@ Batch = TypeVar("Batch")
 _WEIGHTS, _OPTIMIZER, _STATE = "weights.pt", "optimizer.pt", "state.json"
 
 
+class BatchMaker(Protocol):
+    """Makes the batches of a step."""
+
+    def micro_batches(self, step: int, count: int) -> list[TrainBatch]:
+        """The texts of a step in ``count`` batches; a pure function of the step."""
+        ...
+
+
 class TrainingLoop:
     """Trains a student in place.
 
@@ -48,7 +56,7 @@ class TrainingLoop:
 
     Args:
         loss: the loss expression.
-        collator: draws the lists of a step and makes tensors of them.
+        collator: makes the batches of a step, such as a `Collator`.
         folder: of the training; checkpoints go to ``checkpoints`` in it.
         loss_parameters: the modules that the loss learns, by its expression.
         miner: searches for hard negatives, if there are any.
@@ -59,7 +67,7 @@ class TrainingLoop:
         self,
         student: Student,
         loss: Loss,
-        collator: Collator,
+        collator: BatchMaker,
         options: TrainOptions,
         folder: Path,
         *,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,17 +16,13 @@ from irdistill.console.progress_bars import note_on_interrupt
 from irdistill.errors import SettingsDifferError
 from irdistill.losses import TEACHER_NEEDS, Loss
 from irdistill.modeling.hardware import deterministic_kernels
-from irdistill.modeling.library_output import quiet_libraries
-from irdistill.modeling.truncation import Truncation, changes, snapshot
+from irdistill.modeling.truncation import changes, snapshot
 from irdistill.runs import Run, compile_run
-from irdistill.runs.stored_representations import Representations
-from irdistill.storage.files import differences, make_folder, staging_path, write_json
+from irdistill.storage.files import differences, make_folder
 from irdistill.storage.locking import lock_folder
 from irdistill.training import checks
 from irdistill.training.checkpoints import (
     describe_newest,
-    latest_checkpoint,
-    remove_unfinished,
     step_of,
 )
 from irdistill.training.data.collate import Collator, make_collator
@@ -49,21 +44,23 @@ from irdistill.training.data.stored_vectors import (
 )
 from irdistill.training.data.teacher_representations import (
     TeacherRepresentations,
+    compared_fields,
 )
 from irdistill.training.guard_setup import HELD_OUT_SHARE, GuardData, make_guard
 from irdistill.training.guarding import Guard
 from irdistill.training.loop import TrainingLoop
-from irdistill.training.objectives.loss_parameters import fit_loss_parameters, save_loss_parameters
+from irdistill.training.objectives.loss_parameters import fit_loss_parameters
 from irdistill.training.options import TrainOptions
 from irdistill.training.training_files import (
     check_training_folder,
     is_finished,
-    place_model,
-    recorded_model,
-    remove_checkpoints,
 )
 from irdistill.training.training_inputs import TrainingInputs
-from irdistill.training.training_log import truncate_log, write_journal
+from irdistill.training.training_job import (
+    finish_training,
+    report_truncation,
+    start_training,
+)
 from irdistill.training.validation import Validation
 from irdistill.training.validation_data import ValidationData
 from irdistill.training.validation_options import LOSS
@@ -168,13 +165,12 @@ def _train(inputs: TrainingInputs, folder: Path, record: dict[str, Any]) -> None
     prepared = _prepare(inputs, folder)
     options, place = prepared.options, make_folder(folder / "checkpoints")
     record["lists"] = prepared.counts
-    checkpoint = processes.agree(lambda: _start(inputs, prepared, folder, record))
+    checkpoint = processes.agree(
+        lambda: start_training(folder, record, student, options.steps, prepared.warnings)
+    )
     guard = _guard(inputs, prepared, folder, record["identity"])
     tokenized, began = snapshot(student), time.monotonic()
-    with (
-        deterministic_kernels(options.deterministic),
-        _representations(student, inputs.representations),
-    ):
+    with deterministic_kernels(options.deterministic), _representations(student, inputs.loss):
         loop = TrainingLoop(
             student,
             inputs.loss,
@@ -192,9 +188,7 @@ def _train(inputs: TrainingInputs, folder: Path, record: dict[str, Any]) -> None
         record["validation"] = prepared.validation.summary()
     student.model.eval()
     truncation = changes(snapshot(student), tokenized)
-    for kind in student.sides:
-        counts = truncation.get(kind, Truncation())
-        counts.report(kind, student.source, logger, student.max_length(kind))
+    report_truncation(student, truncation)
     first = step_of(checkpoint) if checkpoint else 0
     seconds = time.monotonic() - began
     lists = (steps - first) * prepared.collator.sampler.options.batch_size
@@ -281,7 +275,7 @@ def _prepare(inputs: TrainingInputs, folder: Path) -> _Prepared:
         collator = make_collator(collection, sampler, student, vectors, processes)
         if inputs.representations is not None:
             collator.representations = TeacherRepresentations(
-                inputs.representations, loss.representations, sampler.query_ids
+                inputs.representations, compared_fields(loss), sampler.query_ids
             )
         if inputs.in_batch is not None:
             collator.in_batch = inputs.in_batch.of_lists(sampler)
@@ -290,7 +284,7 @@ def _prepare(inputs: TrainingInputs, folder: Path) -> _Prepared:
     collator = collator_of(sampler)
     if isinstance(collator.representations, TeacherRepresentations):
         collator.representations.check(first)
-    with _representations(student, inputs.representations):
+    with _representations(student, loss):
         parameters = fit_loss_parameters(loss, student, collator, options)
     miner = None
     if options.mine_every:
@@ -381,33 +375,6 @@ def _samplers(inputs: TrainingInputs) -> tuple[ListSampler, ListSampler | None, 
     return sampler, held_out, checks.check_scales(compiled) if options.mix == "mean" else []
 
 
-def _start(
-    inputs: TrainingInputs, prepared: _Prepared, folder: Path, record: dict[str, Any]
-) -> Path | None:
-    """Write the record of a training that starts or resumes; returns the checkpoint to resume."""
-    started_before = (folder / "training.json").exists()
-    checkpoint = latest_checkpoint(folder / "checkpoints")
-    step, steps = step_of(checkpoint) if checkpoint else 0, prepared.options.steps
-    remove_unfinished(folder / "checkpoints")
-    shutil.rmtree(staging_path(folder / "checking"), ignore_errors=True)
-    if not step:
-        inputs.student.check_saving(folder)
-    truncate_log(folder / "train_log.jsonl", step if checkpoint else -1)
-    write_json(folder / "training.json", record | {"finished": False} | recorded_model(folder))
-    device = str(inputs.student.device)
-    write_journal(folder, event="start", step=step, device=device, warnings=prepared.warnings)
-    if checkpoint:
-        logger.info("%s: resumed at step %d of %d", folder, step, steps)
-    elif started_before:
-        logger.info(
-            "%s: the training was stopped before its first checkpoint; it starts again at step 0"
-            " of %d",
-            folder,
-            steps,
-        )
-    return checkpoint
-
-
 def _finish(
     student: Student,
     guard: Guard | None,
@@ -416,36 +383,17 @@ def _finish(
     record: dict[str, Any],
     journal: dict[str, Any],
 ) -> None:
-    """Choose the weights if there is a guard, save the model and delete the checkpoints."""
+    """Choose the weights if there is a guard, and finish the training."""
     if guard is not None:
         record["keep"] = guard.finish().to_json()
-    staged = staging_path(folder / "model")
-    shutil.rmtree(staged, ignore_errors=True)
-    _reset_tokenizers(student)
-    with quiet_libraries():
-        student.save(staged)
-    record["model"] = place_model(folder, staged, record)
-    if loss_parameters:
-        record["loss"] = save_loss_parameters(folder, loss_parameters)
-    write_json(folder / "training.json", record | {"finished": True})
-    write_journal(folder, **journal)
-    remove_checkpoints(folder)
+    finish_training(student, loss_parameters, folder, record, journal)
 
 
 @contextmanager
-def _representations(student: Student, stored: Representations | None) -> Iterator[None]:
-    """Let the student keep the representations that a loss compares with stored ones."""
-    student.keep_representations = stored is not None
+def _representations(student: Student, loss: Loss) -> Iterator[None]:
+    """Let the student keep the representations that the loss reads."""
+    student.keep_representations = bool(loss.representations)
     try:
         yield
     finally:
         student.keep_representations = False
-
-
-def _reset_tokenizers(student: Student) -> None:
-    """Undo the settings of the last call, which would be saved with the tokenizers."""
-    for module in student.model.modules():
-        backend = getattr(getattr(module, "tokenizer", None), "backend_tokenizer", None)
-        if backend is not None:
-            backend.no_padding()
-            backend.no_truncation()

@@ -47,6 +47,8 @@ train | verbs.training_verbs:train | recipes
     Train a student on the scores of teachers.
 pretrain | verbs.training_verbs:pretrain | recipes
     Train a backbone to predict masked words of a corpus.
+align | verbs.alignment_verbs:align | recipes
+    Align a student with a teacher: learn its vectors from raw texts.
 terms | verbs.training_verbs:fit_terms | recipes
     Fit term vectors: distill BM25 into the query tower of a dense model in closed form.
 merge | verbs.merge_verbs:merge | recipes

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-_SEVERAL = ("runs", "models", "collections")
+_SEVERAL = ("runs", "models", "collections", "texts")
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,9 @@ class Source:
     """Metadata of an argument that names something.
 
     Attributes:
-        kind: ``collection``, ``collections``, ``judgments``, ``run``, ``runs``, ``model``,
-            ``models``, ``teacher``, ``student``, ``loss``, ``measures`` or ``validation``.
+        kind: ``collection``, ``collections``, ``judgments``, ``run``, ``runs``, ``texts``,
+            ``model``, ``models``, ``teacher``, ``student``, ``loss``, ``measures`` or
+            ``validation``.
     """
 
     kind: str
@@ -95,6 +96,7 @@ _EXPECTED = {
     "model": "a model: a name, a path or an object",
     "models": "models: names, paths, objects or a mapping of names to models",
     "teacher": "a teacher: a card, a model or a function",
+    "texts": "texts: collections and text files",
     "llm": "a language model: a card or an object",
     "student": "a student: a kind or an object",
     "loss": "a loss: an expression or an object",
@@ -112,6 +114,7 @@ if TYPE_CHECKING:
 
     CollectionLike = str | Path | Collection
     JudgmentsLike = str | Path | Collection | Qrels | Mapping[str, Mapping[str, int]] | Any
+    TextsLike = CollectionLike | Sequence[CollectionLike]
     RunLike = str | Path | Run | Mapping[str, Mapping[str, float]] | Any
     RunsLike = RunLike | Sequence[RunLike] | Mapping[str, RunLike]
     ModelLike = str | Path | Student
@@ -127,6 +130,7 @@ if TYPE_CHECKING:
 else:
     CollectionLike = Annotated[Any, Source("collection")]
     JudgmentsLike = Annotated[Any, Source("judgments")]
+    TextsLike = Annotated[Any, Source("texts")]
     RunLike = Annotated[Any, Source("run")]
     RunsLike = Annotated[Any, Source("runs")]
     ModelLike = Annotated[Any, Source("model")]

@@ -89,7 +89,7 @@ def test_ties_holes_and_detectable_difference() -> None:
 
 
 def test_constant_difference_of_two_queries_is_consistent() -> None:
-    """All columns of the row agree: nothing can be concluded."""
+    """All columns of the row agree that there is no difference."""
     collection = Collection.from_dicts(
         "two", DOCS, {"a": "one", "b": "two"}, {"a": {"d0": 1}, "b": {"d0": 1}}
     )

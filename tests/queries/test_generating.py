@@ -118,7 +118,7 @@ def test_queries_of_one_passage_are_held_out_together(source: Collection, tmp_pa
 
 
 class Model:
-    """A language model that answers with the last word of the passage, and may be stopped."""
+    """A language model that answers with the last word of the passage and can be stopped."""
 
     parallel = 2
 
@@ -165,7 +165,7 @@ def test_queries_are_written_and_a_stopped_job_resumes(source: Collection, tmp_p
 
 
 class Says(Model):
-    """A language model with one answer for everything, and another with more tokens."""
+    """A language model with one fixed answer, and another answer if it may write more tokens."""
 
     def __init__(self, said: Answer, more: str = "what is more?") -> None:
         super().__init__()

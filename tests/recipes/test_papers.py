@@ -45,7 +45,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tiny(name: str, place: Path, *changes: str) -> Recipe:
-    """The published recipe with the tiny collection and model in place of its own."""
+    """The published recipe with a tiny collection and model."""
     return read_recipe(
         card_folder("recipes") / f"{name}.yaml",
         [f"train={place}/data#train", f"test={place}/data#test", f"second={place}/model", *changes],

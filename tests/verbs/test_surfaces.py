@@ -26,6 +26,7 @@ FROM_RUNNER = {"out", "overwrite"}
 #: A value for each required option, and for options that need another one.
 VALUES: dict[str, Any] = {
     "collection": "set",
+    "texts": ["set"],
     "candidates": "out/bm25",
     "teacher": "bm25",
     "runs": ["out/a", "out/b"],

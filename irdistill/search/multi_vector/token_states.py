@@ -16,7 +16,7 @@ from irdistill.modeling.hardware import Precision, choose_dtype
 from irdistill.modeling.truncation import Truncation, changes, snapshot
 from irdistill.search.array_shards import TRUNCATION, Arrays, ShardOptions, write_arrays
 from irdistill.search.retrieve_options import Storage
-from irdistill.search.vectors.vector_store import report_cut_documents
+from irdistill.search.vectors.vector_store import report_cut_texts
 from irdistill.storage.files import cache_folder, digest
 from irdistill.students.interaction_layers import InteractionStudent
 
@@ -100,5 +100,5 @@ def corpus_states(
     base = Path(work) if work is not None else cache_folder() / "states"
     folder = base / digest(states_identity(corpus, student, precision, storage))
     states = TokenStates.build(corpus, student, folder, precision=precision, storage=storage)
-    report_cut_documents(states, student)
+    report_cut_texts(states, student)
     return states

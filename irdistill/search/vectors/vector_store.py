@@ -27,6 +27,7 @@ from irdistill.search.retrieve_options import Storage
 from irdistill.storage.checksums import CheckedArray
 from irdistill.storage.files import cache_folder, digest
 from irdistill.students.student_base import Student
+from irdistill.students.tower_model import TextKind
 
 logger = logging.getLogger(__name__)
 
@@ -104,8 +105,8 @@ class Store(Arrays):
         shard_rows: int | None = None,
         precision: Precision = "auto",
         storage: Storage = "float32",
-        overwrite: bool = False,
         encode_shards: EncodeShards | None = None,
+        kind: TextKind = "document",
     ) -> Self:
         """Encode a corpus. An interrupted job resumes.
 
@@ -113,13 +114,14 @@ class Store(Arrays):
             shard_rows: documents per shard (the most work a crash can lose, and held in memory).
             storage: number type on disk; term ids and lengths are integers.
             encode_shards: encodes ranges of documents elsewhere (default: this process).
+            kind: the tower that encodes the texts.
         """
         shard_rows = shard_rows or cls.shard_rows
-        identity = document_identity(corpus, encoder, precision, storage)
+        identity = store_identity(corpus, encoder, precision, storage, kind)
         relay = ProgressRelay()
 
         def encode(start: int, end: int) -> Mapping[str, np.ndarray]:
-            return encode_rows(corpus, encoder, start, end, precision, done=relay)
+            return encode_rows(corpus, encoder, start, end, precision, done=relay, kind=kind)
 
         make_ranges = None
         if encode_shards is not None:
@@ -131,7 +133,7 @@ class Store(Arrays):
             len(corpus),
             shard_rows,
             encode,
-            ShardOptions(overwrite, make_ranges=make_ranges, relay=relay),
+            ShardOptions(make_ranges=make_ranges, relay=relay),
         )
         return cls(folder)
 
@@ -286,6 +288,7 @@ def encode_rows(
     precision: Precision,
     budget: int | None = None,
     done: ProgressCallback | None = None,
+    kind: TextKind = "document",
 ) -> Mapping[str, np.ndarray]:
     """The stored arrays of the documents from ``start`` up to ``end``, with truncation counts.
 
@@ -293,12 +296,13 @@ def encode_rows(
 
     Args:
         done: called with the number of encoded documents after each batch.
+        kind: the tower that encodes the texts.
     """
     limit = TokenBudget(budget) if budget is not None else None
     before = snapshot(encoder)
     texts = corpus.texts(range(start, end))
-    vectors = encoder.search_vectors(texts, "document", precision, limit, done)
-    truncation = changes(snapshot(encoder), before).get("document", Truncation())
+    vectors = encoder.search_vectors(texts, kind, precision, limit, done)
+    truncation = changes(snapshot(encoder), before).get(kind, Truncation())
     first = vectors[0] if isinstance(vectors, list) and vectors else vectors
     width = encoder.dimension if isinstance(first, list) else first.shape[1]
     if width != encoder.dimension:
@@ -308,10 +312,14 @@ def encode_rows(
     return {**STORES[encoder.kind].arrays(vectors), TRUNCATION: truncation.to_array()}
 
 
-def document_identity(
-    corpus: Corpus, encoder: Student, precision: Precision, storage: str
+def store_identity(
+    corpus: Corpus,
+    encoder: Student,
+    precision: Precision,
+    storage: str,
+    kind: TextKind = "document",
 ) -> dict[str, Any]:
-    """Everything that determines the vectors of a corpus: texts and document tower."""
+    """Everything that determines the vectors of a corpus: its texts and the tower."""
     if encoder.kind not in STORES:
         encoder.search_vectors([], "document")  # raises
     return {
@@ -320,7 +328,7 @@ def document_identity(
         "corpus": corpus.fingerprint,
         "storage": storage,
         "precision": str(choose_dtype(precision, encoder.device)).removeprefix("torch."),
-        **encoder.document_identity(),
+        **encoder.tower_identity(kind),
     }
 
 
@@ -331,32 +339,39 @@ def corpus_vectors(
     precision: Precision = "auto",
     storage: Storage = "float32",
     encode_shards: EncodeShards | None = None,
+    kind: TextKind = "document",
 ) -> Any:
     """The vectors of a corpus, built on first use, in a folder named by their identity.
 
     Args:
         encode_shards: encodes ranges of documents elsewhere (default: this process).
+        kind: the tower that encodes the texts.
 
     Returns:
         The store of the student's kind.
     """
-    identity = document_identity(corpus, encoder, precision, storage)
-    kind = STORES[encoder.kind]
+    identity = store_identity(corpus, encoder, precision, storage, kind)
+    store_type = STORES[encoder.kind]
     base = Path(work) if work is not None else cache_folder() / "vectors"
-    folder = base / digest(identity | {"shard_rows": kind.shard_rows})
-    store = kind.build(
-        corpus, encoder, folder, precision=precision, storage=storage, encode_shards=encode_shards
+    store = store_type.build(
+        corpus,
+        encoder,
+        base / digest(identity | {"shard_rows": store_type.shard_rows}),
+        precision=precision,
+        storage=storage,
+        encode_shards=encode_shards,
+        kind=kind,
     )
-    report_cut_documents(store, encoder)
+    report_cut_texts(store, encoder, kind)
     return store
 
 
 _reported: set[Path] = set()
 
 
-def report_cut_documents(store: Arrays, encoder: Student) -> None:
-    """Log, once per process and store, how much of the documents the encoder does not read."""
+def report_cut_texts(store: Arrays, encoder: Student, kind: TextKind = "document") -> None:
+    """Log, once per process and store, how much of the texts the encoder does not read."""
     folder = store.folder.resolve()
     if folder not in _reported:
         _reported.add(folder)
-        store.truncation.report("document", encoder.source, logger, encoder.max_length("document"))
+        store.truncation.report(kind, encoder.source, logger, encoder.max_length(kind))

@@ -9,7 +9,7 @@ import numpy as np
 
 from irdistill.collections import Collection
 from irdistill.errors import OptionError, WrongCollectionError
-from irdistill.search.vectors.vector_store import STORES, Store, corpus_vectors, document_identity
+from irdistill.search.vectors.vector_store import STORES, Store, corpus_vectors, store_identity
 from irdistill.storage.files import digest
 from irdistill.students.student_base import Student
 
@@ -98,7 +98,7 @@ def vectors_identity(
     if isinstance(vectors, Store):
         return {key: value for key, value in vectors.identity.items() if key != "shard_rows"}
     if isinstance(vectors, str) and _is_frozen(student):
-        return document_identity(collection.corpus, student, "auto", "float32")
+        return store_identity(collection.corpus, student, "auto", "float32")
     return None
 
 

@@ -48,6 +48,16 @@ def check_representations(loss: Loss, student: Student) -> None:
             )
 
 
+def compared_fields(loss: Loss) -> frozenset[str]:
+    """The fields of `BatchRepresentations` that a loss reads of the teacher."""
+    return frozenset(
+        name
+        for term in loss.basic_losses
+        if "representation" in term.needs
+        for name in term.representations
+    )
+
+
 def find_representations(
     loss: Loss, runs: Sequence[Run], run: str | Path | None, collection: Collection
 ) -> Representations | None:
@@ -57,20 +67,21 @@ def find_representations(
         run: the run that has them; by default the first of ``runs`` that has any.
 
     Returns:
-        None if the loss reads none.
+        None if the loss reads none of the teacher.
 
     Raises:
         OptionError: a run is given, and the loss reads none.
         NotFoundError: no run has any.
         InputError: they are of another collection or another kind.
     """
-    if not loss.representations:
+    fields = compared_fields(loss)
+    if not fields:
         if run is not None and "in_batch" not in loss.needs:
             raise OptionError(
                 f"representations were given, and the loss {loss} reads none; leave them out."
             )
         return None
-    kind, teacher, _ = _STORES[min(loss.representations)]
+    kind, teacher, _ = _STORES[min(fields)]
     command = (
         f"irdistill score {collection.id} --candidates {runs[0].path or 'RUN'} --teacher TEACHER"
         f" --out NEW --representations float16, with {teacher} as TEACHER; then train with"

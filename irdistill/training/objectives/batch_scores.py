@@ -58,7 +58,7 @@ def score_batch(
         positives = positives | ~has_tokens  # a text without tokens is never a negative
         if teacher_in_batch is not None:  # nor in a list
             teacher_in_batch = teacher_in_batch.masked_fill(~has_tokens, torch.nan)
-        if batch.representations is not None:
+        if batch.representations is not None or student.keep_representations:
             representations = student.representations(queries, documents)
         if dimension is not None:
             queries, documents = queries[:, :dimension], documents[:, :dimension]
