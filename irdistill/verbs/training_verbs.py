@@ -82,6 +82,8 @@ def _check_training(values: Mapping[str, Any]) -> None:
         "# On vectors that score --representations stored:",
         f'{_ON_MINILM} --scores out/vectors --layers 2 --loss "KL(tau=0.05) + EmbeddingMSE" --out'
         " out/embedding",
+        f"{_ON_MINILM} --scores out/vectors --loss 'KL(tau=0.05, teacher_tau=0.05,"
+        ' negatives="batch")\' --out out/batch',
     ),
     check=_check_training,
     alternatives=("steps", "epochs"),
@@ -109,8 +111,8 @@ def train(
     representations: Annotated[
         RunLike | None,
         Field(
-            description="Run that stores the teacher's vectors, for losses that compare them"
-            " (default: one of the scores)."
+            description="Run that stores a teacher's vectors, for losses that compare them or read"
+            " in-batch teacher scores (default: the scores)."
         ),
     ] = None,
     validate: Annotated[
