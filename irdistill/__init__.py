@@ -47,7 +47,7 @@ _SURFACE = {
     """,
     "irdistill.training.align_options": "AlignOptions",
     "irdistill.verbs.alignment_verbs": "align",
-    "irdistill.verbs.training_verbs": "export fit_terms pretrain train",
+    "irdistill.verbs.training_verbs": "export fit_static fit_terms pretrain train",
     "irdistill.verbs.merge_verbs": "merge",
     "irdistill.verbs.evaluation_verbs": "audit benchmark evaluate measure report",
     "irdistill.verbs.comparison_verbs": "choose compare",

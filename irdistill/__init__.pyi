@@ -279,6 +279,9 @@ from irdistill.verbs.training_verbs import (
     export as export,
 )
 from irdistill.verbs.training_verbs import (
+    fit_static as fit_static,
+)
+from irdistill.verbs.training_verbs import (
     fit_terms as fit_terms,
 )
 from irdistill.verbs.training_verbs import (

@@ -294,7 +294,7 @@ def test_a_head_that_neither_brings_is_refused_and_a_changed_adapter_is_another_
 def test_a_revision_of_an_adapter_on_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The revision that is asked for is merged, and not the one of the main branch."""
+    """The requested revision is merged, not that of the main branch."""
     base = tiny_backbone(tmp_path / "base", layers=2)
     place = tmp_path / "hub" / "models--owner--adapter"
     (place / "refs").mkdir(parents=True)
@@ -338,8 +338,8 @@ def test_a_damaged_merged_model_is_made_again(tmp_path: Path) -> None:
 
 
 def test_weights_without_a_place_are_refused_in_adapter_and_backbone(tmp_path: Path) -> None:
-    """peft and transformers leave them out; then something else than what was trained would be
-    loaded.
+    """peft and transformers ignore these weights, so the loaded model would differ from the trained
+    one.
     """
     backbone = tiny_backbone(tmp_path / "backbone", layers=1)
     sorts: dict[str, dict[str, Any]] = {

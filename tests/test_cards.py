@@ -1,6 +1,4 @@
-"""Cards: found by every name that a user may write, listed with close names, copied without
-overwriting.
-"""
+"""Cards: found under every accepted name, listed with close names, copied without overwriting."""
 
 from __future__ import annotations
 

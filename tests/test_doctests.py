@@ -39,7 +39,7 @@ def test_docstring_examples(name: str, tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
 def test_examples_are_in_a_section_of_examples(path: Path) -> None:
-    """Elsewhere the API reference shows ``>>>`` as nested quotations."""
+    """Outside such a section the API reference shows ``>>>`` as nested quotations."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             text = inspect.cleandoc(ast.get_docstring(node) or "")

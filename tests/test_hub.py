@@ -1,6 +1,4 @@
-"""A model that cannot be had from the hub fails at once and in one message; a slow hub is waited
-for.
-"""
+"""Models that the hub cannot provide: one error at once; a slow hub is waited for."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ from irdistill.training.pretraining import load_transformer
 
 @pytest.fixture(autouse=True)
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hub client that may ask a hub, nothing looked up yet, and an empty hub cache."""
+    """A hub client that is online, with empty caches."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(hub, "_checked", set())
@@ -45,9 +43,7 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture()
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, float], list[str]]]:
-    """Starts a hub that answers with a status after some seconds; gives the paths it is asked
-    for.
-    """
+    """Start a hub that answers with a status after some seconds; return the requested paths."""
     servers: list[HTTPServer] = []
 
     def start(status: int, seconds: float = 0.0) -> list[str]:

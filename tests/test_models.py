@@ -66,7 +66,7 @@ def edit(file: str, **values: object) -> Callable[[Path], None]:
 
 
 def lower_case(value: bool) -> Callable[[Path], None]:
-    """What repairing a tokenizer changes."""
+    """Changes that repairing a tokenizer makes."""
 
     def change(folder: Path) -> None:
         content = json.loads((folder / "tokenizer.json").read_text())
@@ -249,7 +249,7 @@ def test_shards_and_gguf_files(tmp_path: Path) -> None:
 def test_a_hub_id_is_the_commit_of_its_snapshot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a branch too; what is nowhere to be found is an error and no name."""
+    """Branches are resolved too; an unknown revision is an error."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     place = tmp_path / "models--owner--name"
     shutil.copytree(tiny_backbone(tmp_path / "m", layers=2), place / "snapshots" / commit)

@@ -19,9 +19,7 @@ from tests.students.tiny import tiny_backbone
 
 
 def terminal(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Make standard error a terminal without a size, on which bars appear at once; gives what reads
-    it.
-    """
+    """Make standard error a terminal on which bars appear at once; return its other end."""
     reader, writer = os.openpty()
     monkeypatch.setattr(sys, "stderr", os.fdopen(writer, "w"))
     monkeypatch.setattr(module, "_DELAY", 0)
@@ -29,7 +27,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def read_until(reader: int, *texts: str, seconds: float = 10.0) -> str:
-    """Read the terminal until it has shown one of the texts; gives all that it has shown."""
+    """Read the terminal until it has shown one of the texts; return everything that it has shown."""
     shown = ""
     end = time.monotonic() + seconds
     while not any(text in shown for text in texts) and time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""The pool of workers, over a stand-in for Ray that finishes what was begun last first."""
+"""The worker pool, with a substitute for Ray that finishes the newest task first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from irdistill.errors import IrdistillError
 
 
 class Method:
-    """A method of an actor; calling it gives a reference, which ``get`` carries out."""
+    """A method of an actor; a call returns a reference, and ``get`` runs it."""
 
     def __init__(self, call: Any, tries: int = 1) -> None:
         self.call, self.tries = call, tries

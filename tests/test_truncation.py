@@ -1,4 +1,4 @@
-"""What models never read is counted to the token, and every command that encodes says so."""
+"""Text that models do not read is counted to the token and reported by every command that encodes."""
 
 from __future__ import annotations
 

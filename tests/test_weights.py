@@ -1,5 +1,5 @@
-"""A model whose weights are missing, misnamed or of another form is refused by every loader, with
-the keys named.
+"""Models with missing, misnamed or misshapen weights are refused by every loader; errors name the
+keys.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def test_changed_weights_are_refused_by_name(
 def test_a_reranker_without_its_head_is_no_teacher_and_no_backbone(
     reranker: Path, tmp_path: Path
 ) -> None:
-    """Its config says that it is one, so a new head would pass for the trained one."""
+    """Its config says that it is a reranker, so a new head would be taken for the trained one."""
     folder = changed(
         reranker,
         tmp_path / "m",
@@ -348,7 +348,7 @@ def test_adapters_are_compared_with_the_layers_they_are_for(backbone: Path, tmp_
 
 
 def test_the_saved_kinds_load_again(backbone: Path, masked: Path, tmp_path: Path) -> None:
-    """What sentence-transformers itself saves passes."""
+    """Models saved by sentence-transformers pass."""
     for library, folder in (
         (SentenceTransformer, backbone),
         (SparseEncoder, masked),
@@ -399,8 +399,8 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     ],
 )
 def test_every_head_of_a_family_may_be_dropped_or_be_new(family: str, tmp_path: Path) -> None:
-    """What each class of transformers saves loads as each other one on the way to a student, and as
-    itself without exception.
+    """Models saved by each class of transformers load as each other class that students use, and as
+    themselves.
     """
     config = AutoConfig.for_model(family, **_SIZES | _FAMILIES[family])
     classes = [

@@ -244,7 +244,7 @@ def _export(exported: Any, arguments: Mapping[str, Any]) -> Printed:
 _PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], Printed]] = {
     **dict.fromkeys(("retrieve", "score", "fuse", "mask", "runs import", "runs merge"), _run),
     **dict.fromkeys(("rewrite", "split", "generate", "filter"), _collection),
-    **dict.fromkeys(("train", "pretrain", "align", "terms", "merge"), _model),
+    **dict.fromkeys(("train", "pretrain", "align", "terms", "static", "merge"), _model),
     "run": _recipe,
     "specialise": _specialised,
     **dict.fromkeys(("runs stats", "runs diff"), lambda values, _: _table(values)),

@@ -25,6 +25,9 @@ class ScoreBatch:
         in_batch: (B, U) scores of every query against the U unique documents of the batch, or None.
         columns: (B, N) int, the column in ``in_batch`` of each list item (any value on padding).
             Needed whenever ``in_batch`` is given.
+        teacher_in_batch: (B, U), or (T, B, U) for T teachers: a teacher's scores of every query
+            against the same documents; NaN where unknown; None without them. They are compared with
+            each other only, so they may be of another model than ``teacher``.
         positives: (B, U) bool, documents of the batch known or suspected to be relevant to the
             query, in its list or not; or None.
         teacher_weights: (T,) or, by list, (T, B) weights of T teachers, at least 0 and not all 0;
@@ -50,6 +53,7 @@ class ScoreBatch:
     labels: Tensor | None = None
     in_batch: Tensor | None = None
     columns: Tensor | None = None
+    teacher_in_batch: Tensor | None = None
     positives: Tensor | None = None
     teacher_weights: Tensor | None = None
     student_representations: BatchRepresentations | None = None
@@ -90,17 +94,29 @@ class ScoreBatch:
                     f"{name} has shape {tuple(value.shape)}, the student scores {tuple(shape)}"
                 )
         if self.in_batch is not None:
-            if (
-                self.columns is None
-                or self.in_batch.dim() != 2
-                or self.in_batch.shape[0] != shape[0]
-            ):
-                raise ValueError(
-                    "in_batch scores need shape (B, U), and columns (B, N) beside them"
-                )
-            object.__setattr__(self, "in_batch", widened(self.in_batch))
-            if self.positives is not None and self.positives.shape != self.in_batch.shape:
-                raise ValueError("positives must have the shape (B, U) of the in_batch scores")
+            self._check_in_batch(self.in_batch)
+        if self.teacher_in_batch is not None:
+            self._check_teacher_in_batch(self.teacher_in_batch)
+
+    def _check_in_batch(self, scores: Tensor) -> None:
+        if self.columns is None or scores.dim() != 2 or len(scores) != len(self.student):
+            raise ValueError("in_batch scores need shape (B, U), and columns (B, N) beside them")
+        object.__setattr__(self, "in_batch", widened(scores))
+        if self.positives is not None and self.positives.shape != scores.shape:
+            raise ValueError("positives must have the shape (B, U) of the in_batch scores")
+
+    def _check_teacher_in_batch(self, scores: Tensor) -> None:
+        expected = None if self.in_batch is None else self.in_batch.shape
+        teachers = 0 if self.teacher is None or self.teacher.dim() == 2 else len(self.teacher)
+        if scores.shape[-2:] != expected or (
+            scores.dim() != 2 and (scores.dim() != 3 or len(scores) != teachers)
+        ):
+            raise ValueError(
+                f"teacher_in_batch scores have shape {tuple(scores.shape)}; in_batch scores of the"
+                " same shape (B, U) are needed, and for (T, B, U) teacher scores (T, B, N)"
+            )
+        scores = widened(scores).detach().to(self.student.dtype)
+        object.__setattr__(self, "teacher_in_batch", scores)
 
     @property
     def valid(self) -> Tensor:
@@ -155,7 +171,39 @@ class ScoreBatch:
     def for_teacher(self, index: int) -> ScoreBatch:
         """The same batch with one teacher of several."""
         assert self.teacher is not None
-        return replace(self, teacher=self.teacher[index], teacher_weights=None)
+        every = self.teacher_in_batch
+        if every is not None and every.dim() == 3:
+            every = every[index]
+        return replace(
+            self, teacher=self.teacher[index], teacher_in_batch=every, teacher_weights=None
+        )
+
+    def over_batch(self) -> ScoreBatch:
+        """The batch whose lists are all U documents, (B, U), with the in-batch scores of both.
+
+        The labels are those of the query's own list; relevant documents of other lists are only
+        `suspected`. A query whose list is all padding has no list.
+
+        Raises:
+            ValueError: the student has no in-batch scores.
+        """
+        if self.in_batch is None or self.columns is None:
+            raise ValueError("this needs in_batch scores, shape (B, U)")
+        labels = None
+        if self.labels is not None:
+            graded = self.labels.to(self.in_batch.dtype).masked_fill(~self.valid, 0.0)
+            labels = torch.zeros_like(self.in_batch).scatter_reduce(
+                1, self.columns.clamp(0, self.in_batch.shape[1] - 1), graded, "amax"
+            )
+        width = torch.arange(self.in_batch.shape[1], device=self.in_batch.device)
+        return replace(
+            self,
+            student=self.in_batch,
+            teacher=self.teacher_in_batch,
+            mask=self.valid.any(dim=1, keepdim=True).expand_as(self.in_batch),
+            labels=labels,
+            columns=width.expand_as(self.in_batch),
+        )
 
     def one_list(self, place: int) -> ScoreBatch:
         """The batch of one list of this batch."""
@@ -172,7 +220,7 @@ class ScoreBatch:
                 return value.one_list(place)
             if name == "teacher_weights":
                 return value[:, place]
-            several = name == "teacher" and value.dim() == 3
+            several = name in ("teacher", "teacher_in_batch") and value.dim() == 3
             return value[:, place : place + 1] if several else value[place : place + 1]
 
         return ScoreBatch(**{entry.name: cut(entry.name) for entry in fields(self)})

@@ -9,16 +9,19 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from irdistill.errors import OptionError
 from irdistill.losses.batch import ScoreBatch
 from irdistill.losses.loss_base import Loss, register
-from irdistill.losses.parameter_checks import Positive
+from irdistill.losses.parameter_checks import NonNegative, Positive
 
 
 def _info_nce_needs(loss: Any) -> set[str]:
     needs = {"label"} if loss.positive_by == "label" else {"order"}
-    if loss.masked == "share" or loss.weights == "teacher":
-        return needs | {"score"}
-    return needs | ({"order"} if loss.masked == "teacher" else set())
+    if loss.masked != "none" and loss.negatives != "batch":
+        needs |= {"order"} if loss.masked == "teacher" and not loss.margin else {"score"}
+    if loss.masks_batch:
+        needs |= {"in_batch"}
+    return needs | ({"score"} if loss.weights == "teacher" else set())
 
 
 @register("InfoNCE", needs=_info_nce_needs, in_batch=lambda loss: loss.negatives != "list")
@@ -30,20 +33,33 @@ class InfoNCE(Loss):
     (``ScoreBatch.positives``). Documents of the query's own list are counted once, not again in the
     batch. A list without a positive and a positive without a negative give no loss.
 
+    With ``masked_in="all"`` it is the guided loss of GISTEmbed (arXiv 2402.16829): a retriever's
+    in-batch scores leave out false negatives among the documents of the other lists too. Documents
+    without a teacher score are not masked.
+
     Attributes:
         tau: divides the student's scores; 0.01 to 0.05 for a cosine student.
         negatives: ``"list"``: of the query's list. ``"batch"``: documents of the other lists.
             ``"all"``: both.
         positive_by: what is relevant: by ``"label"``, or the ``"teacher"``'s best item of a list.
-        masked: ``"teacher"`` leaves out list negatives that the teacher scores no lower than the
-            positive, which are probably relevant and not judged. ``"share"`` leaves out those that
-            it scores above ``share`` times the positive's score, which needs scores of 0 and more.
-            ``"none"`` keeps all.
-        share: threshold of ``masked="share"``; 0.6 in CADET (arXiv 2502.19712).
+        masked: ``"teacher"`` leaves out negatives that the teacher scores no lower than the
+            positive less ``margin``, which are probably relevant and not judged. ``"share"`` leaves
+            out those that it scores above ``share`` times the positive's score. ``"none"`` keeps
+            all.
+        share: threshold of ``masked="share"``, as a share of the positive's score; 0.6 in CADET
+            (arXiv 2502.19712). The distance below a negative score is that below its absolute
+            value.
         weights: ``"teacher"`` multiplies a list negative's term in the denominator by ``1 -
             sigmoid(t / teacher_tau)``, so that a probably relevant negative repels less. ``"none"``
             leaves all weights at 1.
         teacher_tau: divides the teacher's scores for ``weights``.
+        margin: of ``masked="teacher"``, on the scale of the teacher's scores.
+        masked_in: ``"list"`` masks negatives of the query's list, by the scores of the run.
+            ``"all"`` also masks documents of the other lists, by in-batch scores. With
+            ``negatives="batch"`` these are all there are, and both mean the same.
+
+    Raises:
+        OptionError: ``margin`` or ``masked_in`` has no effect.
     """
 
     tau: Positive = 0.05
@@ -53,6 +69,25 @@ class InfoNCE(Loss):
     share: Positive = 0.6
     weights: Literal["none", "teacher"] = "none"
     teacher_tau: Positive = 1.0
+    margin: NonNegative = 0.0
+    masked_in: Literal["list", "all"] = "list"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.margin and self.masked != "teacher":
+            raise OptionError(
+                f'{self}: margin is for masked="teacher"; set it, or leave margin out.'
+            )
+        if self.masked_in == "all" and (self.masked == "none" or self.negatives == "list"):
+            raise OptionError(
+                f'{self}: masked_in="all" needs a rule, masked="teacher" or masked="share", and'
+                ' negatives="all" or "batch".'
+            )
+
+    @property
+    def masks_batch(self) -> bool:
+        """Whether documents of the other lists are masked, by in-batch scores."""
+        return self.masked != "none" and (self.masked_in == "all" or self.negatives == "batch")
 
     def compute(self, batch: ScoreBatch) -> Tensor:
         """Mean over the positives of the batch that have a negative."""
@@ -65,11 +100,30 @@ class InfoNCE(Loss):
         if self.negatives != "batch":
             negative = log_sum_exp(self._list_negatives(batch, relevant, lists, items) / self.tau)
         if self.negatives != "list" and batch.in_batch is not None:
-            negative = torch.logaddexp(negative, batch_negatives(batch, self.tau)[lists])
+            negative = torch.logaddexp(negative, self._batch_negatives(batch, lists, items))
         counted = negative > torch.finfo(negative.dtype).min
         if not counted.any():
             return batch.zero()
         return F.softplus(negative[counted] - positive[counted]).mean()
+
+    def _batch_negatives(self, batch: ScoreBatch, lists: Tensor, items: Tensor) -> Tensor:
+        """(P,) log-sum-exp over the documents of other lists, for each positive."""
+        if not self.masks_batch:
+            return batch_negatives(batch, self.tau)[lists]
+        if batch.teacher_in_batch is None:
+            raise ValueError(f"{self} needs teacher_in_batch scores, shape (B, U)")
+        assert batch.in_batch is not None and batch.columns is not None
+        teacher = batch.teacher_in_batch[lists]
+        positive = teacher.gather(1, batch.columns[lists, items][:, None])
+        out = not_batch_negatives(batch)[lists] | self._false_negatives(teacher, positive)
+        result: Tensor = _LogSumExpExcept.apply(batch.in_batch[lists], out, self.tau)
+        return result
+
+    def _false_negatives(self, teacher: Tensor, positive: Tensor) -> Tensor:
+        """(P, M) bool, by scores (P, M) of documents and (P, 1) of the positives."""
+        if self.masked == "teacher":
+            return teacher >= positive - self.margin
+        return teacher > torch.where(positive < 0, 2 - self.share, self.share) * positive
 
     def _list_negatives(
         self, batch: ScoreBatch, relevant: Tensor, lists: Tensor, items: Tensor
@@ -88,10 +142,7 @@ class InfoNCE(Loss):
         if self.masked != "none":
             assert batch.teacher is not None
             teacher = batch.teacher[lists]
-            positive = teacher.gather(1, items[:, None])
-            out = out | (
-                teacher >= positive if self.masked == "teacher" else teacher > self.share * positive
-            )
+            out = out | self._false_negatives(teacher, teacher.gather(1, items[:, None]))
         if self.weights == "teacher":
             assert batch.teacher is not None
             # log(1 - sigmoid(t)) = logsigmoid(-t); times tau, as all scores are divided by it
@@ -148,13 +199,16 @@ def batch_negatives(batch: ScoreBatch, tau: float) -> Tensor:
     The lowest number where no document is left. It passes over the (B, U) scores once, whatever
     the number of positives.
     """
+    result: Tensor = _LogSumExpExcept.apply(batch.in_batch, not_batch_negatives(batch), tau)
+    return result
+
+
+def not_batch_negatives(batch: ScoreBatch) -> Tensor:
+    """(B, U) bool: documents of the query's own list and known positives."""
     assert batch.in_batch is not None and batch.columns is not None
     width = batch.in_batch.shape[1]
     left_out = torch.zeros(
         batch.in_batch.shape[0], width + 1, dtype=torch.bool, device=batch.in_batch.device
     )
     left_out = left_out.scatter_(1, batch.columns.masked_fill(~batch.valid, width), True)[:, :width]
-    if batch.positives is not None:
-        left_out = left_out | batch.positives
-    result: Tensor = _LogSumExpExcept.apply(batch.in_batch, left_out, tau)
-    return result
+    return left_out if batch.positives is None else left_out | batch.positives

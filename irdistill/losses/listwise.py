@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from irdistill.losses.batch import ScoreBatch
-from irdistill.losses.loss_base import Loss, order_needs, register
+from irdistill.losses.loss_base import ListDocuments, Loss, order_needs, register
 from irdistill.losses.parameter_checks import AtLeast, Positive
 
 
@@ -26,7 +26,7 @@ def masked_divergence(teacher: Tensor, student: Tensor, usable: Tensor) -> Tenso
     return terms.sum(dim=-1).mean()
 
 
-@register("KL", needs={"score"}, compares="distributions")
+@register("KL", needs={"score"}, compares="distributions", lists_of_batch=True)
 class KL(Loss):
     """``KL(P_T || P_S)`` with ``P_T = softmax(t / teacher_tau)`` and ``P_S = softmax(s / tau)``.
 
@@ -39,6 +39,8 @@ class KL(Loss):
         teacher_tau: divides the teacher's scores.
         top: use only the teacher's first ``top`` documents of a list and those labeled relevant;
             None uses all.
+        negatives: ``"list"``: the distributions are over the query's list. ``"batch"``: over all
+            documents of the batch, by a retriever's in-batch scores.
 
     Examples:
         >>> from irdistill.losses import ScoreBatch
@@ -50,6 +52,7 @@ class KL(Loss):
     tau: Positive = 1.0
     teacher_tau: Positive = 1.0
     top: Annotated[int, AtLeast(2)] | None = None
+    negatives: ListDocuments = "list"
 
     def compute(self, batch: ScoreBatch) -> Tensor:
         """Mean over the lists with at least two usable documents."""
@@ -74,7 +77,11 @@ def _top(batch: ScoreBatch, depth: int) -> Tensor:
     return usable & (first if batch.labels is None else first | (batch.labels > 0))
 
 
-@register("ListNet", needs=lambda loss: {"score"} if loss.by == "teacher" else {"label"})
+@register(
+    "ListNet",
+    needs=lambda loss: {"score"} if loss.by == "teacher" else {"label"},
+    lists_of_batch=True,
+)
 class ListNet(Loss):
     """Cross-entropy of ``softmax(s / tau)`` against ``softmax(t / teacher_tau)``.
 
@@ -85,11 +92,13 @@ class ListNet(Loss):
         tau: divides the scores of the student.
         teacher_tau: divides the scores of the teacher.
         by: the targets: the ``"teacher"``'s scores or the ``"label"``s.
+        negatives: the query's ``"list"``, or all documents of the ``"batch"``, as in `KL`.
     """
 
     tau: Positive = 1.0
     teacher_tau: Positive = 1.0
     by: Literal["teacher", "label"] = "teacher"
+    negatives: ListDocuments = "list"
 
     def compute(self, batch: ScoreBatch) -> Tensor:
         """Mean over the lists with at least two usable documents."""
@@ -103,7 +112,7 @@ class ListNet(Loss):
         return -(target * student.masked_fill(out, 0.0)).sum(dim=1).mean()
 
 
-@register("ListMLE", needs=order_needs)
+@register("ListMLE", needs=order_needs, lists_of_batch=True)
 class ListMLE(Loss):
     """Plackett-Luce likelihood of an order: ``-sum_j log softmax_{k >= j}(s_k / tau)``.
 
@@ -114,10 +123,12 @@ class ListMLE(Loss):
     Attributes:
         tau: divides the student's scores.
         by: whose order: the ``"teacher"``'s or that of the ``"label"``s.
+        negatives: the query's ``"list"``, or all documents of the ``"batch"``, as in `KL`.
     """
 
     tau: Positive = 1.0
     by: Literal["teacher", "label"] = "teacher"
+    negatives: ListDocuments = "list"
 
     def compute(self, batch: ScoreBatch) -> Tensor:
         """Mean over the lists with at least two usable documents."""

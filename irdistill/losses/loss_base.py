@@ -16,8 +16,11 @@ from irdistill.losses.parameter_checks import Positive, check_value, parameter_t
 from irdistill.losses.representations import FittingSample
 
 #: What a loss may need: the teacher's ``order``, ``score`` or ``margin``, the ``label`` of the
-#: qrels, or the teacher's ``representation``.
-NEEDS = frozenset({"order", "score", "margin", "label", "representation"})
+#: qrels, the teacher's ``representation``, or its ``in_batch`` scores of all documents.
+NEEDS = frozenset({"order", "score", "margin", "label", "representation", "in_batch"})
+
+#: What can be read of a teacher's scores of a list.
+TEACHER_NEEDS = frozenset({"order", "score", "margin"})
 
 #: Every named loss; the expression language knows exactly these.
 REGISTRY: dict[str, type[Loss]] = {}
@@ -27,6 +30,8 @@ Requirement = Iterable[str] | Callable[[Any], Iterable[str]]
 #: What of the teacher a loss copies with the student: its scores, differences of scores, or the
 #: distribution ``softmax(t / teacher_tau)``.
 Compared = Literal["scores", "margins", "distributions"]
+#: The documents that a loss compares: those of the query's list, or all documents of the batch.
+ListDocuments = Literal["list", "batch"]
 
 
 @dataclass_transform(frozen_default=True)
@@ -36,6 +41,7 @@ def register(
     needs: Requirement = (),
     in_batch: bool | Callable[[Any], bool] = False,
     compares: Compared | None = None,
+    lists_of_batch: bool = False,
 ) -> Callable[[L], L]:
     """Class decorator that makes a subclass of `Loss` a loss with a name.
 
@@ -52,6 +58,9 @@ def register(
             scores before the first step. ``"scores"`` and ``"margins"``: can a cosine student,
             multiplied by the parameter ``scale`` if there is one, reach them? ``"distributions"``:
             does the parameter ``teacher_tau`` (1 if there is none) make them one-hot or uniform?
+        lists_of_batch: the loss has a parameter ``negatives: ListDocuments = "list"``. With
+            ``"batch"`` it is computed on `ScoreBatch.over_batch`, and needs the teacher's
+            ``in_batch`` scores instead of those of the lists.
 
     Raises:
         OptionError: the name is taken or is not an identifier, or a need is unknown.
@@ -90,9 +99,14 @@ def register(
             raise OptionError(
                 f"a loss named {name!r} exists ({known.__module__}); choose another name."
             )
+        if lists_of_batch and not hasattr(kind, "negatives"):
+            raise OptionError(
+                f"the loss {name!r} has lists_of_batch and no parameter negatives; add"
+                ' `negatives: ListDocuments = "list"` to it.'
+            )
         dataclass(frozen=True, repr=False)(kind)  # changes the class in place
         kind.name, kind._needs, kind._in_batch = name, needs, in_batch
-        kind.compares = compares
+        kind.compares, kind._lists_of_batch = compares, lists_of_batch
         REGISTRY[name] = kind
         return kind
 
@@ -149,6 +163,7 @@ class Loss(ABC):
     compares: ClassVar[Compared | None] = None
     _needs: ClassVar[Requirement] = ()
     _in_batch: ClassVar[bool | Callable[[Any], bool]] = False
+    _lists_of_batch: ClassVar[bool] = False
 
     def __new__(cls, *values: Any, **parameters: Any) -> Self:
         """Refuse a parameter that the loss does not have, as expressions do."""
@@ -164,14 +179,22 @@ class Loss(ABC):
     @property
     def needs(self) -> frozenset[str]:
         """What the batch must hold, a subset of `NEEDS`."""
-        needs = type(self)._needs
-        return frozenset(needs(self) if callable(needs) else needs)
+        requirement = type(self)._needs
+        needs = frozenset(requirement(self) if callable(requirement) else requirement)
+        if self._over_batch and needs & TEACHER_NEEDS:
+            return needs - TEACHER_NEEDS | {"in_batch"}
+        return needs
+
+    @property
+    def _over_batch(self) -> bool:
+        """Whether the lists of the loss are all documents of the batch."""
+        return self._lists_of_batch and self.negatives == "batch"  # type: ignore[attr-defined]
 
     @property
     def uses_in_batch(self) -> bool:
-        """Whether the (B, U) scores against the documents of all lists are read."""
+        """Whether the student's (B, U) scores against the documents of all lists are read."""
         in_batch = type(self)._in_batch
-        return in_batch(self) if callable(in_batch) else in_batch
+        return self._over_batch or (in_batch(self) if callable(in_batch) else in_batch)
 
     @property
     def representations(self) -> frozenset[str]:
@@ -216,6 +239,11 @@ class Loss(ABC):
     def compute(self, batch: ScoreBatch) -> Tensor:
         """The loss with at most one teacher: ``batch.teacher`` is (B, N) or None."""
 
+    def of_lists(self, batch: ScoreBatch, depth: int | None = None) -> Tensor:
+        """The loss with at most one teacher, on the lists that it reads, cut to ``depth``."""
+        lists = batch.over_batch() if self._over_batch else batch
+        return self.compute(lists if depth is None else lists.top(depth))
+
     def __call__(self, batch: ScoreBatch) -> Tensor:
         """The loss, a scalar. With several teachers (T, B, N) it is the mean of the T losses.
 
@@ -223,12 +251,12 @@ class Loss(ABC):
         list: then each list is a batch by itself, and the result is the mean over the lists.
         """
         if batch.teacher is None or batch.teacher.dim() == 2:
-            return self.compute(batch)
+            return self.of_lists(batch)
         teachers, lists = batch.teacher.shape[:2]
         weights = batch.teacher_weights
         if weights is not None and weights.dim() == 2:
             return torch.stack([self(batch.one_list(place)) for place in range(lists)]).mean()
-        losses = torch.stack([self.compute(batch.for_teacher(index)) for index in range(teachers)])
+        losses = torch.stack([self.of_lists(batch.for_teacher(index)) for index in range(teachers)])
         return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
 
     def __str__(self) -> str:
@@ -299,7 +327,12 @@ class Sum(Loss):
 
     def compute(self, batch: ScoreBatch) -> Tensor:
         """The weighted sum of the parts."""
-        return torch.stack([weight * loss(batch) for weight, loss in self.parts]).sum()
+        return self.of_lists(batch)
+
+    def of_lists(self, batch: ScoreBatch, depth: int | None = None) -> Tensor:
+        """As `Loss.of_lists`; each part has its own lists."""
+        values = [weight * loss.of_lists(batch, depth) for weight, loss in self.parts]
+        return torch.stack(values).sum()
 
     def __matmul__(self, depth: int) -> Loss:
         return weighted_sum(tuple((weight, loss @ depth) for weight, loss in self.parts))
@@ -351,7 +384,11 @@ class Cut(Loss):
 
     def compute(self, batch: ScoreBatch) -> Tensor:
         """The inner loss of the batch cut to ``depth``."""
-        return self.inner.compute(batch.top(self.depth))
+        return self.of_lists(batch)
+
+    def of_lists(self, batch: ScoreBatch, depth: int | None = None) -> Tensor:
+        """As `Loss.of_lists`; the smaller depth counts."""
+        return self.inner.of_lists(batch, self.depth if depth is None else min(depth, self.depth))
 
     def __str__(self) -> str:
         return f"{self.inner}@{self.depth}"

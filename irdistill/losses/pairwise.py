@@ -8,7 +8,7 @@ from torch import Tensor, inf
 from torch.nn import functional as F
 
 from irdistill.losses.batch import ScoreBatch
-from irdistill.losses.loss_base import Loss, order_needs, register
+from irdistill.losses.loss_base import ListDocuments, Loss, order_needs, register
 from irdistill.losses.parameter_checks import Positive
 
 
@@ -16,6 +16,7 @@ from irdistill.losses.parameter_checks import Positive
     "MarginMSE",
     needs=lambda loss: {"margin"} | ({"label"} if loss.pairs == "positive" else set()),
     compares="margins",
+    lists_of_batch=True,
 )
 class MarginMSE(Loss):
     """Mean over pairs of ``[scale * (s_i - s_j) - (t_i - t_j)]^2``.
@@ -30,10 +31,13 @@ class MarginMSE(Loss):
             paper's triples). ``"all"`` compares every two documents once and needs no labels.
         scale: multiplies the student's scores. The margins of a cosine student end at 2, those of
             a cross-encoder's logits at about 20.
+        negatives: the pairs are of the query's ``"list"``, or of all documents of the ``"batch"``
+            by a retriever's in-batch scores.
     """
 
     pairs: Literal["positive", "all"] = "positive"
     scale: Positive = 1.0
+    negatives: ListDocuments = "list"
 
     def compute(self, batch: ScoreBatch) -> Tensor:
         """Mean over the pairs of the batch."""

@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from irdistill.losses.batch import ScoreBatch
-from irdistill.losses.loss_base import Loss, register
+from irdistill.losses.loss_base import ListDocuments, Loss, register
 from irdistill.losses.parameter_checks import Positive
 
 
-@register("MSE", needs={"score"}, compares="scores")
+@register("MSE", needs={"score"}, compares="scores", lists_of_batch=True)
 class MSE(Loss):
     """Mean of ``(scale * s - t)^2`` over all documents that the teacher scored.
 
@@ -21,9 +21,12 @@ class MSE(Loss):
 
     Attributes:
         scale: multiplies the student's scores, because a cosine cannot leave [-1, 1].
+        negatives: the documents are of the query's ``"list"``, or all of the ``"batch"``, by a
+            retriever's in-batch scores.
     """
 
     scale: Positive = 1.0
+    negatives: ListDocuments = "list"
 
     def compute(self, batch: ScoreBatch) -> Tensor:
         """Mean over the scored documents of the batch."""

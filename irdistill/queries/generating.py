@@ -25,8 +25,11 @@ from irdistill.queries.llm_writing import (
     response_log_path,
     write_queries,
 )
+from irdistill.queries.passage_keywords import KeywordSampler
 from irdistill.queries.query_kinds import (
+    DEFAULT_KINDS,
     EXTRACTED_KINDS,
+    FROM_PARTS,
     KINDS,
     WRITTEN_KINDS,
     DraftQuery,
@@ -57,10 +60,11 @@ class Generation:
     kinds: Annotated[
         tuple[str, ...],
         Field(
-            description="Kinds of queries. Extracted from passages: title, sentence. Written by"
-            " llm: questions, claims, titles, keywords, web, few-shot."
+            description="Kinds of queries. Extracted from passages: title, sentence,"
+            " title-question, keyword. Written by llm: questions, claims, titles, keywords, web,"
+            " few-shot; paraphrases (of a sentence), title-questions, keyword-questions."
         ),
-    ] = EXTRACTED_KINDS
+    ] = DEFAULT_KINDS
     passages: Annotated[
         int | None,
         Field(ge=1, description="Use at most this many random passages as sources (default: all)."),
@@ -153,17 +157,21 @@ def generate(
     known: set[str] = set()
     drafts: list[DraftQuery] = []
     replies: list[Reply] = []
+    needs_words = {"keyword", "keyword-questions"} & set(options.kinds)
+    keywords = KeywordSampler(collection.corpus) if needs_words else None
     for kind in options.kinds:
         before = len(drafts)
         if kind in EXTRACTED_KINDS or model is None:
-            new = _extract(collection, sources, kind, options)
+            new = _extract(collection, sources, kind, options, keywords)
         else:
-            written = _write(collection, sources, kind, options, model, pairs, log)
+            rows, requests = _requests(collection, sources, kind, options, pairs, keywords)
+            label = f"generate {kind}"
+            written = write_queries(model, requests, log, label, options.retry_tokens)
             report_unusable(written, f"query of the kind {kind}", log_path(model, log))
             counts.update(reply.flag for reply in written if reply.flag)
             new = [
                 DraftQuery(reply.text, row, kind)
-                for row, reply in zip(sources.rows.tolist(), written, strict=True)
+                for row, reply in zip(rows, written, strict=True)
                 if not reply.flag
             ]
             replies += written
@@ -335,27 +343,34 @@ def _source_passages(collection: Collection, options: Generation) -> _SourcePass
 
 
 def _extract(
-    collection: Collection, sources: _SourcePassages, kind: str, options: Generation
+    collection: Collection,
+    sources: _SourcePassages,
+    kind: str,
+    options: Generation,
+    keywords: KeywordSampler | None,
 ) -> list[DraftQuery]:
     drafts: list[DraftQuery] = []
     for row in sources.rows.tolist():
         rng = np.random.default_rng([options.seed, 1, row])
         document = collection.corpus.document(row)
-        drafts += extract_queries(document, row, kind, options.sentences, rng)
+        drafts += extract_queries(document, row, kind, options.sentences, rng, keywords)
     return drafts
 
 
-def _write(
+def _requests(
     collection: Collection,
     sources: _SourcePassages,
     kind: str,
     options: Generation,
-    model: LanguageModel,
     pairs: Sequence[tuple[str, str]],
-    log: str | Path,
-) -> list[Reply]:
+    keywords: KeywordSampler | None,
+) -> tuple[list[int], list[Request]]:
+    """Requests to the language model, and the row of the source passage of each.
+
+    A kind that is written from a part of the passage has no request for a passage without it.
+    """
     template = _template(kind)
-    requests = []
+    rows, requests = [], []
     for row in sources.rows.tolist():
         shown = ""
         if kind == "few-shot":
@@ -365,7 +380,16 @@ def _write(
                 f"Passage: {cut_passage(passage, 60)[0]}\nQuery: {query}"
                 for passage, query in (pairs[place] for place in chosen)
             )
-        passage, _ = cut_passage(collection.corpus.text(row), characters=options.characters)
+        text = collection.corpus.text(row)
+        if kind in FROM_PARTS:
+            rng = np.random.default_rng([options.seed, 3, row])
+            document = collection.corpus.document(row)
+            drafts = extract_queries(document, row, FROM_PARTS[kind], 1, rng, keywords)
+            text = next((draft.text for draft in drafts), "")
+            if not text:
+                continue
+        passage, _ = cut_passage(text, characters=options.characters)
         messages = template.messages(passage=passage, examples=shown)
+        rows.append(row)
         requests.append(Request(messages, max_tokens=options.max_tokens))
-    return write_queries(model, requests, log, f"generate {kind}", options.retry_tokens)
+    return rows, requests

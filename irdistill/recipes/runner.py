@@ -101,7 +101,7 @@ def run_recipe(recipe: Recipe, out: str | Path, seed: int = 42, overwrite: bool 
                     fingerprint = _run(recipe, stage, folder, context)
                 write_json(record, {"inputs": inputs, "fingerprint": fingerprint})
             fingerprints[stage.name] = fingerprint
-        write_summary(recipe, folder, _seconds(folder), _peak_memory())
+        write_summary(recipe, folder, recorded_seconds(folder), _peak_memory())
     return folder
 
 
@@ -220,7 +220,7 @@ def _run(recipe: Recipe, stage: Stage, folder: Path, context: RecipeContext) -> 
             stream.write(json.dumps(entry) + "\n")
 
 
-def _seconds(folder: Path) -> dict[str, float]:
+def recorded_seconds(folder: Path) -> dict[str, float]:
     """Wall time of each stage, over all attempts that were not killed."""
     totals: dict[str, float] = {}
     journal = folder / "journal.jsonl"

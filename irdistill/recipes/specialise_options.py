@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from irdistill.errors import OptionError
-from irdistill.queries.query_kinds import EXTRACTED_KINDS
+from irdistill.queries.query_kinds import DEFAULT_KINDS
 from irdistill.verbs.argument_types import KindOption, SeedOption, TrustOption
 
 FUSED = "fused"
+_WRITTEN = ("questions", "keywords", "paraphrases")
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
 
 
@@ -30,13 +31,14 @@ class SpecialiseOptions:
         tuple[str, ...],
         Field(
             description="Kinds of queries, see generate (default: title and sentence; with a"
-            " language model also questions and keywords)."
+            " language model questions, keywords and paraphrases, which are not copied)."
         ),
     ] = ()
     time: Annotated[
         str | float,
         Field(
-            description="Approximate time limit on this machine: 90s, 20m, 2h; a number is minutes."
+            description="Time limit on this machine: 90s, 20m, 2h; a number is minutes. Training"
+            " gets the time that the other stages leave."
         ),
     ] = "30m"
     k: Annotated[
@@ -44,7 +46,7 @@ class SpecialiseOptions:
     ] = 50
     batch_size: Annotated[int, Field(ge=1, description="Lists (queries) per step.")] = 32
     list_size: Annotated[int, Field(ge=2, description="Documents per list.")] = 64
-    learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 1e-4
+    learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 2e-5
     tau: Annotated[float, Field(gt=0, description="Temperature of the student's scores.")] = 0.05
     teacher_tau: Annotated[
         float, Field(gt=0, description="Temperature of the teacher's scores.")
@@ -66,6 +68,13 @@ class SpecialiseOptions:
             " not fused, which has nothing more to teach)."
         ),
     ] = None
+    keep: Annotated[
+        tuple[str, ...],
+        Field(
+            description="More probes: collections with judgments on which training may not make the"
+            " term vectors worse, see train."
+        ),
+    ] = ()
     control: Annotated[
         bool,
         Field(description="Train two more students, with KL and with InfoNCE alone, to compare."),
@@ -102,7 +111,7 @@ class SpecialiseOptions:
     @property
     def query_kinds(self) -> tuple[str, ...]:
         """The kinds of queries, with defaults filled in."""
-        return self.kinds or (*EXTRACTED_KINDS, *(("questions", "keywords") if self.llm else ()))
+        return self.kinds or (_WRITTEN if self.llm else DEFAULT_KINDS)
 
 
 def parse_minutes(text: str) -> float:

@@ -23,10 +23,15 @@ scores, best first.
 FEATURES = ("entropy", "gap", "agreement")
 
 
-def zscores(scores: np.ndarray) -> np.ndarray:
-    """(score - mean) / standard deviation (population); 0 if all are equal."""
+def zscores(scores: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+    """(score - mean) / standard deviation (population); 0 if all are equal.
+
+    Args:
+        values: standardize these numbers by the scores' mean and deviation instead.
+    """
     deviation = scores.std()
-    return (scores - scores.mean()) / deviation if deviation > 0 else np.zeros_like(scores)
+    values = scores if values is None else values
+    return (values - scores.mean()) / deviation if deviation > 0 else np.zeros_like(values)
 
 
 def scored(part: Part | None) -> Part:

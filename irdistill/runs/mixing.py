@@ -25,34 +25,34 @@ REASONS: tuple[str | None, ...] = (None, MISSING, DISAGREE, DISAGREE_ON_IT)
 _ABSTAIN = re.compile(r"(?:(tau)<|(sd)>)([-+.\deE]+)")
 
 
-def _mean(scores: np.ndarray, tau: float) -> np.ndarray:
-    return scores
+def _mean(values: np.ndarray, scores: np.ndarray, tau: float) -> np.ndarray:
+    return values
 
 
-def _zscore(scores: np.ndarray, tau: float) -> np.ndarray:
-    return zscores(scores)
+def _zscore(values: np.ndarray, scores: np.ndarray, tau: float) -> np.ndarray:
+    return zscores(scores, values)
 
 
-def _minmax(scores: np.ndarray, tau: float) -> np.ndarray:
+def _minmax(values: np.ndarray, scores: np.ndarray, tau: float) -> np.ndarray:
     spread = np.ptp(scores)
-    return (scores - scores.min()) / spread if spread > 0 else np.zeros_like(scores)
+    return (values - scores.min()) / spread if spread > 0 else np.zeros_like(values)
 
 
-def _logsoftmax(scores: np.ndarray, tau: float) -> np.ndarray:
-    raised = (scores - scores.max()) / tau
-    return raised - np.log(np.exp(raised).sum())
+def _logsoftmax(values: np.ndarray, scores: np.ndarray, tau: float) -> np.ndarray:
+    high = scores.max()
+    return (values - high) / tau - np.log(np.exp((scores - high) / tau).sum())
 
 
-def _softmax(scores: np.ndarray, tau: float) -> np.ndarray:
-    raised = np.exp((scores - scores.max()) / tau)
-    return raised / raised.sum()
+def _softmax(values: np.ndarray, scores: np.ndarray, tau: float) -> np.ndarray:
+    high = scores.max()
+    return np.exp((values - high) / tau) / np.exp((scores - high) / tau).sum()
 
 
-def _rrf(scores: np.ndarray, tau: float) -> np.ndarray:
-    return 1.0 / (RRF_K + 1.0 + np.arange(len(scores)))
+def _rrf(values: np.ndarray, scores: np.ndarray, tau: float) -> np.ndarray:
+    return 1.0 / (RRF_K + 1.0 + np.arange(len(values)))
 
 
-METHODS: Mapping[str, Callable[[np.ndarray, float], np.ndarray]] = {
+METHODS: Mapping[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
     "mean": _mean,
     "zscore": _zscore,
     "minmax": _minmax,
@@ -60,7 +60,10 @@ METHODS: Mapping[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "logsoftmax": _logsoftmax,
     "rrf": _rrf,
 }
-"""How one run's scores of a query, (n,) float64 best first, are made comparable."""
+"""How values (m,) are made comparable by one run's scores of a query, (n,) float64 best first.
+
+The values are the scores themselves or, except for ``rrf``, scores of further documents.
+"""
 
 
 class Mixed(NamedTuple):
@@ -173,18 +176,76 @@ class Mixing:
             count: documents in the union of the lists.
         """
         assert self.weights is not None and isinstance(self.tau, tuple)
-        parts = [
-            part if weight > 0 else None for part, weight in zip(parts, self.weights, strict=True)
-        ]
+        parts = self._weighted(parts)
         values = np.full((len(parts), count), np.nan)
         standard = values.copy()
         for row, other, part, tau in zip(values, standard, parts, self.tau, strict=True):
             places, scores = scored(part)
             if len(scores):
-                normalized = METHODS[self.method](scores, tau)
+                normalized = METHODS[self.method](scores, scores, tau)
                 row[places], other[places] = normalized, zscores(scores)
                 if self.missing == "min" and self.method != "rrf":
                     row[np.isnan(row)] = normalized.min()
+        return self._combine(parts, count, values, standard)
+
+    def mix_further(
+        self, parts: Sequence[Part | None], count: int, further: np.ndarray
+    ) -> np.ndarray:
+        """Mix the scores of further documents of one query, on the scale of its mixed list.
+
+        Each teacher's scores are normalized by the statistics of its list, so a document's mixed
+        score does not depend on the other further documents, and a document of the list has the
+        score that `mix` gives it. Call ``for_teachers`` first.
+
+        Args:
+            parts, count: as for `mix`.
+            further: (T, m) scores of the m documents; NaN where a teacher has none.
+
+        Returns:
+            (m,) float32, NaN where there is no score.
+
+        Raises:
+            OptionError: the method is ``rrf``, which reads ranks.
+
+        Examples:
+            >>> import numpy as np
+            >>> parts = [(np.array([0, 1]), np.array([3.0, 1.0]))]
+            >>> mixing = Mixing("minmax").for_teachers(1)
+            >>> mixing.mix_further(parts, 2, np.array([[3.0, 2.0, 0.0]])).tolist()
+            [1.0, 0.5, -0.5]
+        """
+        assert self.weights is not None and isinstance(self.tau, tuple)
+        if self.method == "rrf":
+            raise OptionError(
+                "rrf mixes ranks, and documents of other lists have none in the query's list."
+                " Choose another method, such as zscore."
+            )
+        parts = self._weighted(parts)
+        values = np.full(further.shape, np.nan)
+        standard = values.copy()
+        for row, other, part, tau, raw in zip(
+            values, standard, parts, self.tau, further.astype(np.float64), strict=True
+        ):
+            _, scores = scored(part)
+            if len(scores):
+                known = ~np.isnan(raw)
+                row[known] = METHODS[self.method](raw[known], scores, tau)
+                other[known] = zscores(scores, raw[known])
+                if self.missing == "min":
+                    row[~known] = METHODS[self.method](scores, scores, tau).min()
+        return self._combine(parts, count, values, standard).scores
+
+    def _weighted(self, parts: Sequence[Part | None]) -> list[Part | None]:
+        """The lists of the teachers with a weight."""
+        assert self.weights is not None
+        return [
+            part if weight > 0 else None for part, weight in zip(parts, self.weights, strict=True)
+        ]
+
+    def _combine(
+        self, parts: Sequence[Part | None], count: int, values: np.ndarray, standard: np.ndarray
+    ) -> Mixed:
+        """Mix normalized scores (T, m), NaN where missing; ``standard`` are their z-scores."""
         weights = np.asarray(self.weights)
         if self.gate is not None:
             weights = weights * self.gate.weights(parts, count)
@@ -195,11 +256,11 @@ class Mixing:
         if self.missing == "null" and self.method != "rrf":
             lost |= ~present[weights > 0].all(0)
         reasons = lost.astype(np.uint8)
-        self._abstain(parts, standard, reasons)
+        self._abstain(parts, count, standard, reasons)
         return Mixed(np.where(reasons > 0, np.nan, scores).astype(np.float32), reasons)
 
     def _abstain(
-        self, parts: Sequence[Part | None], standard: np.ndarray, reasons: np.ndarray
+        self, parts: Sequence[Part | None], count: int, standard: np.ndarray, reasons: np.ndarray
     ) -> None:
         least, most = parse_abstain(self.abstain)
         if most is not None:
@@ -208,7 +269,7 @@ class Mixing:
             wide[two] = np.nanstd(standard[:, two], axis=0) > most
             reasons[wide & (reasons == 0)] = REASONS.index(DISAGREE_ON_IT)
         if least is not None:
-            taus = pairwise_tau(parts, len(reasons))
+            taus = pairwise_tau(parts, count)
             if not np.isnan(taus).all() and np.nanmean(taus) < least:
                 reasons[:] = REASONS.index(DISAGREE)
 

@@ -37,7 +37,13 @@ from irdistill.runs.journal import Journal, check_part
 from irdistill.runs.manifest import MANIFEST, QUERIES, PartEntry, part_name
 from irdistill.runs.part_files import read_query_fingerprints, read_query_ids
 from irdistill.runs.store import is_whole
-from irdistill.storage.checksums import FILES, CheckedFile, verify_manifest, write_sealed
+from irdistill.storage.checksums import (
+    FILES,
+    CheckedArray,
+    CheckedFile,
+    verify_manifest,
+    write_sealed,
+)
 from irdistill.storage.files import (
     atomic_path,
     differences,
@@ -310,10 +316,14 @@ class Representations:
         if self._documents is None:
             return [_NO_VECTORS for _ in rows]
         known, parts, items = self._documents
-        return [
-            _NO_VECTORS if at is None else self._part(int(parts[at])).vectors(int(items[at]))
-            for at in _find_sorted(known, rows)
+        vectors = [_NO_VECTORS] * len(rows)
+        places = [
+            (at, place) for place, at in enumerate(_find_sorted(known, rows)) if at is not None
         ]
+        # part by part, so that each is opened at most once
+        for at, place in sorted(places, key=lambda pair: int(parts[pair[0]])):
+            vectors[place] = self._part(int(parts[at])).vectors(int(items[at]))
+        return vectors
 
     def _of_query(self, query_id: str, rows: np.ndarray) -> list[np.ndarray]:
         position = self._positions.get(query_id)
@@ -354,14 +364,21 @@ def _find_sorted(known: np.ndarray, rows: np.ndarray) -> list[int | None]:
 
 
 class _VectorFile:
-    """One part: its index is in memory, its vectors are read by item."""
+    """One part: its index is in memory, its vectors are memory-mapped."""
 
     def __init__(self, path: Path, checks: CheckedFile | None) -> None:
-        self.path, self._checks = path, checks
+        self._checks = checks
         with open(path, "rb") as stream:
             self.owners, self.rows, self.ends = (self._array(stream) for _ in range(3))
-            self.shape, self.dtype = self._header(stream)
-            self._start = stream.tell()
+            self.shape, dtype = self._header(stream)
+            start = stream.tell()
+        self._vectors: CheckedArray | np.ndarray
+        if checks is not None:
+            self._vectors = CheckedArray(checks, dtype, self.shape, start)
+        elif all(self.shape):
+            self._vectors = np.memmap(path, dtype, "r", start, self.shape)
+        else:
+            self._vectors = np.empty(self.shape, dtype)
 
     def _header(self, stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
         if self._checks is not None:
@@ -382,12 +399,7 @@ class _VectorFile:
     def vectors(self, item: int) -> np.ndarray:
         """(v, D) of an item, read only."""
         begin, end = int(self.ends[item - 1]) if item else 0, int(self.ends[item])
-        row_bytes = self.shape[1] * self.dtype.itemsize
-        first, size = self._start + begin * row_bytes, (end - begin) * row_bytes
-        if self._checks is not None:
-            self._checks.check(first, first + size)
-        values = np.fromfile(self.path, self.dtype, size // self.dtype.itemsize, offset=first)
-        return values.reshape(end - begin, self.shape[1])
+        return self._vectors[begin:end]
 
 
 def verify_representations(run: Path) -> list[str]:

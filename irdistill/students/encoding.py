@@ -55,7 +55,8 @@ def encode_batches(
     tokens = student.tokenize(texts, kind)
     lengths = np.array([len(ids) for ids in tokens["input_ids"]])
     was_training = student.model.training
-    student.model.eval()
+    if was_training:  # passing through all modules takes longer than a look-up in token vectors
+        student.model.eval()
     bar = (
         progress(len(texts), "texts", f"encode {PLURAL[kind]}")
         if show_progress is True
@@ -79,4 +80,5 @@ def encode_batches(
 
             run_batches(lengths, budget, forward)
     finally:
-        student.model.train(was_training)
+        if was_training:
+            student.model.train()

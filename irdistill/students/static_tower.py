@@ -16,7 +16,7 @@ from transformers import BatchEncoding
 
 from irdistill.errors import ModelError
 from irdistill.modeling.padding import TOKENLESS, TokenRow
-from irdistill.students.towers import one_tower, two_towers
+from irdistill.students.towers import two_towers
 
 if TYPE_CHECKING:
     from irdistill.students.dense_student import DenseStudent
@@ -52,10 +52,8 @@ def new_static_model(student: DenseStudent, length: int | None = None) -> Any:
         length: token limit of queries (default: the student's).
 
     Raises:
-        OptionError: the student already has two towers.
         ModelError: its tokenizer is written in Python.
     """
-    one_tower(student.model, "the backbone")
     tokenizer = query_tokenizer(student, length)
     vectors = token_vectors(student, token_texts(tokenizer))
     return static_model(student, tokenizer, vectors * rank_weights(len(vectors))[:, None])
@@ -113,9 +111,15 @@ def token_vectors(student: DenseStudent, texts: Sequence[str]) -> np.ndarray:
     """
     vectors = np.zeros((len(texts), student.dimension), np.float32)
     rows = [row for row, text in enumerate(texts) if text]
-    alone = student.encode([texts[row] for row in rows], "query", normalize=True)
-    vectors[rows] = alone - alone.mean(axis=0)
-    return vectors
+    vectors[rows] = student.encode([texts[row] for row in rows], "query", normalize=True)
+    return centered(vectors, texts)
+
+
+def centered(vectors: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+    """Vectors (V, D) less their mean; zeros where the text is empty."""
+    present = np.array([bool(text) for text in texts])
+    mean = vectors[present].mean(axis=0)
+    return np.where(present[:, None], vectors - mean, np.float32(0))
 
 
 def rank_weights(count: int) -> np.ndarray:

@@ -27,7 +27,6 @@ def two_towers(model: Any, queries: Sequence[nn.Module], query_prompt: str | Non
 
     Args:
         query_prompt: replaces the model's query prompt.
-
     """
     documents = tower_modules(model, "document")
     router = Router({"document": documents, "query": list(queries)}, default_route="document")

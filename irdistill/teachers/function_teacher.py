@@ -90,18 +90,13 @@ class FunctionTeacher:
         self.function, self.settings = function, dict(settings or {})
         self.batch_size = int(declared.get("batch_size", BATCH_SIZE))
         version, name = declared.get("version"), declared.get("name") or _name(function)
-        self._identity: dict[str, Any] = {
+        self.identity: Mapping[str, Any] = {
             "kind": "function",
             "model": name,
             **({"version": version} if version else {"source": _source_digest(function, name)}),
             "batch_size": self.batch_size,
             **({"settings": self.settings} if self.settings else {}),
         }
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """Name and version of the function, or the hash of its source."""
-        return self._identity
 
     def score(self, pairs: Sequence[TextPair]) -> TeacherScores:
         """Score pairs in batches of at most ``batch_size``.

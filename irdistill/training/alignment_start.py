@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import torch
 from sentence_transformers.base.modules import Dense, Normalize
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from torch import nn
 
 from irdistill.collections import Corpus
@@ -39,9 +40,11 @@ def begin_student(
     replaced, because the new one is fitted to what they read. For cosine similarity it keeps the
     mean length of the vectors, so that steps of a usual learning rate do not undo it. With
     ``start="none"`` a tower whose vectors have the teacher's length stays as it is, and another
-    one gets a random layer.
+    one gets a random layer. A static tower of that length always stays: `fit_static` begins it.
     """
     modules = student.route(side)
+    if isinstance(modules[0], StaticEmbedding) and student.dimension == store.dimension:
+        return
     kept, ending = _without_linear(modules)
     alone = _alone(student, kept)
     if options.start == "none":

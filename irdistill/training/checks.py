@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from irdistill.errors import InputError, OptionError
-from irdistill.losses import Loss
+from irdistill.losses import TEACHER_NEEDS, Loss
 from irdistill.runs.mixing import checked_weights
 from irdistill.training.data.list_sampler import ListBatch
 from irdistill.training.data.list_source import ListSource
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from irdistill.training.options import TrainOptions
 
 logger = logging.getLogger(__name__)
-TEACHER_NEEDS = frozenset({"order", "score", "margin"})
-"""What a loss may need of the teacher."""
 
 
 def check_student(options: TrainOptions, loss: Loss, student: Student) -> None:
@@ -132,24 +130,54 @@ def check_needs(loss: Loss, labeled_queries: int, scored_items: int) -> None:
 
 
 def check_teacher(
-    loss: Loss, batches: Sequence[ListBatch], similarity: str, mix: str = "none"
+    loss: Loss,
+    batches: Sequence[ListBatch],
+    similarity: str,
+    mix: str = "none",
+    in_batch: Sequence[np.ndarray] = (),
 ) -> list[str]:
     """Check the teacher scores of the first steps; returns warnings, which are also logged.
 
     Args:
         mix: how the scores of several teachers were mixed; mixed scores may be in [0, 1].
+        in_batch: in-batch teacher scores (B, U), for losses that read them.
 
     Raises:
         InputError: scores are infinite or all the same, or the student can never reach their
             margins.
     """
-    if not loss.needs & TEACHER_NEEDS:
-        return []
-    lists = [
-        row[~np.isnan(row)] for batch in batches for teacher in batch.teacher for row in teacher
-    ]
-    lists = [row for row in lists if len(row) >= 2]
     warnings: list[str] = []
+    listed: list[np.ndarray] = []
+    if loss.needs & TEACHER_NEEDS:
+        listed = _scored(row for batch in batches for teacher in batch.teacher for row in teacher)
+        warnings += _list_warnings(listed, mix)
+    everything = _scored(row for table in in_batch for row in table)
+    for term in loss.basic_losses:
+        lists = everything if "in_batch" in term.needs else listed
+        if not lists:
+            continue
+        spreads = _spreads(lists)
+        if term.compares == "distributions":
+            warnings += _entropy_warnings(term, lists, spreads)
+        if similarity == "cosine" and term.compares in ("scores", "margins"):
+            warnings += _scale_warnings(term, spreads, np.concatenate(lists))
+    for warning in warnings:
+        logger.warning("%s", warning)
+    return warnings
+
+
+def _scored(lists: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """The scores of the lists with at least two."""
+    scored = (row[~np.isnan(row)] for row in lists)
+    return [row for row in scored if len(row) >= 2]
+
+
+def _spreads(lists: Sequence[np.ndarray]) -> np.ndarray:
+    return np.array([float(row.max() - row.min()) for row in lists])
+
+
+def _list_warnings(lists: Sequence[np.ndarray], mix: str) -> list[str]:
+    """Check the scores of the lists of the runs."""
     if not lists:
         raise InputError(
             "the teacher scored fewer than two documents in every list of the first steps."
@@ -160,8 +188,7 @@ def check_teacher(
             f"{int(np.isinf(scores).sum())} of the first {len(scores)} teacher scores are infinite;"
             " the loss would be NaN. Write them as null (not scored), or score again."
         )
-    spreads = np.array([float(row.max() - row.min()) for row in lists])
-    if not spreads.any():
+    if not _spreads(lists).any():
         raise InputError(
             "the teacher gives all documents of a query the same score, so there is nothing to"
             " learn. Look at the run with `irdistill runs stats`: was it scored with a teacher, and"
@@ -169,19 +196,12 @@ def check_teacher(
         )
     ends = float(np.mean((scores < 1e-3) | (scores > 1 - 1e-3)))
     if mix == "none" and scores.min() >= 0 and scores.max() <= 1 and ends > 0.5:
-        warnings.append(
+        return [
             f"the teacher scores are in [0, 1], and {ends:.0%} of them within 0.001 of the ends:"
             " they look like the output of a sigmoid, which loses their differences. Use the"
             " teacher's raw logits."
-        )
-    for term in loss.basic_losses:
-        if term.compares == "distributions":
-            warnings += _entropy_warnings(term, lists, spreads)
-        if similarity == "cosine" and term.compares in ("scores", "margins"):
-            warnings += _scale_warnings(term, spreads, scores)
-    for warning in warnings:
-        logger.warning("%s", warning)
-    return warnings
+        ]
+    return []
 
 
 def check_scales(runs: Sequence[ListSource], lists: int = 256) -> list[str]:
@@ -259,12 +279,16 @@ def _scale_warnings(loss: Loss, spreads: np.ndarray, scores: np.ndarray) -> list
 
 
 def check_lists(
-    loss: Loss, first: Sequence[ListBatch], student: Student, options: TrainOptions
+    loss: Loss,
+    first: Sequence[ListBatch],
+    student: Student,
+    options: TrainOptions,
+    in_batch: Sequence[np.ndarray] = (),
 ) -> list[str]:
-    """Check the lists of the first steps; returns warnings."""
+    """Check the lists of the first steps, and their ``in_batch`` scores; returns warnings."""
     check_needs(
         loss,
         sum(int((batch.labels > 0).any(axis=1).sum()) for batch in first),
         sum(int((~np.isnan(batch.teacher)).sum()) for batch in first),
     )
-    return check_teacher(loss, first, student.similarity, options.mix)
+    return check_teacher(loss, first, student.similarity, options.mix, in_batch)

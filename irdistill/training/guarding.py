@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 GRID = tuple(step / 10 for step in range(11))
-"""Weights of the trained model. On pydocs the figures between neighbors differ by less than 0.01.
-"""
+"""Weights of the trained model. Neighbors differ by about 0.01 nDCG@10 on pydocs."""
 
 
 class WeightChoice:

@@ -14,7 +14,7 @@ from torch import nn
 
 from irdistill.console.progress_bars import note_on_interrupt
 from irdistill.errors import SettingsDifferError
-from irdistill.losses import Loss
+from irdistill.losses import TEACHER_NEEDS, Loss
 from irdistill.modeling.hardware import deterministic_kernels
 from irdistill.modeling.truncation import changes, snapshot
 from irdistill.runs import Run, compile_run
@@ -105,8 +105,9 @@ def train(
         document_vectors: stored vectors of the student's frozen document tower: a store, or an
             array (corpus size, D) for a dense student. ``stored`` computes the store on first use.
         work: folder of that store; the cache folder by default.
-        representations: run with the teacher's representations, for losses that read them; by
-            default the first of ``scores`` that has any.
+        representations: run with the teacher's vectors, for losses that compare them or read
+            in-batch teacher scores; by default the first of ``scores`` that has any, and for
+            in-batch scores all of them.
         validate: what the student is measured on during training: collections with judgments, or a
             share of the judged queries, which are then held out. The best weights are kept.
         validate_candidates: for each of these collections a run, whose documents are reranked;
@@ -264,7 +265,9 @@ def _prepare(inputs: TrainingInputs, folder: Path) -> _Prepared:
     with processes.in_turn():
         sampler.order = query_order(sampler, collection, student, folder, options)
     first = [sampler(step) for step in range(min(_CHECKED_STEPS, options.steps))]
-    warnings = checks.check_lists(loss, first, student, options) + warnings
+    in_batch = None if inputs.in_batch is None else inputs.in_batch.of_lists(sampler)
+    tables = in_batch.check(first) if in_batch is not None else []
+    warnings = checks.check_lists(loss, first, student, options, tables) + warnings
     with processes.in_turn():
         vectors = open_vectors(collection, student, inputs.vectors, inputs.work)
 
@@ -274,6 +277,8 @@ def _prepare(inputs: TrainingInputs, folder: Path) -> _Prepared:
             collator.representations = TeacherRepresentations(
                 inputs.representations, compared_fields(loss), sampler.query_ids
             )
+        if inputs.in_batch is not None:
+            collator.in_batch = inputs.in_batch.of_lists(sampler)
         return collator
 
     collator = collator_of(sampler)
@@ -341,7 +346,7 @@ def _samplers(inputs: TrainingInputs) -> tuple[ListSampler, ListSampler | None, 
         identity["mixing"] = mixing.for_teachers(len(compiled)).identity()
     drawing = sampler_options(
         options,
-        needs_teacher=bool(inputs.loss.needs & checks.TEACHER_NEEDS),
+        needs_teacher=bool(inputs.loss.needs & TEACHER_NEEDS),
         needs_labels="label" in inputs.loss.needs,
         processes=processes.world,
     )

@@ -12,6 +12,7 @@ from irdistill.losses import Loss, parse_loss
 from irdistill.runs import Run, open_run
 from irdistill.runs.stored_representations import Representations
 from irdistill.training import checks
+from irdistill.training.data.in_batch_teachers import InBatchTeachers, open_in_batch_teachers
 from irdistill.training.data.mining import check_mining
 from irdistill.training.data.sampler_setup import cluster_identity
 from irdistill.training.data.stored_vectors import (
@@ -47,6 +48,7 @@ class TrainingInputs:
     vectors: Vectors
     work: str | Path | None
     representations: Representations | None
+    in_batch: InBatchTeachers | None
     processes: Processes
     validation: ValidationData | None = None
     guard: GuardData | None = None
@@ -75,6 +77,9 @@ class TrainingInputs:
         with processes.in_turn():
             runs = [open_run(run, collection) for run in paths]
             stored = find_representations(expression, runs, representations, collection)
+            in_batch = open_in_batch_teachers(
+                expression, runs, representations, collection, options.mix
+            )
         checks.check_teachers(len(runs), options)
         check_vectors(collection, student, vectors)
         check_mining(options, student, len(runs))
@@ -87,6 +92,7 @@ class TrainingInputs:
             vectors,
             work,
             stored,
+            in_batch,
             processes,
             validation,
             guard,
@@ -106,6 +112,8 @@ class TrainingInputs:
             identity["processes"] = self.processes.world
         if self.representations is not None:
             identity["representations"] = self.representations.fingerprint
+        if self.in_batch is not None:
+            identity["in_batch"] = self.in_batch.fingerprints
         if self.validation is not None:
             identity["validation"] = self.validation.identity(self.options)
         if self.guard is not None:

@@ -41,13 +41,13 @@ class ValidationOptions:
             ge=0,
             description="Most queries of each validation collection, a random sample; 0 uses all.",
         ),
-    ] = 300
+    ] = 200
     validate_documents: Annotated[
         Annotated[int, Field(ge=0)] | None,
         Field(
-            description="Documents to search in a validation: the judged ones, then candidates by"
-            " rank, then random ones; 0 searches all. By default all if the document tower is"
-            " frozen, else 2000."
+            description="Documents to search in a validation: the judged ones, the candidates, and"
+            " random ones up to this number; 0 searches all. By default all if the document tower"
+            " is frozen, else 2000."
         ),
     ] = None
     validate_depth: Annotated[

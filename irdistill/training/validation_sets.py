@@ -283,22 +283,18 @@ def _without(rows: np.ndarray, corpus: Corpus, excluded: Sequence[str]) -> np.nd
 def sampled_corpus(
     queries: MeasuredQueries, candidates: Sequence[np.ndarray], size: int, seed: int
 ) -> Corpus:
-    """A corpus of the judged documents, of candidates by rank, and of random ones.
+    """A corpus of the judged documents and the candidates of all queries, and of random documents.
 
     Args:
-        candidates: for each query rows (n,), best first.
-        size: number of documents; all judged ones are included even if there are more.
+        candidates: for each query rows (n,).
+        size: number of documents, if there are not more that are judged or candidates.
     """
     from irdistill.collections import Corpus
 
     corpus, random = queries.corpus, np.random.default_rng([seed, 5])
     if size >= len(corpus):
         return corpus
-    rows = dict.fromkeys(queries.judged_rows)
-    for rank in range(max(map(len, candidates), default=0)):
-        for row in (int(ranked[rank]) for ranked in candidates if rank < len(ranked)):
-            if len(rows) < size:
-                rows[row] = None
+    rows = {*queries.judged_rows, *np.concatenate(candidates).tolist()}
     while len(rows) < size:
-        rows |= dict.fromkeys(random.integers(0, len(corpus), size - len(rows)).tolist())
+        rows.update(random.integers(0, len(corpus), size - len(rows)).tolist())
     return Corpus.in_memory(corpus.document(row) for row in sorted(rows))

@@ -51,6 +51,8 @@ align | verbs.alignment_verbs:align | recipes
     Align a student with a teacher: learn its vectors from raw texts.
 terms | verbs.training_verbs:fit_terms | recipes
     Fit term vectors: distill BM25 into the query tower of a dense model in closed form.
+static | verbs.training_verbs:fit_static | recipes
+    Fit a static query tower: a vector for each token, in closed form, no transformer.
 merge | verbs.merge_verbs:merge | recipes
     Merge models: average the weights of models of one architecture.
 evaluate | verbs.evaluation_verbs:evaluate | recipes

@@ -1,4 +1,4 @@
-"""Verbs that make models: `train`, `pretrain`, `terms` and `export`."""
+"""Verbs that make models: `train`, `pretrain`, `terms`, `static` and `export`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from irdistill.errors import OptionError
+from irdistill.queries.raw_texts import TextOptions
 from irdistill.students.student_options import KINDS, StudentOptions, check_student_options
 from irdistill.training.options import TrainOptions
 from irdistill.training.pretraining_options import PretrainOptions
@@ -23,6 +24,7 @@ from irdistill.verbs.argument_types import (
     RunsLike,
     SeedOption,
     StudentLike,
+    TextsLike,
     TrustOption,
     ValidationLike,
 )
@@ -80,6 +82,8 @@ def _check_training(values: Mapping[str, Any]) -> None:
         "# On vectors that score --representations stored:",
         f'{_ON_MINILM} --scores out/vectors --layers 2 --loss "KL(tau=0.05) + EmbeddingMSE" --out'
         " out/embedding",
+        f"{_ON_MINILM} --scores out/vectors --loss 'KL(tau=0.05, teacher_tau=0.05,"
+        ' negatives="batch")\' --out out/batch',
     ),
     check=_check_training,
     alternatives=("steps", "epochs"),
@@ -107,8 +111,8 @@ def train(
     representations: Annotated[
         RunLike | None,
         Field(
-            description="Run that stores the teacher's vectors, for losses that compare them"
-            " (default: one of the scores)."
+            description="Run that stores a teacher's vectors, for losses that compare them or read"
+            " in-batch teacher scores (default: the scores)."
         ),
     ] = None,
     validate: Annotated[
@@ -285,6 +289,64 @@ def fit_terms(
         kind=kind,
         trust_remote_code=trust_remote_code,
     )
+
+
+@verb(
+    "static",
+    positional=("texts",),
+    examples=(
+        f"irdistill static pydocs/train --teacher {MINILM} --out out/static",
+        "# Of a teacher whose query tower matches words, on sentences and titles:",
+        f"irdistill terms pydocs/train --model {MINILM} --out out/terms",
+        "irdistill static pydocs/train:sentences,titles --teacher out/terms/model --out out/static",
+    ),
+    reopen=open_cached_student,
+)
+def fit_static(
+    texts: Annotated[
+        TextsLike,
+        Field(
+            description="Collections and text files (one text per line, or .jsonl). After a colon,"
+            " what to take of a collection: pydocs/train:sentences,titles."
+        ),
+    ],
+    teacher: Annotated[
+        ModelLike, Field(description="Dense model: folder, hub id or package: path.")
+    ],
+    *,
+    out: Annotated[
+        Path | None, Field(description="Folder of the result; the model goes to OUT/model.")
+    ] = None,
+    ridge: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="Pull of a token's vector to the one that the teacher gives to the token"
+            " alone: as much as this many texts of one token.",
+        ),
+    ] = 0.1,
+    text_options: TextOptions = TextOptions(),
+    seed: SeedOption = 42,
+    trust_remote_code: TrustOption = False,
+    overwrite: OverwriteOption = False,
+    **settings: Any,
+) -> DenseStudent:
+    """Fit a static query tower: a vector for each token, in closed form, no transformer.
+
+    The vectors of documents stay as they are. Encoding a query is a table look-up.
+    """
+    from irdistill.queries.raw_texts import open_texts
+    from irdistill.students.build import load_dense
+    from irdistill.students.dense_student import DenseStudent
+    from irdistill.training.static_fitting import fit_static as fit_static_tower
+
+    assert out is not None
+    several: list[Any] = list(texts) if isinstance(texts, list | tuple) else [texts]
+    corpus = open_texts(several, text_options, seed)
+    opened = teacher
+    if not isinstance(opened, DenseStudent):
+        opened = load_dense(model_path(teacher), trust_remote_code=trust_remote_code)
+    return fit_static_tower(corpus, opened, out, ridge, overwrite)
 
 
 @verb(

@@ -17,7 +17,7 @@ from irdistill.cli.entry_point import main
 
 
 def snapshot(place: Path) -> dict[str, bytes]:
-    """All bytes below a folder but the cache's, where nothing is a result."""
+    """The content of all files below a folder, except locks and the cache."""
     return {
         str(path.relative_to(place)): path.read_bytes()
         for path in sorted(place.rglob("*"))
@@ -39,7 +39,7 @@ def run(*arguments: str) -> int:
 
 
 def refused(place: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Run what must be refused, and give the message."""
+    """Run a command that must fail; return its error message."""
     before = snapshot(place)
     assert run(*arguments) == 1
     assert snapshot(place) == before

@@ -100,7 +100,7 @@ def test_one_query_prints_hits_with_their_text(
             "Nonsense",
         ),
         (["retrieve", "set", "--out", "set"], "which irdistill did not write there"),
-        (["fuse", "a", "b", "--weights", "1,x", "--out", "y"], "--weights[1] is 'x'"),
+        (["fuse", "a", "b", "--weights", "1,x", "--out", "y"], "--weights is 'x'"),
         (
             [
                 "score",

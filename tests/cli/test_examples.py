@@ -90,7 +90,7 @@ class Writer:
 
 @pytest.fixture()
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with what the examples name, and small things in place of large ones."""
+    """A folder with small files under the names that the examples use."""
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     source = beir_folder(tmp_path / "mydocs")
@@ -196,7 +196,7 @@ def run(line: str) -> None:
 
 
 def prepare(line: str, place: Path) -> None:
-    """What an example needs and no other example leaves."""
+    """Files that an example needs and that no other example creates."""
     out = place / "out"
     if "--weights similarity" in line:
         for name, split in (("a-dev", "dev"), ("b-dev", "dev")):
@@ -237,7 +237,7 @@ def prepare(line: str, place: Path) -> None:
 
 
 def in_order(line: str) -> int:
-    """Where a line stands: what makes things comes before what reads them."""
+    """Sort key of a line: commands that create files come before those that read them."""
     first = (
         "cards",
         "retrieve pydocs",

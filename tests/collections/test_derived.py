@@ -1,6 +1,4 @@
-"""Collections made out of others: what is written is read again, over the same corpus, and runs of
-the two serve each other.
-"""
+"""Derived collections: written and read again over the same corpus, and runs that both can use."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The embedded collection: how docstrings are split, and what comes out of the installed
-packages.
-"""
+"""The embedded collection: splitting docstrings, and the collection built from installed packages."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Shares of a collection's queries: disjoint, whole together, and the same whatever the order of
-the file.
-"""
+"""Slices of a collection's queries: disjoint, complete, and independent of the order of the file."""
 
 from __future__ import annotations
 

@@ -206,7 +206,7 @@ def test_gdeval_rejects_grades_above_four() -> None:
 
 
 def test_trec_eval_rejects_large_grades() -> None:
-    """It silently gives 0 for such grades."""
+    """ir-measures silently gives 0 for such grades."""
     with pytest.raises(
         IrdistillError, match="grades up to 1000000, and the judgments have 2000000000"
     ):

@@ -113,7 +113,7 @@ def test_without_noise() -> None:
 
 
 def test_holm() -> None:
-    """0.01*4, 0.03*3 and 0.04*2 held up by it, 0.5*1."""
+    """0.01 * 4; 0.03 * 3; 0.04 * 2, raised to the value before it; 0.5 * 1."""
     assert holm([0.03, 0.5, 0.01, 0.04]) == pytest.approx([0.09, 0.5, 0.04, 0.09])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []

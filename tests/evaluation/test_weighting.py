@@ -37,8 +37,8 @@ def make_collection(name: str, first: int, count: int, judged: bool = True) -> C
 def teacher(
     collection: Collection, model: str, seed: int, right: set[int] | None, noise: float = 1.0
 ) -> Run:
-    """A teacher that ranks the answer far above the rest if the number modulo 2 is in ``right``; else
-    the answer is as any.
+    """A teacher that ranks the answer first if the query's number modulo 2 is in ``right``, else at
+    random.
     """
     random = np.random.default_rng(seed)
     lists = []
@@ -168,7 +168,7 @@ def test_balance_term_keeps_the_load_even() -> None:
 
 
 def test_fit_minimizes_the_objective() -> None:
-    """No small step lowers the objective, here written down a second time."""
+    """No small step lowers the objective, which is written out here independently."""
     random = np.random.default_rng(1)
     inputs, gains = random.normal(size=(40, 3, 3)), random.random((40, 3))
     gains /= gains.sum()

@@ -60,11 +60,11 @@ def test_needs() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("KLL", "Did you mean KL(tau=1.0, teacher_tau=1.0, top=None)?"),
+        ("KLL", "Did you mean KL(tau=1.0, teacher_tau=1.0, top=None, negatives='list')?"),
         ("kl", "Did you mean KL(tau=1.0"),
         (
             "KL(temperature=2)",
-            "no parameter 'temperature'. It is written KL(tau=1.0, teacher_tau=1.0, top=None)",
+            "no parameter 'temperature'. It is written KL(tau=1.0, teacher_tau=1.0, top=None, negatives='list')",
         ),
         ("KL(0.05)", "written with their names, as in KL(tau=1.0"),
         ("KL(tau=0)", "must be a finite number above 0"),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,13 @@ from irdistill.collections import Collection, Document, load_collection
 from irdistill.errors import IrdistillError
 from irdistill.queries import Generation, generate
 from irdistill.queries.generating import example_pairs, query_kind
-from irdistill.queries.query_kinds import normalize_query, passage_title, split_sentences
+from irdistill.queries.passage_keywords import KeywordSampler
+from irdistill.queries.query_kinds import (
+    normalize_query,
+    passage_title,
+    split_sentences,
+    title_question,
+)
 from irdistill.teachers.llm.language_model import Answer, Request
 
 TEXT = (
@@ -118,7 +125,7 @@ def test_queries_of_one_passage_are_held_out_together(source: Collection, tmp_pa
 
 
 class Model:
-    """A language model that answers with the last word of the passage, and may be stopped."""
+    """A language model that answers with the last word of the passage and can be stopped."""
 
     parallel = 2
 
@@ -164,8 +171,62 @@ def test_queries_are_written_and_a_stopped_job_resumes(source: Collection, tmp_p
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_extracted_questions_and_keywords(source: Collection, tmp_path: Path) -> None:
+    options = Generation(kinds=("title-question", "keyword"), held_out=0)
+    generated = generate(source, tmp_path / "out", options)
+    texts = {query.id: query.text for query in generated.queries.values()}
+    assert texts["title-question:d1:0"] == title_question(
+        "Title number 1", np.random.default_rng([42, 1, 1])
+    )
+    keywords = {key: text for key, text in texts.items() if query_kind(key) == "keyword"}
+    # all documents have the words of TEXT, so only "title", which d0 does not have, distinguishes
+    assert not keywords and "title-question:d0:0" not in texts
+    assert all(query.excluded for query in generated.queries.values())
+
+
+def test_keywords_are_drawn_by_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path))
+    texts = {f"d{i}": f"common pair{i // 2} word{i % 3} alone{i} 12" for i in range(6)}
+    sampler = KeywordSampler(Collection.from_dicts("six", texts, {}).corpus)
+    drawn = [sampler.draw(0, np.random.default_rng(seed)) for seed in range(300)]
+    # "common" is in all, "alone0" in one, "12" is a number
+    assert all(sorted(words) == ["pair0", "word0"] for words in drawn)
+    firsts = [words[0] for words in drawn]
+    # both are in two of six documents
+    assert 0.4 < firsts.count("pair0") / 300 < 0.6
+
+
+class SeesParts(Model):
+    """A language model that keeps its prompts and answers with a number of its own."""
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        answers = []
+        for request in requests:
+            self.prompts += [m.content for m in request.messages if m.role == "user"]
+            answers.append(Answer(f"what is {len(self.prompts)}?"))
+        return answers
+
+
+def test_some_kinds_are_written_without_the_passage(source: Collection, tmp_path: Path) -> None:
+    model = SeesParts()
+    options = Generation(kinds=("title-questions", "paraphrases"), held_out=0)
+    generated = generate(source, tmp_path / "out", options, model)
+    titles = [prompt for prompt in model.prompts if "Title:" in prompt]
+    statements = [prompt for prompt in model.prompts if "Statement:" in prompt]
+    # d0 has no title, and d3 and d4 are judged relevant
+    assert [prompt.split()[-1] for prompt in titles] == ["1", "2", "5", "6", "7", "8", "9"]
+    assert not any("sentence" in prompt for prompt in titles)
+    shown = [prompt.split("Statement: ")[1].strip() for prompt in statements]
+    assert shown and all(
+        text in split_sentences(source.corpus.text(9)) or "Number" in text for text in shown
+    )
+    assert generated.qrels["title-questions:d1:0"] == {"d1": 1}
+    assert generated.qrels["paraphrases:d0:0"] == {"d0": 1}
+    assert not any(query.excluded for query in generated.queries.values())
+
+
 class Says(Model):
-    """A language model with one answer for everything, and another with more tokens."""
+    """A language model with one fixed answer, and another answer if it may write more tokens."""
 
     def __init__(self, said: Answer, more: str = "what is more?") -> None:
         super().__init__()

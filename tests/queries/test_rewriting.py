@@ -48,7 +48,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Collection:
 
 
 class Model:
-    """A language model that answers with the question in capitals, and may be stopped."""
+    """A language model that answers with the question in capitals and can be stopped."""
 
     parallel = 2
 

@@ -1,4 +1,4 @@
-"""Folds: each question in one, whole conversations, and balanced sizes."""
+"""Folds: each question is in one fold, conversations stay whole, sizes are balanced."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ stages:
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> None:
-    """Nothing here gains from more, and a busy machine loses much."""
+    """One thread: more threads do not help here, and cost much on a busy machine."""
     torch.set_num_threads(1)
 
 

@@ -20,7 +20,7 @@ TINY = ("k=5", "list_size=6", "batch_size=2", "steps=2")
 
 
 def conversations(folder: Path, shift: int) -> Path:
-    """Ten conversations of two questions; a rewrite has the words zz, which nobody else says."""
+    """Ten conversations of two questions; only the rewrites contain the words zz."""
     (folder / "qrels").mkdir(parents=True)
     corpus = [
         {"_id": f"d{i}", "title": "", "text": f"w{i} w{(i + shift) % 20} w{i + 2} zz"}
@@ -53,9 +53,7 @@ def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
 
 
 def check_texts(folder: Path) -> None:
-    """What a student reads has the questions, the newest first, and neither a rewrite nor an
-    answer.
-    """
+    """The student reads the questions, newest first, and no rewrite or answer."""
     texts = {query.id: query.text for query in load_collection(folder).queries.values()}
     assert texts and not any("zz" in text or "w39" in text for text in texts.values())
     assert all(" [SEP] " in text for query_id, text in texts.items() if query_id.endswith("2"))

@@ -28,7 +28,7 @@ run_recipe(read_recipe(sys.argv[1]), "out")
 
 
 def start(recipe: Path, where: Path) -> subprocess.Popen[str]:
-    """Run a recipe into ``out`` in a process of its own."""
+    """Start a process that runs a recipe into ``out``."""
     return subprocess.Popen(
         [sys.executable, "-c", CHILD, str(recipe)],
         cwd=where,
@@ -107,7 +107,7 @@ def test_other_settings_are_refused_and_nothing_is_touched(made: tuple[Path, Pat
 
 
 @pytest.mark.slow
-def test_overwrite_makes_anew_what_depends_on_it_and_no_more(
+def test_overwrite_repeats_what_depends_on_it_and_no_more(
     made: tuple[Path, Path], tmp_path: Path
 ) -> None:
     path, _ = made

@@ -87,7 +87,8 @@ def test_equal_scores_and_single_documents_give_finite_numbers(method: str) -> N
 @pytest.mark.parametrize("method", METHODS)
 def test_a_teacher_of_weight_zero_is_as_if_it_were_not_there(method: str) -> None:
     """Also where it has scored less, and where it would have made the others abstain."""
-    alone = METHODS[method](np.array([3.0, 2.0, 0.5]), 1.0).astype(np.float32).tolist()
+    scores = np.array([3.0, 2.0, 0.5])
+    alone = METHODS[method](scores, scores, 1.0).astype(np.float32).tolist()
     rule = Mixing(method, weights=(1, 0), abstain="tau<1,sd>0.1")
     assert mixed(rule, [3.0, 2.0, 0.5], [NAN, 1.0, 9.0]) == pytest.approx(alone, rel=1e-6)
 

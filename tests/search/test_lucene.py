@@ -185,6 +185,7 @@ def test_with_java_started_by_another_library(tmp_path: Path) -> None:
     assert "another library of this process has already started Java" in done.stderr
 
 
+@pytest.mark.slow
 def test_pyserini_reads_the_index_and_ranks_alike(tmp_path: Path) -> None:
     """Pyserini's searcher (which needs an OpenAI key) returns the same scores to four decimals."""
     words = ["ant", "bee", "cat", "dog", "eel", "fox"]

@@ -43,6 +43,7 @@ def run(adi: Collection, model: str, work: Path) -> Any:
     return retrieve(adi, model, work / "run", 20, options=RetrieveOptions(**FLOAT), work=work)
 
 
+@pytest.mark.slow
 def test_the_detected_kind_is_better(adi: Collection, work: Path) -> None:
     runs = {
         kind: retrieve(
@@ -97,6 +98,7 @@ def test_teacher_scores_equal_student_scores(
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"inference_free": True}, {"query_layers": 1}])
 def test_students_learn_and_stay_sparse(
     settings: dict[str, Any], adi: Collection, run: Any, model: str, work: Path, tmp_path: Path

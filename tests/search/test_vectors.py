@@ -174,6 +174,7 @@ def test_index_is_deterministic_and_reloads(kind: str, tmp_path: Path) -> None:
         FaissIndex.load(random_store(tmp_path / "third", rows=70), tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_faiss_before_torch_works(tmp_path: Path) -> None:
     random_store(tmp_path / "store", rows=200)
     code = (

@@ -35,7 +35,7 @@ def make_candidates(data: Collection, k: int = 8) -> MemoryRun:
 
 
 class Counting:
-    """Scores by lengths; can fail, or return a given number, at the n-th pair."""
+    """Scores by length; can fail, or return a set number, at the n-th pair."""
 
     token_budget = 64
 

@@ -33,7 +33,7 @@ def collection() -> Collection:
 
 
 def candidates(data: Collection) -> MemoryRun:
-    """10 documents for even queries, 30 for odd ones: 4000 pairs."""
+    """Even queries have 10 documents, odd ones 30: 4000 pairs."""
     names = list(DOCS)
     lists = [
         RankedList(

@@ -43,7 +43,7 @@ NO_OPENVINO = pytest.mark.skipif(find_spec("openvino") is None, reason="no openv
 CASES = [
     *((family, "torch") for family in FAMILIES),
     *(
-        pytest.param(family, "openvino", marks=NO_OPENVINO)
+        pytest.param(family, "openvino", marks=[NO_OPENVINO, pytest.mark.slow])
         for family in ("deberta-v2", "modernbert")
     ),
 ]

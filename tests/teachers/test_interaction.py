@@ -1,5 +1,5 @@
-"""Split cross-encoders and kernel models as teachers: stored states give the scores of live ones;
-saved folders are known.
+"""Split cross-encoders and kernel models as teachers: stored states give the same scores; folders
+are recognized.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Two Ray workers on this machine: the bytes of one process, also when a worker is killed in the
-middle of a part.
-"""
+"""Two Ray workers on this machine write the same bytes as one process, also if a worker is killed."""
 
 from __future__ import annotations
 
@@ -60,7 +58,7 @@ class TroubledSpec(TeacherSpec):
         return Troubled(corpus, self.notes)
 
     def processes(self) -> dict[str, set[str]]:
-        """Which processes had which query."""
+        """The processes that scored each query."""
         by_query: dict[str, set[str]] = {}
         for line in (self.notes / "processes").read_text().splitlines():
             query_id, process = line.split()

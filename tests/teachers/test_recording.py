@@ -1,5 +1,5 @@
-"""Representations beside a run: what the teacher's own model gives, whole or absent, and the run as
-without.
+"""Representations stored with a run: equal to the teacher's, complete or absent; the run does not
+change.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def with_roles(folder: Path, out: Path) -> None:
 
 
 def test_a_classifier_with_a_chat_template(tmp_path: Path) -> None:
-    """There the prompt is the system message."""
+    """In chat templates the prompt is the system message."""
     folder = tiny_classifier(tmp_path / "plain", "qwen2")
     with_roles(folder, tmp_path / "m")
     teacher = CrossEncoderTeacher(

@@ -91,6 +91,7 @@ def test_a_cross_encoder_gives_the_raw_logits_of_predict(
     assert teacher.identity["backend"] == backend
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_half_precision_keeps_the_order(model: Path, pairs: list[TextPair], backend: str) -> None:
     whole, _ = score_pairs(

@@ -104,6 +104,7 @@ def test_a_training_with_a_killed_process_goes_on_to_the_same_bytes(place: Path)
         two_processes.run(place, place / "killed", "late", 2, steps=5, dropout=True)
 
 
+@pytest.mark.slow
 def test_what_is_gathered_has_its_order_and_its_gradients(place: Path) -> None:
     """Of five texts the first process has 0, 2 and 4, the second 1, 3 and once more 0, which is not
     counted.

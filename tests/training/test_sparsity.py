@@ -141,6 +141,7 @@ def learn(place: Path, out: Path, options: TrainOptions) -> None:
     train(make_collection(), place / "scores", student, "KL(teacher_tau=2)", out, options)
 
 
+@pytest.mark.slow
 def test_a_tiny_model_ends_near_the_number_that_was_asked_for(place: Path, tmp_path: Path) -> None:
     """From about 40 active dimensions of 45."""
     options = replace(

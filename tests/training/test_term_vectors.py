@@ -18,13 +18,13 @@ from irdistill.training.term_vector_fitting import fit_term_vectors, term_vector
 from tests.training.tiny import make_backbone, make_collection
 
 
-def test_vectors_are_the_ridge_regression_brought_back_by_the_root_of_the_shrinkage(
+def test_vectors_are_ridge_regressions_corrected_for_shrinkage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     random = np.random.default_rng(0)
     scores = csc_matrix(random.random((30, 6)) * (random.random((30, 6)) < 0.4), dtype=np.float32)
     vectors = random.normal(size=(30, 4)).astype(np.float32)
-    places, fitted = term_vectors(scores, vectors)
+    places, (scaled, fitted) = term_vectors(scores, vectors)
     assert places.tolist() == [0, 1, 2, 3, 4, 5]
     centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
     spread = centred.T @ centred
@@ -33,12 +33,21 @@ def test_vectors_are_the_ridge_regression_brought_back_by_the_root_of_the_shrink
     rows = np.vstack([centred, np.sqrt(ridge) * np.eye(4)])
     for word in range(6):
         target = scores.toarray()[:, word].astype(np.float64)
+        weights = np.sqrt(np.concatenate([np.where(target > 0, module._WEIGHT, 1.0), np.ones(4)]))
+        expected = np.linalg.lstsq(
+            rows * weights[:, None], np.concatenate([target, np.zeros(4)]) * weights, rcond=None
+        )[0]
+        np.testing.assert_allclose(fitted[word], expected, rtol=1e-5)
         plain = np.linalg.lstsq(rows, np.concatenate([target, np.zeros(4)]), rcond=None)[0]
         shrinkage = (target @ target) / (target @ (centred @ plain))
-        np.testing.assert_allclose(fitted[word], plain * np.sqrt(shrinkage), rtol=1e-5)
+        np.testing.assert_allclose(scaled[word], plain * np.sqrt(shrinkage), rtol=1e-5)
         assert shrinkage > 1
     monkeypatch.setattr(module, "_BLOCK", 7)
-    np.testing.assert_allclose(term_vectors(scores, vectors)[1], fitted, rtol=1e-5)
+    np.testing.assert_allclose(term_vectors(scores, vectors)[1][1], fitted, rtol=1e-5)
+    # of many documents some are taken, and stand for all
+    monkeypatch.setattr(module, "_MOST_ROWS", 8)
+    sampled = term_vectors(scores, vectors)[1][1]
+    assert np.all([np.corrcoef(*pair)[0, 1] > 0.9 for pair in zip(sampled, fitted, strict=True)])
     frequencies = np.diff(scores.indptr)
     kept, _ = term_vectors(scores, vectors, most=2)
     assert sorted(frequencies[kept]) == sorted(frequencies)[-2:]

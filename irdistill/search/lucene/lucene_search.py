@@ -63,6 +63,7 @@ class LuceneBM25:
                 "documents": self._index.documents,
                 "segments": _segments_digest(self._index.files),
             }
+        self.bytes = self._index.nbytes
         with java_errors("preparing BM25"):
             similarity = java_class("org.apache.lucene.search.similarities.BM25Similarity")
             self._index.searcher.setSimilarity(similarity(k1, b))
@@ -73,11 +74,6 @@ class LuceneBM25:
     def _write(self, folder: Path) -> None:
         documents = ((doc.id, f"{doc.title} {doc.text}") for doc in self.corpus.documents())
         index_texts(folder, documents, len(self.corpus))
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the index."""
-        return self._index.nbytes
 
     def identity(self) -> dict[str, Any]:
         """Everything that determines the scores, for the manifest of a run."""

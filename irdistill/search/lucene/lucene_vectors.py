@@ -54,11 +54,7 @@ class LuceneHnsw:
         self._index = LuceneIndex.build(
             {"vectors": store.fingerprint, **self.settings}, self._write, Path(folder)
         )
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the index, which contains the vectors too."""
-        return self._index.nbytes
+        self.nbytes = self._index.nbytes
 
     def _write(self, folder: Path) -> None:
         document_class, stored, field = (
@@ -126,15 +122,11 @@ class LuceneImpact:
         self._index = LuceneIndex.build(
             {"vectors": store.fingerprint, **self.settings}, self._write, Path(folder)
         )
+        self.nbytes = self._index.nbytes
         with java_errors("preparing an impact index"):
             self._index.searcher.setSimilarity(
                 java_class("io.anserini.search.similarity.ImpactSimilarity")()
             )
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the index."""
-        return self._index.nbytes
 
     def _parts(self) -> Iterator[tuple[int, csr_matrix]]:
         for start in range(0, len(self.store), _BLOCK):

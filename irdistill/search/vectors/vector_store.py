@@ -18,7 +18,7 @@ from torch import Tensor
 
 from irdistill.collections import Corpus
 from irdistill.console.progress_bars import ProgressCallback, ProgressRelay
-from irdistill.errors import InputError, ModelError
+from irdistill.errors import InputError, ModelError, NotFoundError
 from irdistill.modeling.batching import TokenBudget
 from irdistill.modeling.hardware import Precision, choose_dtype
 from irdistill.modeling.truncation import Truncation, changes, snapshot
@@ -351,12 +351,10 @@ def corpus_vectors(
         The store of the student's kind.
     """
     identity = store_identity(corpus, encoder, precision, storage, kind)
-    store_type = STORES[encoder.kind]
-    base = Path(work) if work is not None else cache_folder() / "vectors"
-    store = store_type.build(
+    store = STORES[encoder.kind].build(
         corpus,
         encoder,
-        base / digest(identity | {"shard_rows": store_type.shard_rows}),
+        _vectors_folder(encoder, identity, work),
         precision=precision,
         storage=storage,
         encode_shards=encode_shards,
@@ -364,6 +362,22 @@ def corpus_vectors(
     )
     report_cut_texts(store, encoder, kind)
     return store
+
+
+def has_corpus_vectors(corpus: Corpus, encoder: Student) -> bool:
+    """Whether `corpus_vectors` finds finished vectors in the cache folder, and encodes nothing."""
+    identity = store_identity(corpus, encoder, "auto", "float32")
+    try:
+        STORES[encoder.kind](_vectors_folder(encoder, identity, None))
+    except NotFoundError:
+        return False
+    return True
+
+
+def _vectors_folder(encoder: Student, identity: Mapping[str, Any], work: str | Path | None) -> Path:
+    """The folder of a corpus's vectors, named by their identity."""
+    base = Path(work) if work is not None else cache_folder() / "vectors"
+    return base / digest(dict(identity) | {"shard_rows": STORES[encoder.kind].shard_rows})
 
 
 _reported: set[Path] = set()

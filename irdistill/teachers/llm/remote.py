@@ -120,7 +120,7 @@ class ServerModel:
         self.model, self.url = model, url or card.url
         check_url(self.url)
         moved = url is not None and urlsplit(url)[:2] != urlsplit(card.url or "")[:2]
-        self._identity = {
+        self.identity: Mapping[str, Any] = {
             "backend": "openai",
             "api": "chat completions",
             "model": model,
@@ -128,8 +128,8 @@ class ServerModel:
             "parameters": dict(parameters),
             "labels": labels if labels == "text" else f"top {TOP_LOGPROBS} log-probabilities",
         }
-        self._parallel, self._max_retries, self._replay = parallel, max_retries, replay
-        self._log_path = Path(log) if log is not None else _default_log(self._identity)
+        self.parallel, self._max_retries, self._replay = parallel, max_retries, replay
+        self._log_path = Path(log) if log is not None else _default_log(self.identity)
         self._log: ResponseLog | None = None
         self._server: ChatServer | None = None
         if not replay:
@@ -158,16 +158,6 @@ class ServerModel:
         self._warned_of_usage = False
 
     @property
-    def identity(self) -> Mapping[str, Any]:
-        """Model, server and parameters; never a key."""
-        return self._identity
-
-    @property
-    def parallel(self) -> int:
-        """Maximum number of concurrent requests."""
-        return self._parallel
-
-    @property
     def log(self) -> ResponseLog:
         """The response log; opened and locked at the first use."""
         with self._lock:
@@ -182,9 +172,9 @@ class ServerModel:
         they are paid for.
         """
         stop = threading.Event()
-        if len(requests) == 1 or self._parallel == 1:
+        if len(requests) == 1 or self.parallel == 1:
             return [self._answer(request, stop) for request in requests]
-        pool = ThreadPoolExecutor(self._parallel, thread_name_prefix="answers")
+        pool = ThreadPoolExecutor(self.parallel, thread_name_prefix="answers")
         try:
             futures = [pool.submit(self._answer, request, stop) for request in requests]
             wait(futures, return_when=FIRST_EXCEPTION)
@@ -207,7 +197,7 @@ class ServerModel:
         identity.
         """
         content = [
-            self._identity,
+            self.identity,
             [list(message) for message in request.messages],
             list(request.labels),
             request.max_tokens,
@@ -324,7 +314,7 @@ class ServerModel:
                     " highest possible numbers",
                     self.url,
                 )
-            if answer.error == NO_LOGPROBS and self._identity["labels"] != "text":
+            if answer.error == NO_LOGPROBS and self.identity["labels"] != "text":
                 self.log.add_spent(spent, NO_LOGPROBS)
                 raise ServerError(
                     f"the server {self.url} reports no log-probabilities for the model"

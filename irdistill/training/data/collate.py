@@ -140,6 +140,8 @@ class TrainBatch:
         pairs: tokens of the (query, document) pairs that ``mask`` names, list by list, for a
             student that reads pairs; then queries and documents are empty.
         representations: of the teacher, if the loss reads any.
+        teacher_in_batch: (B, U) or (T, B, U) float32 teacher scores of each query and document, NaN
+            where unknown, if the loss reads them.
     """
 
     queries: TokenRows
@@ -152,6 +154,7 @@ class TrainBatch:
     teacher_weights: Tensor | None = None
     pairs: TokenRows | None = None
     representations: BatchRepresentations | None = None
+    teacher_in_batch: Tensor | None = None
 
 
 class Collator:
@@ -167,6 +170,7 @@ class Collator:
         pairs: tokenizer of pairs (query number, document row), for a student that reads pairs.
         representations: looks up the teacher's representations of a batch's lists and of its unique
             documents.
+        in_batch: likewise the teacher's in-batch scores.
         keys: hashes that tell which documents have the same text; if None, all differ.
     """
 
@@ -177,10 +181,11 @@ class Collator:
         documents: CachedTokenizer | Store | np.ndarray | None,
         pairs: CachedTokenizer | None = None,
         representations: Callable[[ListBatch, np.ndarray], BatchRepresentations] | None = None,
+        in_batch: Callable[[ListBatch, np.ndarray], Tensor] | None = None,
         keys: TextKeys | None = None,
     ) -> None:
         self.sampler, self.queries, self.documents, self.pairs = sampler, queries, documents, pairs
-        self.representations, self.keys = representations, keys
+        self.representations, self.in_batch, self.keys = representations, in_batch, keys
 
     def __call__(self, step: int) -> TrainBatch:
         """The lists of a step as one batch."""
@@ -216,6 +221,7 @@ class Collator:
             representations=(
                 None if self.representations is None else self.representations(lists, unique)
             ),
+            teacher_in_batch=None if self.in_batch is None else self.in_batch(lists, unique),
         )
 
     def _documents(self, rows: np.ndarray) -> TokenRows | VectorBatch:

@@ -11,9 +11,12 @@ from irdistill.runs import CompiledRun, Mixing
 from irdistill.runs.gate import Part
 from irdistill.runs.ranked_lists import rank_order
 
+_RowsScores = tuple[np.ndarray, np.ndarray]
+"""Rows and scores of a list, both (n,)."""
+
 
 def aligned_rows(
-    lists: Sequence[tuple[np.ndarray, np.ndarray] | None],
+    lists: Sequence[_RowsScores | None],
 ) -> tuple[np.ndarray, list[Part | None]]:
     """Align several lists of one query.
 
@@ -67,19 +70,31 @@ class MixedRun:
         """Codes uint8 of one list's flags, (n,): the highest of the runs, 0 without a score."""
         return self._mixed(i)[2]
 
+    def further(self, i: int, scores: np.ndarray) -> np.ndarray:
+        """Mixed scores (m,) float32 of m documents for one query, from the runs' scores (T, m)."""
+        rows, parts = aligned_rows([lists for _, lists in self._lists(i)])
+        return self.mixing.mix_further(parts, len(rows), scores)
+
+    def _lists(self, i: int) -> Sequence[tuple[np.ndarray, _RowsScores | None]]:
+        """For each run: the flags of its list of a query, and the list; none if it has none."""
+        numbers = [run.index.get(self.query_ids[i]) for run in self.runs]
+        return [
+            (np.empty(0, np.uint8), None)
+            if number is None
+            else (run.flags(number), run.list(number))
+            for run, number in zip(self.runs, numbers, strict=True)
+        ]
+
     def _mixed(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if self._last is not None and self._last[0] == i:
             return self._last[1]
-        numbers = [run.index.get(self.query_ids[i]) for run in self.runs]
-        pairs = list(zip(self.runs, numbers, strict=True))
-        rows, parts = aligned_rows(
-            [run.list(number) if number is not None else None for run, number in pairs]
-        )
+        lists = self._lists(i)
+        rows, parts = aligned_rows([rows_scores for _, rows_scores in lists])
         scores = self.mixing.mix(parts, len(rows)).scores
         codes = np.zeros(len(rows), np.uint8)
-        for (run, number), part in zip(pairs, parts, strict=True):
-            if number is not None and part is not None:
-                codes[part[0]] = np.maximum(codes[part[0]], run.flags(number))
+        for (flags, _), part in zip(lists, parts, strict=True):
+            if part is not None:
+                codes[part[0]] = np.maximum(codes[part[0]], flags)
         codes[np.isnan(scores)] = 0
         order = rank_order(_DocumentIds(self.corpus, rows), scores)
         mixed = rows, scores, codes

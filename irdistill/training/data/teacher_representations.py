@@ -76,7 +76,7 @@ def find_representations(
     """
     fields = compared_fields(loss)
     if not fields:
-        if run is not None:
+        if run is not None and "in_batch" not in loss.needs:
             raise OptionError(
                 f"representations were given, and the loss {loss} reads none; leave them out."
             )

@@ -49,12 +49,15 @@ def score_batch(
     queries, documents = encoded or encode_batch(encoder, batch)
     representations: BatchRepresentations | None = None
     every: Tensor | None = None
+    teacher_in_batch = _on(batch.teacher_in_batch, device)
     if documents is None:
         lists, representations = _pair_scores(queries, mask)
     else:
         has_tokens = _has_tokens(encoder, batch.documents, documents)
         mask = mask & _has_tokens(encoder, batch.queries, queries)[:, None] & has_tokens[index]
         positives = positives | ~has_tokens  # a text without tokens is never a negative
+        if teacher_in_batch is not None:  # nor in a list
+            teacher_in_batch = teacher_in_batch.masked_fill(~has_tokens, torch.nan)
         if batch.representations is not None or student.keep_representations:
             representations = student.representations(queries, documents)
         if dimension is not None:
@@ -68,16 +71,19 @@ def score_batch(
         labels=batch.labels.to(device),
         columns=index,
         in_batch=every if in_batch else None,
+        teacher_in_batch=teacher_in_batch if in_batch else None,
         positives=positives,
-        teacher_weights=(
-            None if batch.teacher_weights is None else batch.teacher_weights.to(device)
-        ),
+        teacher_weights=_on(batch.teacher_weights, device),
         student_representations=representations,
         teacher_representations=(
             None if batch.representations is None else batch.representations.to(device)
         ),
         parameters=parameters or {},
     )
+
+
+def _on(values: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if values is None else values.to(device)
 
 
 def _pair_scores(scores: Tensor, mask: Tensor) -> tuple[Tensor, BatchRepresentations | None]:

@@ -152,7 +152,7 @@ def mtrag(folder: Path) -> None:
 
 
 def mtrag_answers(folder: Path) -> None:
-    """What the agent said, as the generation tasks of the first release have it."""
+    """The agent's answers, as the generation tasks of the first release contain them."""
     turns = [
         {"speaker": "user" if place % 2 == 0 else "agent", "text": text}
         for place, text in enumerate(context(3))
@@ -209,8 +209,8 @@ def ikat(folder: Path, year: int = 2023) -> None:
 
 
 def cast(folder: Path, year: int) -> None:
-    """The topic 31 with three turns; 2019 has no answers, 2020 names passages, 2021 gives them,
-    2022 is a tree.
+    """Topic 31 with three turns: 2019 without answers, 2020 with ids of passages, 2021 with
+    passages, 2022 as a tree.
     """
     rewritten = [
         {

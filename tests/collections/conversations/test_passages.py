@@ -1,6 +1,4 @@
-"""Passages in the formats they are published in give the documents they hold, in order; a broken
-line is named.
-"""
+"""Passages in their published formats: the same documents in the same order; errors name the line."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Published conversations: each layout tells the same talk, and no question sees its rewrite, its
-answer or what comes later.
+"""Published conversations: all layouts give the same questions, without rewrites, answers or later
+turns.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""A teacher that asks a model yes or no about each pair; stands in for the pointwise one in tests
-of the models.
-"""
+"""A minimal yes-or-no teacher, for tests of language models."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Language models of a few lines that order passages by the worth written in them, and misbehave as
-told.
-"""
+"""Fake language models that order passages by the worth written in them, or misbehave."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ PAIRWISE = {"user": "Which is better for {query}?\nA: {first}\nB: {second}"}
 
 
 def query_pairs(worths: Sequence[int], query: str = "q") -> list[TextPair]:
-    """One query's pairs; each passage says what it is worth."""
+    """The pairs of one query; each passage states its worth."""
     return [
         TextPair(Query(query, f"about {query}"), row, f"passage worth {worth} points")
         for row, worth in enumerate(worths)

@@ -145,7 +145,7 @@ def test_refused_requests_are_not_counted(stub: Any, tmp_path: Path) -> None:
 
 
 def test_long_prompts_are_reserved_by_earlier_token_counts(stub: Any, tmp_path: Path) -> None:
-    """A language whose tokens are shorter than thought must not overrun the budget."""
+    """Texts with more tokens than estimated must not exceed the budget."""
     server = stub(lambda prompt, nth: Reply(body=completion("ok", usage=(len(prompt), 1))))
     long = [
         Request((Message("user", f"{number} " + "x" * 998),), max_tokens=1) for number in range(6)

@@ -129,9 +129,7 @@ def test_pivot_windows_are_few_and_even_with_the_pivot_in_the_middle() -> None:
 
 
 def test_a_model_that_only_reverses_ends() -> None:
-    """Whatever a model answers, top-down comes to an end, and puts about half of a window above the
-    pivot.
-    """
+    """With any answers, top-down ends and places about half of a window above the pivot."""
     model = FakeModel(
         lambda worths: " > ".join(f"[{number}]" for number in range(len(worths), 0, -1))
     )

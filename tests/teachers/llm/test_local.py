@@ -188,8 +188,8 @@ def chat_of(template: str, markers: bool = True, **options: Any) -> ChatTokenize
 
 
 def test_no_thinking_comes_before_labels() -> None:
-    """By the template's switch, by closing what the template opens, or by an empty block where the
-    model was seen to think.
+    """By the template's option, by closing what the template opens, or by an empty block for models
+    that think.
     """
     switched = chat_of(SWITCHED)
     assert (
@@ -253,7 +253,7 @@ def test_a_model_that_thinks_first_is_detected_on_loading(
 
 
 def test_thinking_markers_stay_in_generated_text() -> None:
-    """Some models make control tokens of them; without the markers thinking would be read as the
+    """Some models have control tokens for these; without the markers thinking would be read as the
     answer.
     """
     tokenizer = tiny_tokenizer()

@@ -1,4 +1,4 @@
-"""Scores out of probabilities: log-odds, expected gains, and null where there is none."""
+"""Scores from probabilities: log-odds, expected gains, and null where there is no probability."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def chain(name: str, steps: int, width: int = 1) -> Generator[list[Request], lis
 
 
 class Echo:
-    """Answers with the request's length at the end; sleeps a random while where told to."""
+    """Answers with the request's length after a short random delay."""
 
     def __init__(self, parallel: int = 3, concurrent: bool = False, delay: float = 0.0) -> None:
         self.parallel, self.concurrent, self.delay = parallel, concurrent, delay

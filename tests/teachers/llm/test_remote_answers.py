@@ -1,4 +1,4 @@
-"""What a server's response says: text, labels, usage; and responses that are not to be believed."""
+"""Responses of servers: text, labels and usage; implausible and damaged ones."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Thinking is taken out of answers, in the markers of many families; what never ends leaves
-nothing.
+"""Thinking is removed from answers, in the markers of many model families; unfinished thinking
+leaves nothing.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ class SamplingParams:
 
 
 class LLM:
-    """vllm.LLM as far as it is used: token -> log-probability - token / 100, tokens of ``" said "``
-    up to the limit.
+    """A substitute for vllm.LLM: token -> log-probability - token / 100; writes ``" said "`` up to
+    the limit.
     """
 
     def __init__(self, model: str, **options: Any) -> None:

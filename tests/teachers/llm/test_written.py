@@ -1,6 +1,4 @@
-"""The line that a model was asked for, without what it puts around it; nothing where there is
-none.
-"""
+"""The requested line of an answer, without the words around it; empty if there is none."""
 
 from __future__ import annotations
 

@@ -1,0 +1,231 @@
+"""Static query towers in closed form: a ridge regression from the tokens of texts to a teacher."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_matrix, diags_array
+from scipy.sparse.linalg import LinearOperator, cg
+from tokenizers import Tokenizer
+
+from irdistill.collections import Corpus, Document
+from irdistill.console.progress_bars import progress
+from irdistill.errors import InputError, SettingsDifferError
+from irdistill.search.vectors.vector_store import corpus_vectors
+from irdistill.storage.files import make_folder, read_json_object, staging_path, write_json
+from irdistill.storage.locking import lock_folder
+from irdistill.students import DenseStudent
+from irdistill.students.static_tower import (
+    centered,
+    query_tokenizer,
+    static_model,
+    token_texts,
+)
+from irdistill.training.alignment_start import mean_cosine
+from irdistill.training.checkpoints import has_checksums
+from irdistill.training.training_files import check_training_folder, place_model
+
+logger = logging.getLogger(__name__)
+
+TRAINING = "training.json"
+RIDGE = 0.1
+"""nDCG@10 with 0.1, 0.3 and 0.9: 0.441, 0.435, 0.414 (cystic-fibrosis), 0.502, 0.504, 0.498
+(cranfield), 0.282, 0.291, 0.282 (pydocs/howto) with MiniLM as the teacher; with term vectors behind
+it 0.498, 0.487 (cystic-fibrosis), 0.552, 0.549 (cranfield), 0.645, 0.642 (scifact), 0.304, 0.301
+(pydocs/howto) with 0.1 and 0.3.
+"""
+_TOLERANCE, _ROUNDS = 1e-3, 100
+
+
+def fit_static(
+    corpus: Corpus,
+    teacher: DenseStudent,
+    out: str | Path,
+    ridge: float = RIDGE,
+    overwrite: bool = False,
+) -> DenseStudent:
+    """Give a dense model a static query tower that comes as close to its query tower as it can.
+
+    The vectors of documents do not change, so the teacher's vectors and indexes stay valid. The
+    teacher encodes the texts as queries, into a store in the cache folder that `align` shares. The
+    vectors of the tokens then solve a ridge regression towards the vectors that the teacher gives
+    to each token alone, see `fit_token_vectors`.
+
+    Args:
+        corpus: the texts, from `irdistill.queries.raw_texts.open_texts`.
+        teacher: a dense model; its query tower is replaced.
+        out: folder; the model is saved to ``model`` in it. A finished model for the same input is
+            opened.
+        ridge: see `fit_token_vectors`.
+
+    Raises:
+        InputError: no text has a token.
+        ModelError: the teacher's tokenizer is written in Python.
+        SettingsDifferError: ``out`` has something else.
+    """
+    folder = Path(out)
+    check_training_folder(folder)
+    make_folder(folder)
+    identity = {
+        "verb": "static",
+        "teacher": teacher.identity(),
+        "texts": corpus.fingerprint,
+        "settings": {"ridge": ridge},
+    }
+    if not overwrite and _is_fitted(folder, identity):
+        return DenseStudent.load(folder / "model")
+    with lock_folder(folder):
+        fitted, record = _fit(corpus, teacher, ridge)
+        staged = staging_path(folder / "model")
+        shutil.rmtree(staged, ignore_errors=True)
+        fitted.save(staged)
+        record = {"identity": identity, **record}
+        files = place_model(folder, staged, record)
+        write_json(folder / TRAINING, record | {"finished": True, "model": files})
+    return DenseStudent.load(folder / "model")
+
+
+def _is_fitted(folder: Path, identity: dict[str, Any]) -> bool:
+    if not (folder / TRAINING).is_file():
+        return False
+    record = read_json_object(folder / TRAINING)
+    if record.get("identity") != identity:
+        raise SettingsDifferError(
+            f"{folder} has the result of another teacher, other texts or other settings; choose"
+            " another folder, or overwrite."
+        )
+    return record.get("finished", True) and has_checksums(
+        folder / "model", record.get("model") or {}
+    )
+
+
+def _fit(
+    corpus: Corpus, teacher: DenseStudent, ridge: float
+) -> tuple[DenseStudent, dict[str, Any]]:
+    """The teacher with a static query tower, and figures about it."""
+    tokenizer = query_tokenizer(teacher)
+    vectors = _encode(corpus, teacher)
+    bags = token_bags(tokenizer, corpus)
+    prior = _tokens_alone(token_texts(tokenizer), teacher)
+    weight = fit_token_vectors(bags, vectors, prior, ridge, teacher.similarity == "dot")
+    fitted = DenseStudent.from_model(
+        static_model(teacher, tokenizer, weight), teacher.source, teacher.revision
+    )
+    fitted._freeze("document")
+    cosine = mean_cosine(bags @ weight, vectors)
+    logger.info(
+        "%d texts, %d tokens; mean cosine to the teacher %.3f", len(corpus), len(weight), cosine
+    )
+    return fitted, {"texts": len(corpus), "cosine": cosine}
+
+
+def _tokens_alone(texts: Sequence[str], teacher: DenseStudent) -> np.ndarray:
+    """(V, D) float32: as `token_vectors`, kept in the store of text vectors."""
+    documents = [Document(str(place), "", text) for place, text in enumerate(texts)]
+    vectors = _encode(Corpus.in_memory(documents), teacher)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return centered(vectors / np.where(lengths > 0, lengths, 1), texts)
+
+
+def _encode(corpus: Corpus, teacher: DenseStudent) -> np.ndarray:
+    """(n, D) float32 vectors of texts as queries, of length 1 if they are compared by cosine."""
+    store = corpus_vectors(corpus, teacher, kind="query")
+    return np.asarray(store.matrix[:], dtype=np.float32)
+
+
+def token_bags(tokenizer: Tokenizer, corpus: Corpus) -> csr_matrix:
+    """(n, V) float32: how often each text has each token."""
+    ids: list[np.ndarray] = [np.empty(0, np.int32)]
+    lengths: list[int] = []
+    with progress(len(corpus), "texts", "count tokens") as bar:
+        for texts in corpus.text_batches():
+            for encoding in tokenizer.encode_batch(texts, add_special_tokens=False):
+                ids.append(np.array(encoding.ids, np.int32))
+                lengths.append(len(encoding.ids))
+            bar.update(len(texts))
+    starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    columns = np.concatenate(ids)
+    shape = (len(lengths), tokenizer.get_vocab_size())
+    bags = csr_matrix((np.ones(len(columns), np.float32), columns, starts), shape=shape)
+    bags.sum_duplicates()
+    return bags
+
+
+def fit_token_vectors(
+    bags: csr_matrix,
+    targets: np.ndarray,
+    prior: np.ndarray,
+    ridge: float,
+    keep_lengths: bool = False,
+) -> np.ndarray:
+    """The token vectors E (V, D) with the least ``|X E - Y|^2 + ridge |E - c P|^2``.
+
+    A row of X is a text's token counts over the square root of its number of tokens, so that
+    short and long texts count alike. P has the prior vector of each token times its inverse
+    document frequency, so rare tokens, which the texts say little about, keep a useful vector, and
+    tokens that no text has get one. c is the least-squares factor of ``X P`` towards Y.
+
+    Only the directions of the sums are fitted, which is all that cosine compares.
+
+    Args:
+        bags: (n, V) token counts.
+        targets: (n, D) Y, the vectors of the teacher.
+        prior: (V, D) vectors of the tokens alone.
+        ridge: a token that is alone in as many texts moves halfway from its prior vector.
+        keep_lengths: fit the mean of token vectors to Y, with its length, for dot products.
+
+    Raises:
+        InputError: no text has a token.
+
+    Examples:
+        >>> bags = csr_matrix(np.array([[1.0, 0.0], [1.0, 0.0]]))
+        >>> targets, prior = np.array([[2.0], [4.0]]), np.zeros((2, 1))
+        >>> fit_token_vectors(bags, targets, prior, ridge=1.0).round(6).tolist()
+        [[2.0], [0.0]]
+    """
+    counts = np.asarray(bags.sum(axis=1), targets.dtype).ravel()
+    if not counts.any():
+        raise InputError(f"none of the {len(counts)} texts has a token; give texts with words.")
+    roots = np.sqrt(np.maximum(counts, 1))
+    rows = (diags_array(1 / roots) @ bags).tocsc()
+    if keep_lengths:
+        targets = targets * roots[:, None]
+    frequencies = np.diff(rows.indptr)
+    start = prior * np.log((len(counts) + 1) / (frequencies + 1)).astype(targets.dtype)[:, None]
+    reached = rows @ start
+    energy = float((reached * reached).sum())
+    start *= targets.dtype.type((reached * targets).sum() / energy if energy > 0 else 0)
+    used = np.flatnonzero(frequencies)
+    start[used] += _solve_ridge(rows[:, used].tocsr(), targets - rows @ start, ridge)
+    return np.asarray(start)
+
+
+def _solve_ridge(rows: csr_matrix, targets: np.ndarray, ridge: float) -> np.ndarray:
+    """The Z (v, D) with the least ``|X Z - Y|^2 + ridge |Z|^2``, by conjugate gradients."""
+    columns = rows.T.tocsr()
+    shape = (rows.shape[1], targets.shape[1])
+    diagonal = np.asarray(columns.multiply(columns).sum(axis=1)).reshape(-1, 1) + ridge
+    size, kind = shape[0] * shape[1], targets.dtype
+
+    def normal(values: np.ndarray) -> np.ndarray:
+        block = values.reshape(shape)
+        return (columns @ (rows @ block) + kind.type(ridge) * block).ravel()
+
+    def precondition(values: np.ndarray) -> np.ndarray:
+        return (values.reshape(shape) / diagonal).astype(kind).ravel()
+
+    with progress(None, "rounds", "fit token vectors") as bar:
+        solution, _ = cg(
+            LinearOperator((size, size), normal, dtype=kind),
+            (columns @ targets).ravel(),
+            rtol=_TOLERANCE,
+            maxiter=_ROUNDS,
+            M=LinearOperator((size, size), precondition, dtype=kind),
+            callback=lambda _: bar.update(1),
+        )
+    return np.asarray(solution.reshape(shape), kind)

@@ -1,0 +1,134 @@
+"""Fitting static query towers: the regression against numpy's, token counts, and the saved model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+from sentence_transformers import SentenceTransformer
+
+import irdistill as ird
+from irdistill.collections import Corpus, Document
+from irdistill.errors import IrdistillError
+from irdistill.queries.raw_texts import open_texts
+from irdistill.students import DenseStudent
+from irdistill.students.static_tower import query_tokenizer
+from irdistill.training import static_fitting as module
+from irdistill.training.static_fitting import fit_static, fit_token_vectors, token_bags
+from irdistill.training.term_vector_fitting import fit_term_vectors
+from tests.training.tiny import make_backbone, make_collection
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path_factory.getbasetemp() / "static-cache"))
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_backbone(tmp_path_factory.mktemp("static") / "backbone"))
+
+
+@pytest.mark.parametrize("keep_lengths", [False, True])
+def test_token_vectors_are_numpy_s_ridge_regression_towards_the_prior(
+    keep_lengths: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_TOLERANCE", 1e-10)
+    random = np.random.default_rng(0)
+    counts = random.poisson(0.6, (30, 8)).astype(np.float64)
+    counts[:, 5] = 0  # a token of no text
+    counts[3] = 0  # a text without tokens
+    targets, prior = random.normal(size=(30, 4)), random.normal(size=(8, 4))
+    fitted = fit_token_vectors(csr_matrix(counts), targets, prior, 0.7, keep_lengths)
+    lengths = np.sqrt(np.maximum(counts.sum(axis=1, keepdims=True), 1))
+    rows = counts / lengths
+    if keep_lengths:
+        targets = targets * lengths
+    start = prior * np.log(31 / (1 + (counts > 0).sum(axis=0)))[:, None]
+    start *= ((rows @ start) * targets).sum() / np.square(rows @ start).sum()
+    # ridge regression as least squares over rows added for the penalty
+    design = np.concatenate([rows, np.sqrt(0.7) * np.eye(8)])
+    padded = np.concatenate([targets, np.sqrt(0.7) * start])
+    want = np.linalg.lstsq(design, padded, rcond=None)[0]
+    np.testing.assert_allclose(fitted, want, atol=1e-7)
+    np.testing.assert_allclose(fitted[5], start[5])
+
+
+def test_texts_without_tokens_are_refused() -> None:
+    with pytest.raises(IrdistillError, match="none of the 3 texts has a token"):
+        fit_token_vectors(csr_matrix((3, 2)), np.ones((3, 4)), np.ones((2, 4)), 1.0)
+
+
+def cosine(student: DenseStudent, teacher: DenseStudent, texts: list[str]) -> float:
+    ours, theirs = (
+        model.encode(texts, "query", "float32", show_progress=False, normalize=True)
+        for model in (student, teacher)
+    )
+    return float((ours * theirs).sum(axis=1).mean())
+
+
+def test_the_fitted_tower_is_close_to_the_teacher_and_documents_stay(
+    backbone: str, tmp_path: Path
+) -> None:
+    collection = make_collection(queries=20, documents=200)
+    corpus = open_texts([collection])
+    teacher = DenseStudent(backbone)
+    fitted = fit_static(corpus, teacher, tmp_path / "out")
+    texts = [query.text for query in collection.queries.values()]
+    begun = DenseStudent(backbone, query_layers=0)
+    assert cosine(fitted, teacher, texts) > max(0.9, cosine(begun, teacher, texts))
+    assert fitted.weights_digest("document") == teacher.weights_digest("document")
+    assert fitted.learns("query") and not fitted.learns("document")
+    plain = SentenceTransformer(str(tmp_path / "out" / "model"), device="cpu")
+    np.testing.assert_allclose(
+        plain.encode_query(texts), fitted.encode(texts, "query", show_progress=False), atol=1e-6
+    )
+    again = fit_static(corpus, teacher, tmp_path / "out")
+    assert again.weights_digest() == fitted.weights_digest()
+    with pytest.raises(IrdistillError, match="another teacher, other texts or other settings"):
+        fit_static(corpus, teacher, tmp_path / "out", ridge=2.0)
+    changed = fit_static(corpus, teacher, tmp_path / "out", ridge=2.0, overwrite=True)
+    assert changed.weights_digest() != fitted.weights_digest()
+
+
+def test_bags_count_the_tokens_without_special_ones(backbone: str) -> None:
+    texts = ["W1 w1 zebra", "", "w2 " * 60]
+    corpus = Corpus.in_memory(Document(str(i), "", text) for i, text in enumerate(texts))
+    bags = token_bags(query_tokenizer(DenseStudent(backbone)), corpus)
+    want = np.zeros((3, 45))
+    want[0, [6, 1]], want[2, 7] = [2, 1], 32  # unknown words are one token; texts are cut
+    np.testing.assert_array_equal(bags.toarray(), want)
+
+
+def test_a_teacher_with_two_towers_gives_its_query_tower(backbone: str, tmp_path: Path) -> None:
+    collection = make_collection(queries=20, documents=200)
+    terms = fit_term_vectors(collection, backbone, tmp_path / "terms")
+    fitted = fit_static(open_texts([collection]), terms, tmp_path / "out")
+    texts = [query.text for query in collection.queries.values()]
+    assert cosine(fitted, terms, texts) > cosine(fitted, DenseStudent(backbone), texts)
+    assert fitted.weights_digest("document") == terms.weights_digest("document")
+
+
+def test_a_killed_fit_begins_again_and_ends_with_the_same_bytes(
+    backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, teacher = open_texts([make_collection(documents=100)]), DenseStudent(backbone)
+    whole = fit_static(corpus, teacher, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "place_model", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            fit_static(corpus, teacher, tmp_path / "killed")
+    assert not (tmp_path / "killed" / "model").exists()
+    resumed = fit_static(corpus, teacher, tmp_path / "killed")
+    assert resumed.weights_digest() == whole.weights_digest()
+
+
+def test_from_python_and_as_a_backbone(backbone: str, tmp_path: Path) -> None:
+    collection = make_collection(documents=60)
+    student = ird.fit_static(collection, backbone, out=tmp_path / "out", kinds=("queries",))
+    assert student.size()["query_layers"] == 0
+    continued = DenseStudent(str(tmp_path / "out" / "model"))
+    assert continued.weights_digest() == student.weights_digest()
+    assert continued.learns("query") and not continued.learns("document")
