@@ -52,7 +52,7 @@ def train_by_peer(
         model=model,
         loss=loss,
         train_dataset=Dataset.from_list(list(rows())),
-        callbacks=[_callback(end_step)],
+        callbacks=[callback(end_step)],
         args=arguments(
             output_dir=folder,
             max_steps=steps,
@@ -69,7 +69,7 @@ def train_by_peer(
     ).train()
 
 
-def _callback(end_step: Callable[[], None]) -> Any:
+def callback(end_step: Callable[[], None]) -> Any:
     from transformers import TrainerCallback
 
     class Callback(TrainerCallback):

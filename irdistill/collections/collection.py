@@ -63,7 +63,7 @@ class Collection:
 
     Examples:
         >>> Collection.from_dicts("demo", {"d1": "a cat"}, {"q1": "cats"}, {"q1": {"d1": 1}})
-        Collection('demo', 1 documents, 1 queries, 1 judgments)
+        Collection('demo', 1 document, 1 query, 1 judgment)
     """
 
     id: str

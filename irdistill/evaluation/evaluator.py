@@ -26,24 +26,31 @@ from irdistill.evaluation.significance import compare, holm, intervals
 logger = logging.getLogger(__name__)
 
 DEFAULT_MEASURES = ("nDCG@10", "RR@10", "R@100")
+Baseline = str | Mapping[str, str | Sequence[str]]
+"""One baseline for all systems, or each system's own."""
 
 
-def check_baseline(
-    systems: Iterable[str], baseline: str | Mapping[str, str] | None
-) -> dict[str, str]:
-    """For each system that is compared, its baseline; arguments as in `evaluate`."""
+def check_baseline(systems: Iterable[str], baseline: Baseline | None) -> dict[str, list[str]]:
+    """For each system that is compared, its baselines; arguments as in `evaluate`."""
     names = list(systems)
-    against = (
-        dict(baseline)
-        if isinstance(baseline, Mapping)
-        else {system: baseline for system in names if baseline is not None and system != baseline}
-    )
-    for system, other in against.items():
-        if system not in names or other not in names or system == other:
-            raise OptionError(
-                f"{system!r} cannot be compared with {other!r}: two different systems of"
-                f" {', '.join(names)} were expected."
-            )
+    if baseline is None:
+        return {}
+    if isinstance(baseline, str):
+        against = {system: [baseline] for system in names if system != baseline}
+    else:
+        against = {
+            system: [others] if isinstance(others, str) else list(others)
+            for system, others in baseline.items()
+        }
+    for system, others in against.items():
+        for other in others:
+            if system not in names or other not in names or system == other:
+                raise OptionError(
+                    f"{system!r} cannot be compared with {other!r}: two different systems of"
+                    f" {', '.join(names)} were expected."
+                )
+        if len(set(others)) != len(others) or not others:
+            raise OptionError(f"the baselines of {system!r} are {others}; expected different ones.")
     return against
 
 
@@ -51,7 +58,7 @@ def evaluate(
     collection: Collection | QrelsLike,
     runs: Mapping[str, RunSource],
     measures: str | Sequence[str] = DEFAULT_MEASURES,
-    baseline: str | Mapping[str, str] | None = None,
+    baseline: Baseline | None = None,
     seed: int = 42,
     name: str | None = None,
     self_match: SelfMatch = "keep",
@@ -67,7 +74,7 @@ def evaluate(
         runs: system -> run: whatever `irdistill.runs.as_run` accepts. The names go into the table.
         measures: as in ir-measures, a text or a list.
         baseline: the system that the others are compared with, or a mapping of each compared
-            system to its baseline.
+            system to its baseline, or to several. Each further baseline adds rows.
         seed: random seed of intervals and randomization tests.
         name: name of the dataset in the table; the collection's id by default.
         self_match: ``drop`` leaves out a document that has the query's own id, as needed where
@@ -107,12 +114,7 @@ def evaluate(
     rows = []
     for system, result in values.items():
         rows_of_system = _rows(system, dataset, result, fingerprints[system], seed)
-        if system in against:
-            other = values[against[system]]
-            rows_of_system = [
-                _compared(row, result, other, against[system], seed) for row in rows_of_system
-            ]
-        rows += rows_of_system
+        rows += _compared_rows(rows_of_system, result, values, against.get(system, ()), seed)
     return Evaluation(_corrected(rows), {dataset: values})
 
 
@@ -141,6 +143,21 @@ def _rows(system: str, dataset: str, result: PerQuery, fingerprint: str, seed: i
             )
         )
     return rows
+
+
+def _compared_rows(
+    rows: list[Row],
+    result: PerQuery,
+    values: Mapping[str, PerQuery],
+    baselines: Sequence[str],
+    seed: int,
+) -> list[Row]:
+    """The rows of a system beside its first baseline, then beside each further one."""
+    compared = [
+        [_compared(row, result, values[other], other, seed) for row in rows] for other in baselines
+    ]
+    first, *further = compared or [rows]
+    return first + [row for group in further for row in group if row.against is not None]
 
 
 def _compared(row: Row, result: PerQuery, other: PerQuery, against: str, seed: int) -> Row:

@@ -106,7 +106,8 @@ class Evaluation(Displayed):
     """A table of figures, and the values of each query.
 
     Attributes:
-        rows: the figures, one per system, dataset and measure.
+        rows: the figures, one per system, dataset and measure; one per baseline if a system is
+            compared with several.
         per_query: dataset -> system -> values.
     """
 
@@ -129,7 +130,7 @@ class Evaluation(Displayed):
         return list(dict.fromkeys(row.measure for row in self.rows))
 
     def row(self, system: str, dataset: str, measure: str) -> Row:
-        """Return one row.
+        """Return one row; of a system with several baselines, the row of the first.
 
         Raises:
             NotFoundError: there is no such row.
@@ -201,7 +202,7 @@ def _figures_table(rows: Sequence[Row]) -> Table:
     holes = {cutoff: measure for measure, cutoff in cutoffs.items() if cutoff != "10"}
     lines = []
     for system in dict.fromkeys(row.system for row in rows):
-        by_measure = {row.measure: row for row in rows if row.system == system}
+        by_measure = {row.measure: row for row in reversed(rows) if row.system == system}
         lines.append(
             [
                 system,
@@ -262,7 +263,7 @@ def _ties_table(rows: Iterable[Row]) -> Table:
     formats = "{0.value:.4f}", "{0.tie_low:.4f}", "{0.tie_high:.4f}", "{0.tied}"
     names = "{0.system}", "{0.dataset}", "{0.measure}"
     lines = [cells(row, *names, *formats) for row in rows if row.tied]
-    return Table(header, lines)
+    return Table(header, list(dict.fromkeys(map(tuple, lines))))
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:

@@ -173,7 +173,8 @@ def unknown_keys(network: Any, unexpected: Iterable[str]) -> set[str]:
     For an architecture that transformers does not know, every head is accepted, and only keys in
     the backbone are unknown.
     """
-    rest = set(unexpected)
+    # The numbers 0, 1, 2, … of positions, which old files hold and new networks compute.
+    rest = {key for key in unexpected if not key.endswith("embeddings.position_ids")}
     prefix = network.base_model_prefix
     base = getattr(network, prefix, network) if prefix else network
     for kind in _relatives(network) if rest else ():

@@ -40,6 +40,12 @@ QUESTION_TEMPLATES = (
     "an overview of {}",
     "examples of {}",
 )
+QUESTION_FORMS = ("how do i {}", "how to {}", "how can i {}", "what is the way to {}")
+"""Forms that `as_question` gives to sentences."""
+_QUESTION_START = re.compile(
+    r"(how|what|why|when|where|which|who|is|are|do|does|did|can|could|should|would|will)\b", re.I
+)
+_MAX_QUESTION_WORDS = 16
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[^a-z])|\n\s*\n|(?<= \.)\s+")
 _HEADING = re.compile(r"^\s*#{1,6}\s+(.+?)\s*#*\s*$", re.MULTILINE)
@@ -69,6 +75,29 @@ def split_sentences(text: str) -> list[str]:
     """
     sentences = (" ".join(part.split()) for part in _SENTENCE_END.split(text))
     return [text for text in sentences if _MIN_WORDS <= len(text.split()) <= _MAX_WORDS]
+
+
+def as_question(text: str, form: int) -> str:
+    """A sentence in one of the forms in which searchers ask, or "" if it is long or a question.
+
+    Documents state and searchers ask. Texts in this form teach a small query tower the words of
+    questions, which the sentences of documents do not have.
+
+    Args:
+        form: chooses the form, modulo their number.
+
+    Examples:
+        >>> as_question("Merge two lists into one.", 0)
+        'how do i merge two lists into one'
+        >>> as_question("What is a list?", 1)
+        ''
+    """
+    words = text.rstrip(" .!?:;").split()
+    if not words or len(words) > _MAX_QUESTION_WORDS or _QUESTION_START.match(text):
+        return ""
+    if words[0][1:] == words[0][1:].lower():  # no acronym or name of a class
+        words[0] = words[0].lower()
+    return QUESTION_FORMS[form % len(QUESTION_FORMS)].format(" ".join(words))
 
 
 def passage_title(document: Document) -> str:

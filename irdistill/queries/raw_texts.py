@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
@@ -18,10 +19,10 @@ from irdistill.collections.text_lines import json_objects, numbered_lines, read_
 from irdistill.console.progress_bars import progress
 from irdistill.errors import InputError, OptionError
 from irdistill.option_checks import check_fields
-from irdistill.queries.query_kinds import passage_title, split_sentences
+from irdistill.queries.query_kinds import as_question, passage_title, split_sentences
 from irdistill.storage.files import cache_folder, digest, file_sha256
 
-CollectionTexts = Literal["documents", "sentences", "titles", "queries"]
+CollectionTexts = Literal["documents", "sentences", "titles", "queries", "questions"]
 """What is taken of a collection."""
 _KINDS = get_args(CollectionTexts)
 _FORMAT = 1
@@ -46,7 +47,8 @@ class TextOptions:
         Field(
             min_length=1,
             description="What is taken of collections: documents, sentences of documents, titles,"
-            " queries.",
+            " queries, or questions: short sentences, and queries if they are taken, in the form"
+            " of questions.",
         ),
     ] = ("sentences",)
     field: Annotated[
@@ -171,15 +173,21 @@ def _lines(path: Path, field: str) -> Iterator[str]:
 
 def _texts(collection: Collection, kinds: Sequence[CollectionTexts]) -> Iterator[str]:
     """The texts of a collection, document by document, then its queries."""
+    form = count()
     for document in collection.corpus.documents() if set(kinds) - {"queries"} else ():
         if "documents" in kinds:
             yield f"{document.title} {document.text}".strip()
         if "titles" in kinds:
             yield passage_title(document)
+        sentences = split_sentences(document.text)
         if "sentences" in kinds:
-            yield from split_sentences(document.text)
-    if "queries" in kinds:
-        yield from (query.text for query in collection.queries.values())
+            yield from sentences
+        if "questions" in kinds:
+            yield from (as_question(text, next(form)) for text in sentences)
+    for query in collection.queries.values() if "queries" in kinds else ():
+        yield query.text
+        if "questions" in kinds:
+            yield as_question(query.text, next(form))
 
 
 def _different_texts(

@@ -46,8 +46,9 @@ def loss_of_sides(loss: Loss, side: Side) -> Loss:
     """
     sides = learned_sides(side)
     for _, term in loss.terms:
-        named = getattr(term, "side", "pair")
-        if named == "pair" or not term.needs <= {"representation"}:
+        named = getattr(term, "side", None)
+        compared = term.representations and term.representations <= {"queries", "documents"}
+        if named is None or not compared or not term.needs <= {"representation"}:
             raise OptionError(
                 f"the loss {term} does not compare vectors of texts, and align has no documents,"
                 " scores or labels. Use EmbeddingCosine, EmbeddingMSE, Relational, SpreadOut or"

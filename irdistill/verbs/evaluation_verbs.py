@@ -183,10 +183,10 @@ def evaluate(
     ] = None,
     measures: MeasuresOption = DEFAULT_MEASURES,
     baseline: Annotated[
-        str | dict[str, str] | None,
+        str | dict[str, str | list[str]] | None,
         Field(
             description="The system that the others are compared with: a name or a run's path; a"
-            " mapping gives each system its own."
+            " mapping gives each system its own, or several."
         ),
     ] = None,
     qrels_columns: Annotated[

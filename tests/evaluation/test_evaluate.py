@@ -239,6 +239,36 @@ def test_run_of_another_collection_is_an_error() -> None:
         evaluate(collection, {"a": run(other, [1])}, "AP")
 
 
+def test_a_system_beside_several_baselines() -> None:
+    """Each baseline has rows of its own; all comparisons are one family of Holm's correction."""
+    collection = make_collection()
+    runs = {
+        "good": run(collection, [1, 1, 2, 1]),
+        "middle": run(collection, [1, 2, 2, 3]),
+        "poor": run(collection, [2, 3, 2, None]),
+    }
+    baseline = {"good": ["poor", "middle"], "middle": "poor"}
+    result = evaluate(collection, runs, "RR@10 NumRet", baseline)
+    rows = [(row.system, row.against) for row in result.rows if row.measure == "RR@10"]
+    assert rows == [("good", "poor"), ("good", "middle"), ("middle", "poor"), ("poor", None)]
+    assert sum(row.measure == "NumRet" for row in result.rows) == 3, "counts are not compared"
+    differences = {row.against: row.difference for row in result.rows if row.system == "good"}
+    assert differences["middle"] == pytest.approx((0 + 0.5 + 0 + 2 / 3) / 4)
+    tested = [row for row in result.rows if row.p is not None]
+    assert len(tested) == 3
+    least = min(tested, key=lambda row: row.p or 1)
+    assert least.p is not None and least.p_holm == pytest.approx(min(1.0, 3 * least.p))
+    assert result.row("good", "small", "RR@10").against == "poor"
+    assert result.to_markdown().count("| good ") == 3, "one figure and two differences"
+    for wrong, message in (
+        ({"good": ["poor", "poor"]}, "expected different ones"),
+        ({"good": ["good"]}, "cannot be compared"),
+        ({"good": []}, "expected different ones"),
+    ):
+        with pytest.raises(IrdistillError, match=message):
+            evaluate(collection, runs, "RR@10", wrong)
+
+
 def test_unknown_baseline_is_an_error() -> None:
     collection = make_collection()
     with pytest.raises(IrdistillError, match="cannot be compared"):

@@ -22,12 +22,14 @@ from irdistill.losses import (
     LELP,
     TRG,
     BatchRepresentations,
+    EmbeddingCosine,
     EmbeddingMSE,
     FittingSample,
     Loss,
     MIAlpha,
     Relational,
     ScoreBatch,
+    SpreadOut,
     TokenVectors,
     make_loss_parameters,
     parse_loss,
@@ -87,6 +89,34 @@ def test_embedding_mse_by_hand_and_beside_sentence_transformers() -> None:
     assert EmbeddingMSE(side="document")(sides(theirs * 7, theirs)).item() == pytest.approx(
         0.0, abs=1e-12
     )
+
+
+def test_embedding_cosine_is_half_of_embedding_mse() -> None:
+    sample_batch = sides(torch.tensor([[3.0, 4.0], [1.0, 0.0]]), torch.tensor([[1.0, 0], [0, 2]]))
+    value = EmbeddingCosine(side="document")(sample_batch).item()
+    assert value == pytest.approx((0.4 + 1.0) / 2)
+    assert 2 * value == pytest.approx(EmbeddingMSE(side="document")(sample_batch).item())
+
+
+def test_spread_out_by_hand() -> None:
+    """Cosines of the three pairs: 0.6, 0 and 0.8; of vectors of the student alone."""
+    vectors = torch.tensor([[1.0, 0.0], [3.0, 4.0], [0.0, 2.0]]).double().requires_grad_()
+    sample_batch = ScoreBatch(
+        torch.zeros(3, 2), student_representations=BatchRepresentations(queries=vectors)
+    )
+    loss = SpreadOut()
+    assert loss.needs == frozenset() and loss.representations == {"queries"}
+    assert loss(sample_batch).item() == pytest.approx((0.36 + 0.64) / 3)
+    loss(sample_batch).backward()
+    # d/dx of (0.36 + 0.64) / 3 at (1, 0): 2 * 0.6 * 0.8 / 3 across it, none along it
+    assert vectors.grad is not None
+    assert vectors.grad[0].tolist() == pytest.approx([0.0, 2 * 0.6 * 0.8 / 3])
+    one = ScoreBatch(
+        torch.zeros(1, 2), student_representations=BatchRepresentations(queries=normal(1, 3))
+    )
+    assert loss(one).item() == 0.0
+    with pytest.raises(ValueError, match="needs the documents"):
+        SpreadOut(side="document")(sample_batch)
 
 
 def test_embedding_mse_of_other_dimensions_learns_a_projection() -> None:
@@ -350,6 +380,7 @@ ALL: list[Loss] = [
     EmbeddingMSE(),
     EmbeddingMSE(side="document", normalize=False),
     EmbeddingMSE(side="pair"),
+    EmbeddingCosine(),
     MIAlpha(dimension=3),
     MIAlpha(side="pair", alpha=1, dimension=None),
     MIAlpha(side="query", alpha=0.4, baseline="learned", dimension=2),

@@ -156,6 +156,7 @@ def holds_after_losing(recipe: Recipe, place: Path, stage: str) -> None:
     assert {path: path.stat().st_mtime_ns for path in kept.rglob("*")} == times
 
 
+@pytest.mark.slow
 def test_margin_mse_teaches_four_architectures_on_triples(margin_mse: tuple[Recipe, Path]) -> None:
     recipe, out = margin_mse
     teacher = trained(out, "teacher")
@@ -218,6 +219,7 @@ def test_margin_mse_goes_on_with_the_same_bytes(
     holds_after_losing(margin_mse[0], place, "kernel-single")
 
 
+@pytest.mark.slow
 def test_rank_distillm_has_two_stages(rank_distillm: tuple[Recipe, Path]) -> None:
     _, out = rank_distillm
     contrastive = trained(out, "contrastive")
@@ -257,6 +259,7 @@ def test_rank_distillm_has_two_stages(rank_distillm: tuple[Recipe, Path]) -> Non
     assert rows["InfoNCE, then RankNet"]["against"] == "InfoNCE alone"
 
 
+@pytest.mark.slow
 def test_rank_distillm_goes_on_with_the_same_bytes(
     rank_distillm: tuple[Recipe, Path], place: Path
 ) -> None:

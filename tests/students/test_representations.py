@@ -51,6 +51,8 @@ CASES = [
     ("EmbeddingMSE", "dense", "wide"),
     ('KL(tau=0.2) + 0.5*MIAlpha(side="query", dimension=None)', "dense", "dense"),
     ("MIAlpha(dimension=8)", "dense", "wide"),
+    ('KL(tau=0.2) + 0.5*EmbeddingCosine + 0.1*SpreadOut(side="document")', "dense", "wide"),
+    ("KL(tau=0.2) + 0.1*SpreadOut", "dense", None),
     ('Relational(tau=0.1) + Relational(side="document")', "dense", "wide"),
     ('TRG(side="query")', "late-interaction", "colbert"),
     ("TRG(tokens=64)", "late-interaction", "colbert"),
