@@ -234,7 +234,12 @@ TRAININGS: list[tuple[str, str, tuple[str, ...], dict[str, Any]]] = [
         ("bm25", "dense"),
         {"mix": "zscore", "gradient_accumulation": 2},
     ),
-    ('KL(tau=2, negatives="batch")@6', "sparse", ("dense", "colbert"), {"early_stop": 3}),
+    (
+        'KL(tau=2, negatives="batch")@6',
+        "sparse",
+        ("dense", "colbert"),
+        {"validate_measures": "loss", "validate_every": 2},
+    ),
 ]
 
 
@@ -251,7 +256,8 @@ def test_a_training_that_stops_resumes_to_the_same_bytes(
     collection, options = make_collection(), replace(OPTIONS, **changes)
     runs = [place / f"{name}-scores" for name in names]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    train(collection, runs, make(place, kind), loss, whole, options)
+    share = 0.3 if "validate_measures" in changes else None
+    train(collection, runs, make(place, kind), loss, whole, options, validate=share)
     inner = TrainingLoop.train_step
 
     def stop(self: TrainingLoop, step: int, batches: Any) -> None:
@@ -261,15 +267,12 @@ def test_a_training_that_stops_resumes_to_the_same_bytes(
 
     monkeypatch.setattr(TrainingLoop, "train_step", stop)
     with pytest.raises(KeyboardInterrupt):
-        train(collection, runs, make(place, kind), loss, stopped, options)
+        train(collection, runs, make(place, kind), loss, stopped, options, validate=share)
     monkeypatch.undo()
-    train(collection, runs, make(place, kind), loss, stopped, options)
+    train(collection, runs, make(place, kind), loss, stopped, options, validate=share)
     assert digests(stopped) == digests(whole)
-    losses = [
-        json.loads(line)["loss"]
-        for line in (whole / "train_log.jsonl").read_text().splitlines()
-        if '"loss"' in line
-    ]
+    lines = (whole / "train_log.jsonl").read_text().splitlines()
+    losses = [entry["loss"] for entry in map(json.loads, lines) if "loss" in entry]
     assert len(losses) == 6 and np.isfinite(losses).all() and min(losses) > 0
     record = json.loads((whole / "training.json").read_text())
     assert len(record["identity"]["in_batch"]) == len(names)

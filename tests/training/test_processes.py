@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from irdistill.errors import IrdistillError
+from irdistill.teachers import score
 from irdistill.training.processes import Processes
 from tests.training import two_processes
 from tests.training.support import digests
@@ -43,6 +44,7 @@ def torchrun(place: Path, what: str) -> subprocess.CompletedProcess[str]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("processes")
     make_run(folder / "scores", make_collection())
+    score(make_collection(), folder / "scores", "bm25", folder / "bm25-scores")
     make_backbone(folder / "backbone")
     done = torchrun(folder, "all")
     assert done.returncode == 0, done.stderr

@@ -40,6 +40,12 @@ OPTIONS = TrainOptions(
 #: show.
 CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "dense": ("dense", "KL(tau=0.2, teacher_tau=2) + InfoNCE(tau=0.2)", {}, {}),
+    "batch": (
+        "dense",
+        'KL(tau=0.2, negatives="batch") + InfoNCE(tau=0.2, masked="teacher", masked_in="all")',
+        {},
+        {},
+    ),
     "frozen": ("dense", "MarginMSE(scale=6)", {"freeze_documents": True}, {}),
     "sparse": (
         "sparse",
@@ -84,9 +90,10 @@ def run(place: Path, out: Path, case: str, batch_size: int, **changes: Any) -> N
     """One training."""
     _, loss, _, options = CASES[case]
     settings = replace(OPTIONS, batch_size=batch_size, **options, **changes)
+    scores = place / ("bm25-scores" if case == "batch" else "scores")  # BM25 has in-batch scores
     train(
         make_collection(),
-        place / "scores",
+        scores,
         student(place, case),
         loss,
         out,
