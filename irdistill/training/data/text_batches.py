@@ -16,8 +16,8 @@ from irdistill.training.data.collate import CachedTokenizer, TokenRows, TrainBat
 from irdistill.training.processes import Processes
 
 _WINDOW = 64
-"""Batches whose texts are sorted by length together. With MiniLM and 27,663 sentences of pydocs a
-step of 64 texts has 12% padding, and 41% if they are drawn at random.
+"""Batches whose texts are sorted by length together. With MiniLM and 26,771 sentences of pydocs, 64
+a step, 53% of the tokens of a batch are padding, and 74% if texts are drawn at random.
 """
 
 
