@@ -51,11 +51,11 @@ def _check_alignment(values: Mapping[str, Any]) -> None:
     examples=(
         f"irdistill align pydocs/train --teacher {MINILM} --query-layers 2 --out out/aligned",
         "# Sentences and titles of one collection, queries of another, and a file of texts:",
-        f"irdistill align pydocs/train:sentences,titles out/queries:queries texts.txt --teacher"
-        f" {MINILM} --query-layers 2 --out out/aligned",
-        "# A small model learns the space of a large one, for queries and documents:",
-        "irdistill align mydocs --kinds documents --side both --teacher BAAI/bge-base-en-v1.5"
-        f" --backbone {MINILM} --out out/small",
+        f"irdistill align pydocs/train:sentences,titles out/queries#train:queries texts.txt"
+        f" --teacher {MINILM} --query-layers 2 --out out/aligned-more",
+        "# A smaller model in the space of a large one, for queries and documents:",
+        f"irdistill align mydocs --kinds documents --side both --teacher {MINILM} --layers 2"
+        " --out out/small-encoder",
     ),
     check=_check_alignment,
     reopen=open_cached_student,

