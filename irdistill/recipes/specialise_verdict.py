@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from irdistill.console.terminal import counted
+from irdistill.evaluation.auditing.verdict import probability_words
 from irdistill.evaluation.reporting.dataset_names import short_names
 from irdistill.evaluation.significance import LEVEL
 from irdistill.queries.query_kinds import WRITTEN_KINDS
@@ -153,9 +155,8 @@ def verdict_lines(
 
 def _words(row: Mapping[str, Any], lexical: float, dataset: str, tested: ReportQueries) -> str:
     """Whether it helped, as far as these queries can show it."""
-    chance = (
-        "" if row["p_holm"] is None else f" (corrected p = {row['p_holm']:.4f}, {row['n']} queries)"
-    )
+    p, queries = row["p_holm"], counted(row["n"], "query")
+    chance = "" if p is None else f" (corrected {probability_words(p)}, {queries})"
     if dataset == tested.synthetic and tested.copied:
         return COPIED
     if not _significant(row):

@@ -276,16 +276,16 @@ def figures(dataset: str = "set", **systems: tuple[float, float]) -> list[dict[s
             0.01,
             0.6,
             "0.5000 before, 0.5600 now (+0.0600, 60% of the teacher's lead); BM25 0.4500,"
-            " teacher 0.6000. It helped (corrected p = 0.0100, 30 queries).",
+            " teacher 0.6000. It helped (corrected p = 0.01, 30 queries).",
         ),
         (
             0.44,
             0.01,
             0.6,
             "(-0.0600, -60% of the teacher's lead); BM25 0.4500, teacher 0.6000. It did harm"
-            " (corrected p = 0.0100, 30 queries). BM25 alone is better on these queries.",
+            " (corrected p = 0.01, 30 queries). BM25 alone is better on these queries.",
         ),
-        (0.51, 0.2, 0.6, "Whether it helped is not significant (corrected p = 0.2000, 30 queries)"),
+        (0.51, 0.2, 0.6, "Whether it helped is not significant (corrected p = 0.2, 30 queries)"),
         (
             0.51,
             0.2,
@@ -324,6 +324,8 @@ def test_copied_queries_never_show_that_it_helped() -> None:
     assert "It helped (corrected p = 0.0001, 30 queries). Queries of searchers may be" in line
     mixed = ReportQueries("queries#dev", ("questions", "keyword"))
     assert COPIED in verdict_lines(rows, mixed, Choice("term vectors"))[0]
+    rows = figures(after=(0.56, 1e-5))
+    assert "(corrected p < 0.0001, 30 queries)" in verdict_lines(rows, TESTED, Choice("merged"))[0]
 
 
 @pytest.mark.parametrize(
