@@ -48,7 +48,7 @@ def fit_static(
 
     The vectors of documents do not change, so the teacher's vectors and indexes stay valid. The
     teacher encodes the texts as queries, into a store in the cache folder that `align` shares. The
-    vectors of the tokens then solve a ridge regression towards the vectors that the teacher gives
+    vectors of the tokens then solve a ridge regression toward the vectors that the teacher gives
     to each token alone, see `fit_token_vectors`.
 
     Args:
@@ -137,7 +137,7 @@ def fit_token_vectors(
     A row of X is a text's token counts over the square root of its number of tokens, so that
     short and long texts count alike. P has the prior vector of each token times its inverse
     document frequency, so rare tokens, which the texts say little about, keep a useful vector, and
-    tokens that no text has get one. c is the least-squares factor of ``X P`` towards Y.
+    tokens that no text has get one. c is the least-squares factor of ``X P`` toward Y.
 
     Only the directions of the sums are fitted, which is all that cosine compares.
 
@@ -145,7 +145,7 @@ def fit_token_vectors(
         bags: (n, V) token counts.
         targets: (n, D) Y, the vectors of the teacher.
         prior: (V, D) vectors of the tokens alone.
-        ridge: a token that is alone in as many texts moves halfway from its prior vector.
+        ridge: number of texts of one token that move its vector halfway from the prior to theirs.
         keep_lengths: fit the mean of token vectors to Y, with its length, for dot products.
 
     Raises:

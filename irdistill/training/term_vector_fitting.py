@@ -88,7 +88,7 @@ def fit_term_vectors(
         kind: ``dense``, if the model's files do not tell.
 
     Raises:
-        ModelError: the model has two towers.
+        OptionError: the model has two towers.
         InputError: the corpus has fewer than two documents or its vectors are all the same, or no
             query shares a word with it.
         SettingsDifferError: ``out`` has something else.
