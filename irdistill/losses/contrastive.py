@@ -47,8 +47,7 @@ class InfoNCE(Loss):
             out those that it scores above ``share`` times the positive's score. ``"none"`` keeps
             all.
         share: threshold of ``masked="share"``, as a share of the positive's score; 0.6 in CADET
-            (arXiv 2502.19712). The distance below a negative score is that below its absolute
-            value.
+            (arXiv 2502.19712). A negative score is lowered by the same share of its absolute value.
         weights: ``"teacher"`` multiplies a list negative's term in the denominator by ``1 -
             sigmoid(t / teacher_tau)``, so that a probably relevant negative repels less. ``"none"``
             leaves all weights at 1.
@@ -56,7 +55,7 @@ class InfoNCE(Loss):
         margin: of ``masked="teacher"``, on the scale of the teacher's scores.
         masked_in: ``"list"`` masks negatives of the query's list, by the scores of the run.
             ``"all"`` also masks documents of the other lists, by in-batch scores. With
-            ``negatives="batch"`` these are all there are, and both mean the same.
+            ``negatives="batch"`` there are no others, so both mean the same.
 
     Raises:
         OptionError: ``margin`` or ``masked_in`` has no effect.

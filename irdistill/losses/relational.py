@@ -78,8 +78,8 @@ class Relational(VectorLoss):
 class SpreadOut(Loss):
     """``mean cos(x_i, x_j)^2`` over pairs of different texts: vectors spread over the sphere.
 
-    The second moment of the global orthogonal regularizer (Zhang et al. 2017, arXiv:1708.06320),
-    as EmbeddingGemma (arXiv:2509.20354) adds it to its other losses. Random directions of D
+    The second moment of the global orthogonal regularizer (Zhang et al. 2017, arXiv 1708.06320),
+    as EmbeddingGemma (arXiv 2509.20354) adds it to its other losses. Random directions of D
     dimensions give 1 / D. It reads the student's vectors only. Fewer than two texts give no loss.
 
     Attributes:

@@ -184,8 +184,8 @@ def _with_similarity(backbone: str, options: StudentOptions, device: str | None)
 def _in_float32(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
     """The logits (n, 1) in float32, also where the other layers compute in bfloat16.
 
-    A logit of bfloat16 has 8 significant bits, so many candidates of a list would have equal
-    scores.
+    A logit of bfloat16 has 8 significant bits, which gives many candidates of a list the same
+    score.
     """
     if output.dtype == torch.float32:
         return None

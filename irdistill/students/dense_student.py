@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sentence_transformers.base.modules import Normalize, Router, Transformer
+from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from torch import Tensor, nn
 
@@ -79,9 +79,12 @@ class DenseStudent(SingleVectorStudent):
             for module in self._transformers("document"):
                 keep_layers(module.model, options.layers)
         if options.query_layers == 0:
-            _check_static(options)
-            length = options.max_query_length or options.max_length
-            self._set_model(new_static_model(self, length), backbone, revision)
+            if options.query_backbone is not None:
+                raise OptionError(
+                    "query_layers=0 was given with query_backbone; a static query tower has no"
+                    " backbone, so leave out query_backbone."
+                )
+            self._set_model(new_static_model(self), backbone, revision)
         elif options.query_backbone is not None:
             other = load_encoder(options.query_backbone, trust_remote_code=trust, device=device)
             queries = _query_modules(model, other, options.query_layers, seed)
@@ -90,8 +93,9 @@ class DenseStudent(SingleVectorStudent):
         elif options.query_layers is not None or options.freeze_documents:
             routed = two_towers(model, copy_tower(model, options.query_layers))
             self._set_model(routed, backbone, revision)
-        if isinstance(self.model[0], Router):
+        if self.has_two_towers:
             self._freeze("document")
+        self._shape_static(options)
         if options.similarity is not None:
             self.model.similarity_fn_name = options.similarity
         prompts = {"query": options.query_prompt, "document": options.document_prompt}
@@ -107,6 +111,23 @@ class DenseStudent(SingleVectorStudent):
             options.max_length,
             options.max_query_length,
         )
+
+    def _shape_static(self, options: StudentOptions) -> None:
+        """Set the token limits of static towers, and refuse options that they lack."""
+        for kind in self.sides:
+            first = self._first(kind)
+            if not _is_static(first):
+                continue
+            if options.lora_rank is not None:
+                raise OptionError(
+                    f"lora_rank={options.lora_rank} was given, but the {kind} tower is static and"
+                    " has no linear layers for adapters; leave out lora_rank."
+                )
+            length = options.max_length
+            if kind == "query" and self.has_two_towers:
+                length = options.max_query_length or length
+            if length is not None:
+                first.tokenizer.enable_truncation(length)
 
     def max_length(self, kind: TextKind) -> int:
         """As `Student.max_length`; of a static tower the limit of the tokenizer."""
@@ -218,19 +239,6 @@ class DenseStudent(SingleVectorStudent):
 
 def _is_static(module: nn.Module) -> bool:
     return isinstance(module, StaticEmbedding)
-
-
-def _check_static(options: StudentOptions) -> None:
-    if options.query_backbone is not None:
-        raise OptionError(
-            "query_layers=0 was given with query_backbone; a static query tower has no backbone, so"
-            " leave out query_backbone."
-        )
-    if options.lora_rank is not None:
-        raise OptionError(
-            "query_layers=0 was given with lora_rank; a static query tower has no linear layers for"
-            " adapters, so leave out lora_rank."
-        )
 
 
 def _query_modules(model: Any, other: Any, layers: Layers | None, seed: int) -> list[nn.Module]:

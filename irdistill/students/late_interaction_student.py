@@ -90,7 +90,7 @@ class LateInteractionStudent(Student):
             queries = copy_tower(model, options.query_layers)
         if options.token_pooling is not None:
             _set_token_pooling(model, options.token_pooling)
-        query_first: Any = first if queries is None else queries[0]
+        query_first: Any = (queries or tower_modules(model, "query"))[0]
         set_lengths([query_first], [first], options.max_length, options.max_query_length)
         if options.expand_queries is not None:
             _expand_queries(query_first, options.expand_queries)

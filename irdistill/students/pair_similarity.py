@@ -16,7 +16,7 @@ from irdistill.errors import ModelError
 from irdistill.modeling.weights import fill, read_weights
 
 _WEIGHTS = "model.safetensors"
-#: Both similarities end at 1, so scores begin between -20 and 20.
+#: Both similarities are at most 1, so scores begin between -20 and 20.
 _SCALE = 10.0
 
 

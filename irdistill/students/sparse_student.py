@@ -82,8 +82,7 @@ class SparseStudent(SingleVectorStudent):
         queries: list[nn.Module] | None = None
         if options.inference_free:
             weights = torch.ones(first.model.config.vocab_size)
-            length = options.max_query_length or options.max_length
-            queries = [SparseStaticEmbedding(_copy_tokenizer(first, length), weights)]
+            queries = [SparseStaticEmbedding(_copy_tokenizer(first), weights)]
         elif options.query_backbone is not None:
             other = _encoder(options.query_backbone, None, trust, device, seed)
             if other.tokenizer.get_vocab() != model.tokenizer.get_vocab():
@@ -95,8 +94,12 @@ class SparseStudent(SingleVectorStudent):
             queries = copy_tower(other, options.query_layers)
         elif separate or options.freeze_documents:
             queries = copy_tower(model, options.query_layers)
-        transformers = [module for module in queries or [first] if isinstance(module, Transformer)]
-        set_lengths(transformers[:1], [first], options.max_length, options.max_query_length)
+        query_first: Any = (queries or tower_modules(model, "query"))[0]
+        transformers = [query_first] if isinstance(query_first, Transformer) else []
+        set_lengths(transformers, [first], options.max_length, options.max_query_length)
+        length = options.max_query_length or options.max_length
+        if not transformers and length is not None:
+            query_first.tokenizer.model_max_length = length
         routed = model if queries is None else two_towers(model, queries)
         self._set_model(routed, backbone, model_revision(backbone, options.revision))
         if queries is not None and (options.freeze_documents or not options.inference_free):
@@ -199,8 +202,8 @@ def _encoder(
     return model.float().eval()
 
 
-def _copy_tokenizer(first: Transformer, length: int | None) -> Any:
+def _copy_tokenizer(first: Transformer) -> Any:
     """A separate tokenizer for queries, so that the towers do not share its settings."""
     tokenizer = copy.deepcopy(first.tokenizer)
-    tokenizer.model_max_length = length or first.max_seq_length or 512
+    tokenizer.model_max_length = first.max_seq_length or 512
     return tokenizer

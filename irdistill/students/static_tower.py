@@ -41,20 +41,17 @@ def static_modules(tokenizer: Tokenizer, weight: Tensor, normalize: bool) -> lis
     return [embedding, Normalize()] if normalize else [embedding]
 
 
-def new_static_model(student: DenseStudent, length: int | None = None) -> Any:
+def new_static_model(student: DenseStudent) -> Any:
     """The model of a student whose queries get a static tower that has not been trained.
 
     A token's vector is that of the token read alone as a query, less the mean of these vectors,
     times a weight by the rank of its id. Without the mean, which all of them share, nDCG@10 on
     cranfield is 0.104 instead of 0.379.
 
-    Args:
-        length: token limit of queries (default: the student's).
-
     Raises:
         ModelError: its tokenizer is written in Python.
     """
-    tokenizer = query_tokenizer(student, length)
+    tokenizer = query_tokenizer(student)
     vectors = token_vectors(student, token_texts(tokenizer))
     return static_model(student, tokenizer, vectors * rank_weights(len(vectors))[:, None])
 
@@ -70,11 +67,8 @@ def static_model(student: DenseStudent, tokenizer: Tokenizer, weight: np.ndarray
     return two_towers(student.model, queries, prompt)
 
 
-def query_tokenizer(student: DenseStudent, length: int | None = None) -> Tokenizer:
-    """A copy of the tokenizer of a student's query tower, for a static tower.
-
-    Args:
-        length: token limit of queries (default: the student's).
+def query_tokenizer(student: DenseStudent) -> Tokenizer:
+    """A copy of the tokenizer of a student's query tower, with its token limit, for a static tower.
 
     Raises:
         ModelError: it is a tokenizer written in Python, which sentence-transformers' static module
@@ -89,7 +83,7 @@ def query_tokenizer(student: DenseStudent, length: int | None = None) -> Tokeniz
         )
     copied = copy.deepcopy(backend)
     copied.no_padding()
-    copied.enable_truncation(length or student.max_length("query"))
+    copied.enable_truncation(student.max_length("query"))
     return copied
 
 

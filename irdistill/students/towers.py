@@ -69,10 +69,14 @@ def with_route(model: Any, kind: str, modules: Sequence[nn.Module]) -> Any:
 
 
 def tower_modules(model: Any, kind: TextKind) -> list[nn.Module]:
-    """The modules for one kind of text, of a model with one tower or two."""
-    if isinstance(model[0], Router):
-        return list(model[0].sub_modules[kind])
-    return list(model)
+    """The modules for one kind of text, of a model with one tower or two.
+
+    Modules behind the Router, which both towers end with, are included.
+    """
+    first, *ending = model
+    if not isinstance(first, Router):
+        return [first, *ending]
+    return [*first.sub_modules[first._resolve_route(task=kind, modality="text")], *ending]
 
 
 def one_tower(model: Any, what: str) -> list[nn.Module]:
@@ -87,11 +91,22 @@ def one_tower(model: Any, what: str) -> list[nn.Module]:
 
 
 def copy_tower(model: Any, layers: Layers | None) -> list[nn.Module]:
-    """A copy of a model's modules for queries with some of its encoder layers, or all if None."""
+    """A copy of a model's modules for queries with some of its encoder layers, or all if None.
+
+    Raises:
+        OptionError: there are no such layers.
+    """
     copies = [copy.deepcopy(module) for module in tower_modules(model, "query")]
-    for module in copies:
-        if isinstance(module, Transformer) and layers is not None:
-            keep_layers(module.model, layers)
+    if layers is None:
+        return copies
+    transformers = [module for module in copies if isinstance(module, Transformer)]
+    if not transformers:
+        raise OptionError(
+            f"query_layers={layers} was given, but the query tower of the backbone has no"
+            " transformer; leave it out, or start from a model with one."
+        )
+    for module in transformers:
+        keep_layers(module.model, layers)
     return copies
 
 

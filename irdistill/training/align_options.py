@@ -8,15 +8,21 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from irdistill.errors import OptionError
-from irdistill.modeling import Precision
 from irdistill.option_checks import check_fields
-from irdistill.training.options import WITHOUT_EFFECT, Tracker, TrainOptions
+from irdistill.training.optimizer_options import (
+    WITHOUT_EFFECT,
+    CheckpointOptions,
+    MatryoshkaOptions,
+    OptimizerOptions,
+    Warmup,
+)
+from irdistill.training.options import TrainOptions
 
 Side = Literal["query", "document", "both"]
 
 
 @dataclass(frozen=True)
-class AlignOptions:
+class AlignOptions(CheckpointOptions, MatryoshkaOptions, OptimizerOptions):
     """Options of `align`, apart from its texts, models and loss.
 
     Raises:
@@ -64,33 +70,7 @@ class AlignOptions:
         int, Field(ge=0, description="Optimizer steps, instead of epochs. 0 uses epochs.")
     ] = 0
     learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 3e-4
-    loss_learning_rate: Annotated[
-        float,
-        Field(
-            gt=0,
-            description="Peak learning rate of the parameters of the loss, such as the maps of"
-            " MIAlpha.",
-        ),
-    ] = 1e-3
-    schedule: Annotated[
-        Literal["linear", "cosine", "constant"],
-        Field(description="Shape of the learning rate after the warmup."),
-    ] = "linear"
-    floor: Annotated[
-        float, Field(ge=0, le=1, description="Final share of the peak rate (0 to 1).")
-    ] = 0.0
-    warmup: Annotated[
-        float,
-        Field(
-            ge=0,
-            description="Warmup of the learning rate: a share of the steps (below 1) or a number"
-            " of steps.",
-        ),
-    ] = 0.05
-    weight_decay: Annotated[float, Field(description="Weight decay of AdamW.")] = 0.0
-    max_grad_norm: Annotated[float, Field(description="Maximum gradient norm; 0 is no limit.")] = (
-        1.0
-    )
+    warmup: Warmup = 0.05
 
     # Batches
     batch_size: Annotated[int, Field(ge=1, description="Texts per step and process.")] = 64
@@ -102,46 +82,7 @@ class AlignOptions:
             " spread-out losses see one micro-batch at a time.",
         ),
     ] = 1
-    token_budget: Annotated[
-        int, Field(ge=0, description="Padded tokens per forward pass of a tower; 0 is automatic.")
-    ] = 0
-    matryoshka_dims: Annotated[
-        tuple[Annotated[int, Field(ge=1)], ...],
-        Field(
-            description="Dimensions at which the loss is taken and summed, on the first numbers of"
-            " the vectors of both models. Include the full dimension if it will be used."
-        ),
-    ] = ()
-    matryoshka_weights: Annotated[
-        tuple[Annotated[float, Field(gt=0)], ...] | None,
-        Field(description="Weight of the loss at each of the matryoshka_dims; 1 by default."),
-    ] = None
-    precision: Annotated[
-        Precision,
-        Field(
-            description="Precision of the forward passes of both models; auto is bfloat16 where"
-            " the hardware is fast at it. The loss is always computed in float32."
-        ),
-    ] = "auto"
     dropout: Annotated[bool, Field(description="Use the dropout of the student.")] = False
-    seed: Annotated[int, Field(ge=0, description="Random seed.")] = 42
-    deterministic: Annotated[
-        bool, Field(description="Bit-identical results on a GPU (slower).")
-    ] = False
-
-    # Checkpoints and logs
-    checkpoint_every: Annotated[
-        int, Field(ge=0, description="Steps between checkpoints; 0: none.")
-    ] = 500
-    checkpoint_seconds: Annotated[
-        float,
-        Field(ge=0, description="Seconds between checkpoints; 0 disables checkpoints by time."),
-    ] = 60.0
-    keep_checkpoints: Annotated[int, Field(ge=1, description="Checkpoints to keep.")] = 2
-    log_every: Annotated[int, Field(ge=1, description="Steps between writes of the log.")] = 20
-    track: Annotated[
-        tuple[Tracker, ...], Field(description="Experiment trackers, besides train_log.jsonl.")
-    ] = ()
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -1,18 +1,16 @@
-"""Options of `train` for its length, learning rate and batches."""
+"""Options of `train` for its length, peak learning rates and batches."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
-
-from irdistill.modeling import Precision
 
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """Length, learning rate and batches of a training; a part of `TrainOptions`."""
+    """Length, peak learning rates and batches of a training; a part of `TrainOptions`."""
 
     # Length and learning rate
     steps: Annotated[int, Field(ge=1, description="Optimizer steps.")] = 1000
@@ -32,33 +30,6 @@ class LoopOptions:
             " or kernel student. None uses learning_rate."
         ),
     ] = None
-    loss_learning_rate: Annotated[
-        float,
-        Field(
-            gt=0,
-            description="Peak learning rate of the parameters of the loss, such as the projection"
-            " of EmbeddingMSE.",
-        ),
-    ] = 1e-3
-    schedule: Annotated[
-        Literal["linear", "cosine", "constant"],
-        Field(description="Shape of the learning rate after the warmup."),
-    ] = "linear"
-    floor: Annotated[
-        float, Field(ge=0, le=1, description="Final share of the peak rate (0 to 1).")
-    ] = 0.0
-    warmup: Annotated[
-        float,
-        Field(
-            ge=0,
-            description="Warmup of the learning rate: a share of the steps (below 1) or a number"
-            " of steps.",
-        ),
-    ] = 0.1
-    weight_decay: Annotated[float, Field(description="Weight decay of AdamW.")] = 0.0
-    max_grad_norm: Annotated[float, Field(description="Maximum gradient norm; 0 is no limit.")] = (
-        1.0
-    )
 
     # Batches
     batch_size: Annotated[int, Field(ge=1, description="Lists per step and process.")] = 16
@@ -81,16 +52,6 @@ class LoopOptions:
             " same."
         ),
     ] = False
-    token_budget: Annotated[
-        int, Field(ge=0, description="Padded tokens per forward pass of a tower; 0 is automatic.")
-    ] = 0
-    precision: Annotated[
-        Precision,
-        Field(
-            description="Precision of the forward pass; auto is bfloat16 where the hardware is"
-            " fast at it. The loss is always computed in float32."
-        ),
-    ] = "auto"
     dropout: Annotated[
         bool,
         Field(
@@ -98,7 +59,3 @@ class LoopOptions:
             " without it."
         ),
     ] = True
-    seed: Annotated[int, Field(ge=0, description="Random seed.")] = 42
-    deterministic: Annotated[
-        bool, Field(description="Bit-identical results on a GPU (slower).")
-    ] = False

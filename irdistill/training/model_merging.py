@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from irdistill.errors import SettingsDifferError
 from irdistill.modeling.library_output import quiet_libraries
-from irdistill.storage.files import (
-    differences,
-    make_folder,
-    read_json_object,
-    staging_path,
-    write_json,
-)
-from irdistill.storage.locking import lock_folder
 from irdistill.students.student_base import Student
 from irdistill.students.weight_averaging import average_students, check_weights, without_adapters
-from irdistill.training.checkpoints import has_checksums
-from irdistill.training.training_files import TRAINING, check_training_folder, place_model
+from irdistill.training.computed_models import write_computed_model
 
 
 def merge_models(
@@ -48,31 +37,9 @@ def merge_models(
         {"weight": weight, **student.identity()}
         for student, weight in zip(students, weights, strict=True)
     ]
-    identity = {"verb": "merge", "models": models}
-    folder = Path(out)
-    check_training_folder(folder)
-    make_folder(folder)
-    with lock_folder(folder):
-        if overwrite or not _is_merged(folder, identity):
-            staged = staging_path(folder / "model")
-            shutil.rmtree(staged, ignore_errors=True)
-            with quiet_libraries():
-                average_students(students, weights).save(staged)
-            record: dict[str, Any] = {"identity": identity}
-            files = place_model(folder, staged, record)
-            write_json(folder / TRAINING, record | {"finished": True, "model": files})
-    return folder / "model"
 
+    def average() -> tuple[Student, dict[str, Any]]:
+        with quiet_libraries():
+            return average_students(students, weights), {}
 
-def _is_merged(folder: Path, identity: dict[str, Any]) -> bool:
-    if not (folder / TRAINING).is_file():
-        return False
-    record = read_json_object(folder / TRAINING)
-    if different := differences(record.get("identity") or {}, identity):
-        raise SettingsDifferError(
-            f"{folder} has another model: {'; '.join(different)}. Choose another --out, or give"
-            " --overwrite."
-        )
-    return bool(record.get("finished")) and has_checksums(
-        folder / "model", record.get("model") or {}
-    )
+    return write_computed_model(out, {"verb": "merge", "models": models}, average, overwrite)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -19,35 +19,24 @@ from irdistill.runs import Mixing
 from irdistill.training.data.sources import parse_sources
 from irdistill.training.list_options import ListOptions
 from irdistill.training.loop_options import LoopOptions
-from irdistill.training.validation_options import VALIDATION, ValidationOptions
-
-Tracker = Literal[
-    "tensorboard",
-    "wandb",
-    "trackio",
-    "mlflow",
-    "comet_ml",
-    "aim",
-    "clearml",
-    "dvclive",
-    "swanlab",
-]
-
-#: Options that do not change the trained weights.
-WITHOUT_EFFECT = frozenset(
-    {
-        "checkpoint_every",
-        "checkpoint_seconds",
-        "keep_checkpoints",
-        "log_every",
-        "grad_cache",
-        "track",
-    }
+from irdistill.training.optimizer_options import (
+    WITHOUT_EFFECT,
+    CheckpointOptions,
+    MatryoshkaOptions,
+    OptimizerOptions,
 )
+from irdistill.training.validation_options import VALIDATION, ValidationOptions
 
 
 @dataclass(frozen=True)
-class TrainOptions(ValidationOptions, ListOptions, LoopOptions):
+class TrainOptions(
+    CheckpointOptions,
+    MatryoshkaOptions,
+    ValidationOptions,
+    ListOptions,
+    OptimizerOptions,
+    LoopOptions,
+):
     """Options of `train`, apart from its data, student and loss.
 
     Raises:
@@ -91,43 +80,11 @@ class TrainOptions(ValidationOptions, ListOptions, LoopOptions):
         ),
     ] = 0.0
 
-    # Dense students
-    matryoshka_dims: Annotated[
-        tuple[Annotated[int, Field(ge=1)], ...],
-        Field(
-            description="Dimensions at which the loss of a dense student is taken and summed"
-            " (Kusupati et al. 2022, arXiv:2205.13147). Include the full dimension if it will be"
-            " used."
-        ),
-    ] = ()
-    matryoshka_weights: Annotated[
-        tuple[Annotated[float, Field(gt=0)], ...] | None,
-        Field(description="Weight of the loss at each of the matryoshka_dims; 1 by default."),
-    ] = None
-
     # Guard against forgetting
     keep_tolerance: Annotated[
         float,
         Field(ge=0, description="How far the measure may fall on a probe that keep names."),
     ] = 0.0
-
-    # Checkpoints and logs
-    checkpoint_every: Annotated[
-        int, Field(ge=0, description="Steps between checkpoints; 0: none.")
-    ] = 500
-    checkpoint_seconds: Annotated[
-        float,
-        Field(
-            ge=0,
-            description="Seconds between checkpoints; 0 disables checkpoints by time. They are"
-            " less frequent if writing one takes more than a twentieth of this time.",
-        ),
-    ] = 60.0
-    keep_checkpoints: Annotated[int, Field(ge=1, description="Checkpoints to keep.")] = 2
-    log_every: Annotated[int, Field(ge=1, description="Steps between writes of the log.")] = 20
-    track: Annotated[
-        tuple[Tracker, ...], Field(description="Experiment trackers, besides train_log.jsonl.")
-    ] = ()
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -218,14 +175,6 @@ class TrainOptions(ValidationOptions, ListOptions, LoopOptions):
         weights = {"FLOPS": getattr(self, f"{side}_flops"), "L1": getattr(self, f"{side}_l1")}
         nonzero = {name: weight for name, weight in weights.items() if weight}
         return nonzero or ({"L1": 1e-3} if getattr(self, f"{side}_active") else {})
-
-    @property
-    def matryoshka(self) -> tuple[tuple[int | None, float], ...]:
-        """Dimensions at which the loss is taken, with their weights; None is all dimensions."""
-        if not self.matryoshka_dims:
-            return ((None, 1.0),)
-        weights = self.matryoshka_weights or (1.0,) * len(self.matryoshka_dims)
-        return tuple(zip(self.matryoshka_dims, weights, strict=True))
 
     def identity(self) -> dict[str, Any]:
         """The options that decide the trained weights.

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from irdistill.modeling import Precision
 from irdistill.option_checks import check_fields
-from irdistill.training.options import WITHOUT_EFFECT, Tracker
+from irdistill.training.optimizer_options import WITHOUT_EFFECT, Tracker
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,8 @@ from tokenizers import Tokenizer
 
 from irdistill.collections import Corpus, Document
 from irdistill.console.progress_bars import progress
-from irdistill.errors import InputError, SettingsDifferError
+from irdistill.errors import InputError
 from irdistill.search.vectors.vector_store import corpus_vectors
-from irdistill.storage.files import make_folder, read_json_object, staging_path, write_json
-from irdistill.storage.locking import lock_folder
 from irdistill.students import DenseStudent
 from irdistill.students.static_tower import (
     centered,
@@ -27,12 +24,10 @@ from irdistill.students.static_tower import (
     token_texts,
 )
 from irdistill.training.alignment_start import mean_cosine
-from irdistill.training.checkpoints import has_checksums
-from irdistill.training.training_files import check_training_folder, place_model
+from irdistill.training.computed_models import write_computed_model
 
 logger = logging.getLogger(__name__)
 
-TRAINING = "training.json"
 RIDGE = 0.1
 """nDCG@10 with 0.1, 0.3 and 0.9: 0.441, 0.435, 0.414 (cystic-fibrosis), 0.502, 0.504, 0.498
 (cranfield), 0.282, 0.291, 0.282 (pydocs/howto) with MiniLM as the teacher; with term vectors behind
@@ -53,7 +48,7 @@ def fit_static(
 
     The vectors of documents do not change, so the teacher's vectors and indexes stay valid. The
     teacher encodes the texts as queries, into a store in the cache folder that `align` shares. The
-    vectors of the tokens then solve a ridge regression towards the vectors that the teacher gives
+    vectors of the tokens then solve a ridge regression toward the vectors that the teacher gives
     to each token alone, see `fit_token_vectors`.
 
     Args:
@@ -68,40 +63,14 @@ def fit_static(
         ModelError: the teacher's tokenizer is written in Python.
         SettingsDifferError: ``out`` has something else.
     """
-    folder = Path(out)
-    check_training_folder(folder)
-    make_folder(folder)
     identity = {
         "verb": "static",
         "teacher": teacher.identity(),
         "texts": corpus.fingerprint,
         "settings": {"ridge": ridge},
     }
-    if not overwrite and _is_fitted(folder, identity):
-        return DenseStudent.load(folder / "model")
-    with lock_folder(folder):
-        fitted, record = _fit(corpus, teacher, ridge)
-        staged = staging_path(folder / "model")
-        shutil.rmtree(staged, ignore_errors=True)
-        fitted.save(staged)
-        record = {"identity": identity, **record}
-        files = place_model(folder, staged, record)
-        write_json(folder / TRAINING, record | {"finished": True, "model": files})
-    return DenseStudent.load(folder / "model")
-
-
-def _is_fitted(folder: Path, identity: dict[str, Any]) -> bool:
-    if not (folder / TRAINING).is_file():
-        return False
-    record = read_json_object(folder / TRAINING)
-    if record.get("identity") != identity:
-        raise SettingsDifferError(
-            f"{folder} has the result of another teacher, other texts or other settings; choose"
-            " another folder, or overwrite."
-        )
-    return record.get("finished", True) and has_checksums(
-        folder / "model", record.get("model") or {}
-    )
+    model = write_computed_model(out, identity, lambda: _fit(corpus, teacher, ridge), overwrite)
+    return DenseStudent.load(model)
 
 
 def _fit(
@@ -168,7 +137,7 @@ def fit_token_vectors(
     A row of X is a text's token counts over the square root of its number of tokens, so that
     short and long texts count alike. P has the prior vector of each token times its inverse
     document frequency, so rare tokens, which the texts say little about, keep a useful vector, and
-    tokens that no text has get one. c is the least-squares factor of ``X P`` towards Y.
+    tokens that no text has get one. c is the least-squares factor of ``X P`` toward Y.
 
     Only the directions of the sums are fitted, which is all that cosine compares.
 
@@ -176,7 +145,7 @@ def fit_token_vectors(
         bags: (n, V) token counts.
         targets: (n, D) Y, the vectors of the teacher.
         prior: (V, D) vectors of the tokens alone.
-        ridge: a token that is alone in as many texts moves halfway from its prior vector.
+        ridge: number of texts of one token that move its vector halfway from the prior to theirs.
         keep_lengths: fit the mean of token vectors to Y, with its length, for dot products.
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,22 +15,18 @@ from torch import from_numpy
 
 from irdistill.collections import Collection
 from irdistill.console.progress_bars import progress, with_progress
-from irdistill.errors import InputError, SettingsDifferError
+from irdistill.errors import InputError
 from irdistill.search.lexical.bm25 import BM25
 from irdistill.search.ranking import best_rows
 from irdistill.search.vectors.vector_store import corpus_vectors
-from irdistill.storage.files import make_folder, read_json_object, staging_path, write_json
-from irdistill.storage.locking import lock_folder
 from irdistill.students import DenseStudent
 from irdistill.students.build import load_dense
 from irdistill.students.term_vectors import TermVectors
 from irdistill.students.towers import copy_tower, one_tower, two_towers
-from irdistill.training.checkpoints import has_checksums
-from irdistill.training.training_files import check_training_folder, place_model
+from irdistill.training.computed_models import write_computed_model
 
 logger = logging.getLogger(__name__)
 
-TRAINING = "training.json"
 _RIDGE = 1e-3
 """Share of the mean variance of the document vectors. From a third of it to three times it, nDCG@10
 changed by 0.002 on three sets.
@@ -93,7 +88,7 @@ def fit_term_vectors(
         kind: ``dense``, if the model's files do not tell.
 
     Raises:
-        ModelError: the model has two towers.
+        OptionError: the model has two towers.
         InputError: the corpus has fewer than two documents or its vectors are all the same, or no
             query shares a word with it.
         SettingsDifferError: ``out`` has something else.
@@ -116,43 +111,28 @@ def fit_term_vectors(
             "depth": _DEPTH,
         },
     }
-    folder = Path(out)
-    check_training_folder(folder)
-    make_folder(folder)
-    if not overwrite and _is_fitted(folder, identity):
-        return DenseStudent.load(folder / "model")
-    with lock_folder(folder):
-        bm25 = BM25(collection.corpus)
-        vectors = corpus_vectors(collection.corpus, student, work).matrix
-        places, solutions = term_vectors(bm25.matrix, vectors)
-        scaling = _ScalingQueries.of(collection, student, bm25, vectors, places)
-        spreads = [scaling.spread(solution) for solution in solutions]
-        if not min(spreads) > 0:
-            raise InputError(_NO_SHARED_WORD.format(collection.id))
-        weight = solutions[0] / spreads[0] + solutions[1] / spreads[1]
-        weight *= _SHARE * scaling.model_spread() / scaling.spread(weight)
-        staged = staging_path(folder / "model")
-        shutil.rmtree(staged, ignore_errors=True)
-        _with_terms(student, [bm25.stems[place] for place in places.tolist()], weight).save(staged)
-        record = {"identity": identity, "words": len(places)}
-        files = place_model(folder, staged, record)
-        write_json(folder / TRAINING, record | {"finished": True, "model": files})
-    logger.info("%d words, each with a vector of %d numbers", len(places), weight.shape[1])
-    return DenseStudent.load(folder / "model")
-
-
-def _is_fitted(folder: Path, identity: dict[str, Any]) -> bool:
-    if not (folder / TRAINING).is_file():
-        return False
-    record = read_json_object(folder / TRAINING)
-    if record.get("identity") != identity:
-        raise SettingsDifferError(
-            f"{folder} has term vectors of another model or collection; choose another folder, or"
-            " overwrite."
-        )
-    return record.get("finished", True) and has_checksums(
-        folder / "model", record.get("model") or {}
+    model_folder = write_computed_model(
+        out, identity, lambda: _fit(collection, student, work), overwrite
     )
+    return DenseStudent.load(model_folder)
+
+
+def _fit(
+    collection: Collection, student: DenseStudent, work: str | Path | None
+) -> tuple[DenseStudent, dict[str, Any]]:
+    """The model with term vectors, and figures about it."""
+    bm25 = BM25(collection.corpus)
+    vectors = corpus_vectors(collection.corpus, student, work).matrix
+    places, solutions = term_vectors(bm25.matrix, vectors)
+    scaling = _ScalingQueries.of(collection, student, bm25, vectors, places)
+    spreads = [scaling.spread(solution) for solution in solutions]
+    if not min(spreads) > 0:
+        raise InputError(_NO_SHARED_WORD.format(collection.id))
+    weight = solutions[0] / spreads[0] + solutions[1] / spreads[1]
+    weight *= _SHARE * scaling.model_spread() / scaling.spread(weight)
+    logger.info("%d words, each with a vector of %d numbers", len(places), weight.shape[1])
+    stems = [bm25.stems[place] for place in places.tolist()]
+    return _with_terms(student, stems, weight), {"words": len(places)}
 
 
 def _with_terms(student: DenseStudent, stems: list[str], weight: np.ndarray) -> DenseStudent:

@@ -17,7 +17,7 @@ from irdistill.verbs.argument_types import (
     LossLike,
     ModelLike,
     StudentLike,
-    TextsLike,
+    TextsArgument,
     WorkersOption,
 )
 from irdistill.verbs.declaration import verb
@@ -62,13 +62,7 @@ def _check_alignment(values: Mapping[str, Any]) -> None:
     alternatives=("steps", "epochs"),
 )
 def align(
-    texts: Annotated[
-        TextsLike,
-        Field(
-            description="Collections and text files (one text per line, or .jsonl). After a colon,"
-            " what to take of a collection: pydocs/train:sentences,titles."
-        ),
-    ],
+    texts: TextsArgument,
     teacher: Annotated[
         ModelLike, Field(description="Dense model: folder, hub id or package: path.")
     ],

@@ -165,6 +165,13 @@ KindOption = Annotated[
     ),
 ]
 TrustOption = Annotated[bool, Field(description="Run code that comes with the model.")]
+TextsArgument = Annotated[
+    TextsLike,
+    Field(
+        description="Collections and text files (one text per line, or .jsonl). After a colon,"
+        " what to take of a collection: pydocs/train:sentences,titles."
+    ),
+]
 SeedOption = Annotated[int, Field(ge=0, lt=2**32, description="Random seed.")]
 OverwriteOption = Annotated[bool, Field(description="Replace an existing result.")]
 WorkersOption = Annotated[

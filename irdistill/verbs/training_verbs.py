@@ -24,7 +24,7 @@ from irdistill.verbs.argument_types import (
     RunsLike,
     SeedOption,
     StudentLike,
-    TextsLike,
+    TextsArgument,
     TrustOption,
     ValidationLike,
 )
@@ -305,13 +305,7 @@ def fit_terms(
     reopen=open_cached_student,
 )
 def fit_static(
-    texts: Annotated[
-        TextsLike,
-        Field(
-            description="Collections and text files (one text per line, or .jsonl). After a colon,"
-            " what to take of a collection: pydocs/train:sentences,titles."
-        ),
-    ],
+    texts: TextsArgument,
     teacher: Annotated[
         ModelLike, Field(description="Dense model: folder, hub id or package: path.")
     ],

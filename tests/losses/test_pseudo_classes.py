@@ -20,7 +20,7 @@ from irdistill.losses import (
     make_loss_parameters,
 )
 from irdistill.losses.pseudo_classes import PseudoClasses
-from tests.losses.test_representations import NAN, normal
+from tests.losses.representation_batches import NAN, normal
 
 
 def teacher_with_subclasses(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Normalize, Router
 
 from irdistill.errors import IrdistillError
 from irdistill.modeling.batching import TokenBudget
@@ -31,6 +33,7 @@ PLAIN_LOADER = """
 import sys
 import numpy as np
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Normalize, Router
 model = SentenceTransformer(sys.argv[1], device="cpu")
 texts = sys.argv[3].split("|")
 np.savez(sys.argv[2], query=model.encode_query(texts), document=model.encode_document(texts))
@@ -137,6 +140,24 @@ def test_the_query_tower_of_a_model_with_two_towers_is_cut(bert: Path, tmp_path:
     layers = [student._transformers("query")[0].model.encoder.layer for student in (full, cut)]
     assert len(layers[1]) == 1 < len(layers[0])
     assert torch.equal(layers[0][0].output.dense.weight, layers[1][0].output.dense.weight)
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+def test_a_new_query_tower_leaves_the_shared_end_of_both_towers(
+    bert: Path, tmp_path: Path, layers: int
+) -> None:
+    """As sentence-transformers saves a Router with a normalization behind it."""
+    documents = list(SentenceTransformer(str(bert), device="cpu"))
+    router = Router(
+        {"document": documents, "query": copy.deepcopy(documents)}, default_route="document"
+    )
+    SentenceTransformer(modules=[router, Normalize()], device="cpu").save(str(tmp_path / "model"))
+    before = DenseStudent(str(tmp_path / "model"), device="cpu")
+    student = DenseStudent(str(tmp_path / "model"), query_layers=layers, device="cpu")
+    assert student.document_identity() == before.document_identity()
+    for kind in ("query", "document"):
+        vectors = student.encode(TEXTS[:2], kind, precision="float32", show_progress=False)
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
 
 
 def test_frozen_documents_give_no_gradients_and_queries_do(bert: Path) -> None:

@@ -155,15 +155,36 @@ def test_gradients_reach_the_tokens_of_the_texts_only(backbone: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"query_backbone": "other"}, "leave out query_backbone"),
+        ({"query_layers": 0, "query_backbone": "other"}, "leave out query_backbone"),
+        ({"query_layers": 0, "lora_rank": 4}, "leave out lora_rank"),
         ({"lora_rank": 4}, "leave out lora_rank"),
+        ({"query_layers": 1}, "the query tower of the backbone has no transformer"),
     ],
 )
 def test_options_that_a_static_tower_lacks_are_refused(
-    backbone: str, options: dict[str, object], message: str
+    backbone: str, options: dict[str, object], message: str, tmp_path: Path
 ) -> None:
+    start = backbone
+    if options.get("query_layers") != 0:
+        start = str(tmp_path / "static")
+        DenseStudent(backbone, query_layers=0).save(tmp_path / "static")
     with pytest.raises(IrdistillError, match=message):
-        DenseStudent(backbone, query_layers=0, **options)
+        DenseStudent(start, **options)
+
+
+def test_the_token_limits_of_a_saved_static_tower_can_be_changed(
+    backbone: str, tmp_path: Path
+) -> None:
+    DenseStudent(backbone, query_layers=0).save(tmp_path / "saved")
+    limits = [
+        (student.max_length("query"), student.max_length("document"))
+        for student in (
+            DenseStudent(str(tmp_path / "saved"), max_query_length=3),
+            DenseStudent(str(tmp_path / "saved"), max_length=4),
+            DenseStudent(str(tmp_path / "saved"), max_length=4, max_query_length=3),
+        )
+    ]
+    assert limits == [(3, 32), (4, 4), (3, 4)]
 
 
 def test_other_students_and_python_tokenizers_are_refused(

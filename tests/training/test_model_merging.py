@@ -10,7 +10,7 @@ import irdistill as ird
 from irdistill.errors import IrdistillError
 from irdistill.storage.files import read_json
 from irdistill.students import DenseStudent
-from irdistill.training import model_merging
+from irdistill.training import computed_models
 from irdistill.training.model_merging import merge_models
 from tests.students.test_weight_averaging import changed
 from tests.training.support import digests
@@ -47,13 +47,13 @@ def test_a_merge_that_was_killed_ends_with_the_same_bytes(
 ) -> None:
     students = [DenseStudent.load(place / name) for name in ("student", "backbone")]
     merge_models(students, tmp_path / "whole", [0.3, 0.7])
-    inner = model_merging.place_model
+    inner = computed_models.place_model
 
     def stop(*arguments: object) -> None:
         raise KeyboardInterrupt
 
     for step in (stop, lambda *arguments: (inner(*arguments), stop())):
-        monkeypatch.setattr(model_merging, "place_model", step)
+        monkeypatch.setattr(computed_models, "place_model", step)
         with pytest.raises(KeyboardInterrupt):
             merge_models(students, tmp_path / "killed", [0.3, 0.7])
     monkeypatch.undo()

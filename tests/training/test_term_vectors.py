@@ -90,7 +90,7 @@ def test_the_fitted_tower_scores_more_as_bm25_does_and_documents_stay(
     assert not fitted.learns("document") and fitted.learns("query")
     again = fit_term_vectors(collection, backbone, tmp_path / "out", tmp_path / "work")
     assert again.weights_digest() == fitted.weights_digest()
-    with pytest.raises(IrdistillError, match="term vectors of another model or collection"):
+    with pytest.raises(IrdistillError, match="has another model: collection"):
         fit_term_vectors(make_collection(queries=3), backbone, tmp_path / "out", tmp_path / "work")
     with pytest.raises(IrdistillError, match="has a query tower already"):
         fit_term_vectors(collection, fitted, tmp_path / "twice", tmp_path / "work")
