@@ -84,8 +84,7 @@ def open_texts(
     """All different texts of collections and text files as a corpus.
 
     It is compiled in the cache on first use. Texts with the same words are one text, and texts
-    without words are left out. Memory: 8 bytes per text of the sources, and twice as much while
-    duplicates are searched.
+    without words are left out. Memory: about 50 bytes per text of the sources.
 
     Args:
         sources: see `open_source`.

@@ -155,11 +155,14 @@ def plan_training(
     evaluation = sum(value for name, value in seconds.items() if name.startswith("terms-"))
     reserved = models * evaluation + _FIGURES_SECONDS
     began = time.perf_counter()
+    train_for(1)  # fills caches, such as the vectors of probes, that later trainings use
+    warm = time.perf_counter()
     train_for(1)
-    start = time.perf_counter() - began
+    start = time.perf_counter() - warm
     train_for(5)
-    piloted = time.perf_counter() - began
-    step = max((piloted - 2 * start) / 4, 1e-3)
+    ended = time.perf_counter()
+    piloted = ended - began
+    step = max((ended - warm - 2 * start) / 4, 1e-3)
     left = options.minutes * 60 - used - piloted - reserved - options.trainings * start
     steps = int(_SAFETY * left / (options.trainings * step))
     steps = min(steps, _MOST_STEPS, math.ceil(_EPOCHS * queries / options.batch_size))

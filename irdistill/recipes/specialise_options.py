@@ -24,9 +24,7 @@ class SpecialiseOptions:
     teacher: Annotated[
         str, Field(description="fused: the model with BM25; or a teacher's card or model.")
     ] = FUSED
-    llm: Annotated[str, Field(description="Card of a language model that also writes queries.")] = (
-        ""
-    )
+    llm: Annotated[str, Field(description="Card of a language model that writes queries.")] = ""
     kinds: Annotated[
         tuple[str, ...],
         Field(
@@ -64,8 +62,8 @@ class SpecialiseOptions:
     refine: Annotated[
         bool | None,
         Field(
-            description="Train the query tower after its term vectors (default: if the teacher is"
-            " not fused, which has nothing more to teach)."
+            description="Train the query tower after its term vectors (default: only if the teacher"
+            " is not fused)."
         ),
     ] = None
     keep: Annotated[

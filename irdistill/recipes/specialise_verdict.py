@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from irdistill.console.terminal import counted
+from irdistill.evaluation.auditing.verdict import probability_words
 from irdistill.evaluation.reporting.dataset_names import short_names
 from irdistill.evaluation.significance import LEVEL
 from irdistill.queries.query_kinds import WRITTEN_KINDS
@@ -13,7 +15,6 @@ from irdistill.queries.query_kinds import WRITTEN_KINDS
 BEFORE, LEXICAL, TEACHER, TERMS = "before", "BM25", "teacher", "term vectors"
 AFTER = "after"
 MERGED, TRAINED = "merged", "trained"
-CONTROLS = ("KL alone", "InfoNCE alone")
 COPIED = (
     "These queries are copied from the documents; this figure does not show whether searchers are"
     " helped."
@@ -62,9 +63,9 @@ def choose_system(rows: Sequence[Mapping[str, Any]], tested: ReportQueries) -> C
     """Choose between the model as it was, its term vectors, and what training made of them.
 
     The probe is the judged queries; without any, the held-out synthetic queries. A trained model is
-    kept if its mean on the probe is above that of the term vectors; on synthetic queries the
-    difference to the model before must also be significant and larger. Term vectors are refused if
-    they are significantly below the model as it was.
+    kept if its mean on the probe is above those of the term vectors and of the model as it was; on
+    synthetic queries the difference to the model as it was must also be significant. Term vectors
+    are refused if they are significantly below the model as it was.
     """
     measure = rows[0]["measure"]
     figures = {(row["dataset"], row["system"]): row for row in rows if row["measure"] == measure}
@@ -83,14 +84,13 @@ def choose_system(rows: Sequence[Mapping[str, Any]], tested: ReportQueries) -> C
     for system in (MERGED, TRAINED):
         if system not in values:
             continue
-        new, old = values[system], values[kept]
-        enough = new["value"] > old["value"] and (probe != tested.synthetic or _significant(new))
-        if enough:
+        reason = _refusal(values, system, kept, probe == tested.synthetic)
+        if not reason:
             kept = system
             continue
         lines.append(
-            f"The {system} query tower was refused: {measure} on {words} is {new['value']:.4f},"
-            f" and {old['value']:.4f} without it ({kept})."
+            f"The {system} query tower was refused: {measure} on {words} is"
+            f" {values[system]['value']:.4f}, {reason}."
         )
     compared = sum(system in values for system in (TERMS, MERGED, TRAINED))
     if compared > 1 and probe != tested.synthetic:
@@ -99,6 +99,19 @@ def choose_system(rows: Sequence[Mapping[str, Any]], tested: ReportQueries) -> C
             " is slightly too high."
         )
     return Choice(kept, tuple(lines))
+
+
+def _refusal(
+    values: Mapping[str, Mapping[str, Any]], system: str, kept: str, synthetic: bool
+) -> str:
+    """Why a trained model does not replace the one that is kept so far; "" if it does."""
+    new = values[system]
+    for other in (kept, BEFORE):
+        if new["value"] <= values[other]["value"]:
+            return f"and {values[other]['value']:.4f} without it ({other})"
+    if synthetic and not _significant(new):
+        return "and the gain over the model before is not significant"
+    return ""
 
 
 def _significant(row: Mapping[str, Any]) -> bool:
@@ -110,15 +123,19 @@ def verdict_lines(
 ) -> list[str]:
     """One line per dataset and system: before, BM25 and now, by the first measure.
 
-    Whether searchers are helped is only said of queries that are not copied from the documents.
+    The kept system has one line, as ``after``. Whether searchers are helped is only said of queries
+    that are not copied from the documents.
     """
     measure = rows[0]["measure"]
     figures = {(row["dataset"], row["system"]): row for row in rows if row["measure"] == measure}
     lines = list(choice.lines)
+    unchanged = choice.system == BEFORE
+    if unchanged:
+        lines.append("The result is the model as it was.")
     for (dataset, system), row in figures.items():
-        if system in (BEFORE, LEXICAL, TEACHER):
+        if system in (BEFORE, LEXICAL, TEACHER, choice.system) or (unchanged and system == AFTER):
             continue
-        mark = " (kept)" if system == choice.system else ""
+        mark = f" ({choice.system})" if system == AFTER else ""
         before, lexical, teacher = (
             figures[(dataset, name)]["value"] for name in (BEFORE, LEXICAL, TEACHER)
         )
@@ -138,9 +155,8 @@ def verdict_lines(
 
 def _words(row: Mapping[str, Any], lexical: float, dataset: str, tested: ReportQueries) -> str:
     """Whether it helped, as far as these queries can show it."""
-    chance = (
-        "" if row["p_holm"] is None else f" (corrected p = {row['p_holm']:.4f}, {row['n']} queries)"
-    )
+    p, queries = row["p_holm"], counted(row["n"], "query")
+    chance = "" if p is None else f" (corrected {probability_words(p)}, {queries})"
     if dataset == tested.synthetic and tested.copied:
         return COPIED
     if not _significant(row):

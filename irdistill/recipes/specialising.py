@@ -47,6 +47,7 @@ from irdistill.recipes.specialise_verdict import (
     choose_system,
     verdict_lines,
 )
+from irdistill.recipes.summary import SEARCH
 from irdistill.storage.files import differences, make_folder, read_json, write_json, write_text
 from irdistill.storage.ownership import claim_folder, is_manifest
 from irdistill.students.keep_report import KeepReport
@@ -123,12 +124,18 @@ def specialise_model(
         lines.insert(
             0, f"The query tower was not trained: {options.minutes:g} minutes are too few."
         )
-    report = (out / "report.md").read_text(encoding="utf-8").rstrip()
-    words = "".join(f"- {line}\n" for line in lines)
-    write_text(out / "report.md", f"{report}\n\n## In words\n\n{words}")
-    if choice.system == BEFORE:
-        return Specialised(out, Path(resolve_model(model)))
-    return Specialised(out, out / STAGES[choice.system] / "model")
+    unchanged = choice.system == BEFORE
+    kept = Path(resolve_model(model)) if unchanged else out / STAGES[choice.system] / "model"
+    _finish_report(out / "report.md", lines, collection, kept)
+    return Specialised(out, kept)
+
+
+def _finish_report(path: Path, lines: list[str], collection: str, model: Path) -> None:
+    """Add the verdict, and how to search with the model that is kept."""
+    tables = path.read_text(encoding="utf-8").partition(SEARCH)[0].rstrip()
+    words = "\n".join(f"- {line}" for line in lines)
+    search = f'irdistill search "{collection}" "a question of your own" --model {model}'
+    write_text(path, f"{tables}\n\n## In words\n\n{words}\n\n{SEARCH}\n\n```\n{search}\n```\n")
 
 
 class _Plan:

@@ -98,7 +98,7 @@ def stage_collections(stage: Stage) -> list[str]:
     names += stage.arguments.get("datasets") or {}
     for name, value in stage.arguments.items():
         if verb.options[name].source in ("validation", "collections") and share_of(value) is None:
-            names += [value] if isinstance(value, str) else value
+            names += [value] if isinstance(value, str) else value or []
     if stage.verb == "compare":
         names += [run["collection"] for run in stage.arguments["runs"] if isinstance(run, dict)]
     return [name for name in dict.fromkeys(names) if "${" not in name]

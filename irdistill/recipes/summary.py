@@ -12,6 +12,8 @@ from irdistill.recipes.recipe import REFERENCE, Recipe
 from irdistill.recipes.stages import COMPARISON, MODEL_VERBS, RESULT, artifact
 from irdistill.storage.files import read_json, write_json, write_text
 
+SEARCH = "## Search with it"
+
 
 def write_summary(
     recipe: Recipe, folder: Path, seconds: dict[str, float], peak_memory: int
@@ -60,7 +62,7 @@ def write_summary(
     lines += _times(seconds, peak_memory) if seconds else []
     example = _example(recipe, folder)
     if example:
-        lines += ["## Search with it", "", "```", example, "```", ""]
+        lines += [SEARCH, "", "```", example, "```", ""]
     write_text(folder / "report.md", "\n".join(lines).rstrip() + "\n")
 
 

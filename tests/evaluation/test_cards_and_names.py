@@ -138,9 +138,9 @@ def test_figures_on_synthetic_queries_are_separate(
     assert list(kinds.values()) == [True, True, True, False, False, False, False]
     model = tmp_path / "out" / "terms" / "model"
     DenseStudent(str(tiny_backbone(tmp_path / "b", layers=1)), device="cpu").save(model)
-    (tmp_path / "out" / "results.json").write_text(
-        json.dumps({"rows": figures(synthetic, real).to_rows()})
-    )
+    rows = figures(synthetic, real).to_rows()
+    rows += [rows[-1] | {"against": "teacher"}]  # compared with a second baseline
+    (tmp_path / "out" / "results.json").write_text(json.dumps({"rows": rows}))
     publish(read_results(tmp_path / "out" / "results.json"), "card", model)
     card = (model / "README.md").read_text()
     index: Any = yaml.safe_load(card.split("---")[1])["model-index"][0]["results"]

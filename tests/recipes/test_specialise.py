@@ -91,6 +91,13 @@ def test_it_ends_with_a_table_and_goes_on_with_the_same_plan(
     by_system = {row["system"]: row["value"] for row in rows if row["dataset"] == str(collection)}
     assert by_system["after"] == by_system[kept["choice"]["system"]]
     report = (folder / "report.md").read_text()
+    place = {"before": model, "term vectors": folder / "terms" / "model"} | {
+        name: folder / name / "model" for name in ("merged", "trained")
+    }
+    kept_model = place[kept["choice"]["system"]]
+    assert report.endswith(
+        f'search "{collection}" "a question of your own" --model {kept_model}\n```\n'
+    )
     assert "## In words" in report and "judged queries of" in report and COPIED in report
     assert (
         len(read_recipe(folder / "recipe.yaml").stages) == 1 + 1 + 3 * 6 + 1 + 2 + 3 + 3 + 2 * 3 + 1
@@ -172,15 +179,15 @@ def test_the_queries_are_planned_from_the_time(
 @pytest.mark.parametrize(
     ("minutes", "control", "steps"),
     [
-        # 360 s - 100 used - 8 piloted - (2 * 20 + 10) reserved - 3 start = 199 s; 0.75 of it, 1 s
+        # 360 s - 98 used - 40 piloted - (2 * 20 + 10) reserved - 3 start = 169 s; 0.75 of it, 1 s
         # each
-        (6.0, False, 149),
-        # two trainings more and two models more to evaluate: (360 - 100 - 8 - 90 - 9) * 0.75 / 3
-        (6.0, True, 38),
+        (6.0, False, 126),
+        # two trainings more and two models more to evaluate: (360 - 98 - 40 - 90 - 9) * 0.75 / 3
+        (6.0, True, 30),
         # 12 epochs of 80 queries, 4 a step
         (60.0, False, 240),
-        # (180 - 161) * 0.75 = 14 steps are too few to evaluate
-        (3.0, False, 0),
+        # (210 - 191) * 0.75 = 14 steps are too few to evaluate
+        (3.5, False, 0),
     ],
 )
 def test_training_gets_the_time_that_is_left(
@@ -189,15 +196,19 @@ def test_training_gets_the_time_that_is_left(
     clock = [1000.0]
     monkeypatch.setattr(budget_module.time, "perf_counter", lambda: clock[0])
 
+    lengths = []
+
     def train_for(count: int) -> None:
-        clock[0] += 2.0 + count * 1.0 if count > 1 else 3.0
+        clock[0] += 2.0 + count * 1.0 + (0.0 if lengths else 27.0)  # the first fills caches
+        lengths.append(count)
 
     options = small_options(time=minutes, refine=True, control=control)
     seconds = {"queries": 10.0, "terms": 50.0, "terms-dev": 5.0, "terms-real": 15.0}
     monkeypatch.setattr(budget_module, "_FIGURES_SECONDS", 10.0)
-    # the pilots take 3 and 7 s; a step takes (10 - 2 * 3) / 4 = 1 s
+    # the pilots take 30, 3 and 7 s; a step takes (7 - 3) / 4 = 1 s
     planned = plan_training(options, seconds, 18.0, 80, train_for)
     assert planned.step_seconds == 1.0 and planned.start_seconds == 3.0
+    assert planned.seconds_used == 138.0 and lengths == [1, 1, 5]
     assert planned.steps == steps
 
 
@@ -265,16 +276,16 @@ def figures(dataset: str = "set", **systems: tuple[float, float]) -> list[dict[s
             0.01,
             0.6,
             "0.5000 before, 0.5600 now (+0.0600, 60% of the teacher's lead); BM25 0.4500,"
-            " teacher 0.6000. It helped (corrected p = 0.0100, 30 queries).",
+            " teacher 0.6000. It helped (corrected p = 0.01, 30 queries).",
         ),
         (
             0.44,
             0.01,
             0.6,
             "(-0.0600, -60% of the teacher's lead); BM25 0.4500, teacher 0.6000. It did harm"
-            " (corrected p = 0.0100, 30 queries). BM25 alone is better on these queries.",
+            " (corrected p = 0.01, 30 queries). BM25 alone is better on these queries.",
         ),
-        (0.51, 0.2, 0.6, "Whether it helped is not significant (corrected p = 0.2000, 30 queries)"),
+        (0.51, 0.2, 0.6, "Whether it helped is not significant (corrected p = 0.2, 30 queries)"),
         (
             0.51,
             0.2,
@@ -292,6 +303,18 @@ def test_the_verdict_is_what_the_figures_say(
     assert words in line and "the judged queries of set" in line
 
 
+def test_the_kept_model_has_one_line() -> None:
+    rows = figures(term_vectors=(0.55, 0.01), trained=(0.56, 0.01), after=(0.56, 0.01))
+    lines = verdict_lines(rows, TESTED, Choice("trained"))
+    assert [line.partition(",")[0] for line in lines] == ["term vectors", "after (trained)"]
+    rows = figures(after=(0.5, 1.0))
+    refused = Choice("before", ("The term vectors were refused.",))
+    assert verdict_lines(rows, TESTED, refused) == [
+        "The term vectors were refused.",
+        "The result is the model as it was.",
+    ]
+
+
 def test_copied_queries_never_show_that_it_helped() -> None:
     rows = figures("queries#dev", after=(0.9, 0.0001))
     [line] = verdict_lines(rows, TESTED, Choice("term vectors"))
@@ -301,6 +324,8 @@ def test_copied_queries_never_show_that_it_helped() -> None:
     assert "It helped (corrected p = 0.0001, 30 queries). Queries of searchers may be" in line
     mixed = ReportQueries("queries#dev", ("questions", "keyword"))
     assert COPIED in verdict_lines(rows, mixed, Choice("term vectors"))[0]
+    rows = figures(after=(0.56, 1e-5))
+    assert "(corrected p < 0.0001, 30 queries)" in verdict_lines(rows, TESTED, Choice("merged"))[0]
 
 
 @pytest.mark.parametrize(
@@ -321,6 +346,25 @@ def test_copied_queries_never_show_that_it_helped() -> None:
         ),
         # synthetic queries are a weaker probe: the gain must be significant
         ("queries#dev", {"merged": (0.57, 0.1), "trained": (0.58, 0.01)}, "trained", ["merged"]),
+        (
+            "queries#dev",
+            {"merged": (0.57, 0.1)},
+            "term vectors",
+            ["0.5700, and the gain over the model before is not significant"],
+        ),
+        # better than its term vectors, and worse than the model before
+        (
+            "set",
+            {"term_vectors": (0.48, 0.2), "trained": (0.49, 0.01)},
+            "term vectors",
+            ["is 0.4900, and 0.5000 without it (before)", "chose between 2"],
+        ),
+        (
+            "queries#dev",
+            {"term_vectors": (0.48, 0.2), "trained": (0.49, 0.01)},
+            "term vectors",
+            ["is 0.4900, and 0.5000 without it (before)"],
+        ),
         ("set", {"term_vectors": (0.45, 0.01)}, "before", ["term vectors were refused"]),
         ("set", {"term_vectors": (0.49, 0.6)}, "term vectors", []),
     ],

@@ -56,6 +56,7 @@ def test_the_cache_distinguishes_collections_and_shares() -> None:
         (0.1, ["pydocs/train"]),
         ("pydocs/dev", ["pydocs/train", "pydocs/dev"]),
         (["pydocs/dev", "${made}#dev"], ["pydocs/train", "pydocs/dev"]),
+        (None, ["pydocs/train"]),
     ],
 )
 def test_a_recipe_opens_its_collections_first(value: Any, names: list[str]) -> None:

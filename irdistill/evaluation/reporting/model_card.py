@@ -137,6 +137,8 @@ def _metadata(kind: _Kind, system: str, rows: list[Row], names: dict[str, str]) 
     """The part of the card that the hub reads."""
     from huggingface_hub import EvalResult, ModelCardData
 
+    # a system that is compared with several baselines has a row for each, with the same value
+    values = {(row.dataset, row.measure): row for row in rows}
     results = [
         EvalResult(
             task_type="information-retrieval",
@@ -147,7 +149,7 @@ def _metadata(kind: _Kind, system: str, rows: list[Row], names: dict[str, str]) 
             metric_name=row.measure,
             metric_value=row.value,
         )
-        for row in rows
+        for row in values.values()
     ]
     tags = [kind.library, kind.pipeline, kind.name, "information-retrieval"]
     return ModelCardData(
