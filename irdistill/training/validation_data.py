@@ -164,6 +164,11 @@ def split_queries(
     )
 
 
+def judged_queries(collection: Collection) -> list[str]:
+    """The queries of a collection that have judgments."""
+    return [query_id for query_id in collection.qrels if query_id in collection.queries]
+
+
 def sample_queries(query_ids: Sequence[str], most: int, seed: int) -> list[str]:
     """At most ``most`` random queries in their order; all if it is 0."""
     if not most or most >= len(query_ids):
@@ -219,7 +224,7 @@ def check_collections(collections: Sequence[Collection], option: str) -> None:
         option: the option that names them, for the messages.
 
     Raises:
-        OptionError: there is none, or one comes twice.
+        OptionError: there is none, or one is given twice.
         InputError: one has no relevant documents.
     """
     ids = [collection.id for collection in collections]

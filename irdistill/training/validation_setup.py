@@ -16,6 +16,7 @@ from irdistill.training.validation_data import (
     ValidationData,
     can_search,
     documents_to_search,
+    judged_queries,
     sample_queries,
     warn_of_training_queries,
 )
@@ -114,8 +115,7 @@ def _queries(
         yield queries, held_out.runs[0]
     for number, measured in enumerate(data.collections):
         warn_of_training_queries(collection, measured)
-        judged = [query_id for query_id in measured.qrels if query_id in measured.queries]
-        query_ids = sample_queries(judged, options.validate_queries, options.seed)
+        query_ids = sample_queries(judged_queries(measured), options.validate_queries, options.seed)
         yield (
             MeasuredQueries.of(measured.id, measured, query_ids, measures),
             data.candidates[number] if data.candidates else None,

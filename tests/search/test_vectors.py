@@ -14,7 +14,7 @@ from irdistill.errors import IrdistillError
 from irdistill.search.array_shards import write_arrays
 from irdistill.search.vectors.brute_force import exact_search
 from irdistill.search.vectors.faiss_index import FaissIndex
-from irdistill.search.vectors.vector_store import VectorStore
+from irdistill.search.vectors.vector_store import VectorStore, corpus_vectors, has_corpus_vectors
 from irdistill.students.dense_student import DenseStudent
 from tests.students.tiny import WORDS, tiny_backbone
 
@@ -199,3 +199,22 @@ def test_unknown_kind_and_wrong_shape(tmp_path: Path) -> None:
         FaissIndex.build(store, "annoy")  # type: ignore[arg-type]
     with pytest.raises(IrdistillError, match=r"\(Q, 32\)"):
         FaissIndex.build(store).search(np.zeros((2, 5), np.float32), 3)
+
+
+def test_damaged_vectors_in_the_cache_are_not_finished(
+    collection: Collection,
+    student: DenseStudent,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path))
+    assert not has_corpus_vectors(collection.corpus, student)
+    store = corpus_vectors(collection.corpus, student)
+    assert has_corpus_vectors(collection.corpus, student)
+    expected = np.array(store.matrix[:])
+    (file,) = store.folder.glob("*ectors.bin")
+    file.write_bytes(file.read_bytes()[:-4])
+    assert not has_corpus_vectors(collection.corpus, student)
+    repaired = corpus_vectors(collection.corpus, student)
+    assert has_corpus_vectors(collection.corpus, student)
+    assert np.array_equal(repaired.matrix[:], expected)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from irdistill.collections import Corpus
 from irdistill.console.progress_bars import ProgressCallback, ProgressRelay
-from irdistill.errors import InputError, ModelError, NotFoundError
+from irdistill.errors import DamagedError, InputError, ModelError, NotFoundError
 from irdistill.modeling.batching import TokenBudget
 from irdistill.modeling.hardware import Precision, choose_dtype
 from irdistill.modeling.truncation import Truncation, changes, snapshot
@@ -369,7 +369,7 @@ def has_corpus_vectors(corpus: Corpus, encoder: Student) -> bool:
     identity = store_identity(corpus, encoder, "auto", "float32")
     try:
         STORES[encoder.kind](_vectors_folder(encoder, identity, None))
-    except NotFoundError:
+    except (NotFoundError, DamagedError):  # `corpus_vectors` encodes damaged shards again
         return False
     return True
 
