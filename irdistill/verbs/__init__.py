@@ -80,7 +80,7 @@ critic-curve | verbs.query_verbs:critic_curve
 specialise | recipes.recipe_verbs:specialise
     Specialise a retriever to a corpus, without labels, and report whether it helped.
 export | verbs.training_verbs:export
-    Export a model to ONNX Runtime or OpenVINO and compare its scores.
+    Export a whole model to ONNX Runtime or OpenVINO and compare its vectors.
 runs import | verbs.run_verbs:import_run
     Import a run or score file of another project.
 runs export | verbs.run_verbs:export_run
