@@ -33,7 +33,7 @@ from irdistill.teachers.llm.language_model import CUT, Answer, LanguageModel, to
 from irdistill.teachers.llm.prompt_templates import cut_usage
 from irdistill.teachers.llm.queue import RequestJob, check_retry, run_jobs, with_retry
 from irdistill.teachers.llm.reading import GARBLED
-from irdistill.teachers.llm.window_agreement import in_sample, window_agreement
+from irdistill.teachers.llm.order_agreement import in_sample, window_agreement
 from irdistill.teachers.llm.window_prompt import LABELS, NOT_REPORTED, TEXT, WAYS, WindowPrompt
 from irdistill.teachers.protocol import PartialOrder, TextPair
 
