@@ -116,11 +116,7 @@ class ChatTokenizer:
     def _longer(self, text: str, labels: tuple[str, ...], shared: int) -> list[str]:
         """The labels that take more than one token after the tokens that all have in common."""
         lines = self._encode([text + label for label in labels])
-        return [
-            label
-            for label, line in zip(labels, lines, strict=True)
-            if len(line) != shared + 1
-        ]
+        return [label for label, line in zip(labels, lines, strict=True) if len(line) != shared + 1]
 
     @property
     def thinking(self) -> str | None:

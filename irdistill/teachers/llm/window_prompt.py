@@ -70,9 +70,13 @@ class WindowPrompt:
         self._passage = Template(
             {"user": parts["passage"] or ""}, ["number", "text"], "the listwise prompt's passage"
         )
-        identifier = rf"\[({'|'.join(map(re.escape, self._names))})\]" if self.labels else IDENTIFIER
+        identifier = (
+            rf"\[({'|'.join(map(re.escape, self._names))})\]" if self.labels else IDENTIFIER
+        )
         self._own_identifier = re.compile(identifier)
-        self._reader = RankingReader(parts["identifier"] or identifier, parts["ranking"], self._names)
+        self._reader = RankingReader(
+            parts["identifier"] or identifier, parts["ranking"], self._names
+        )
         read = {"passage": parts["passage"], "identifier": parts["identifier"] or identifier}
         read["ranking"] = parts["ranking"]
         self.digest = digest(

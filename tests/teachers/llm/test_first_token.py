@@ -180,9 +180,7 @@ def test_every_document_is_ranked_or_flagged(
     chance = random.Random(seed)
 
     def logs(worths: list[int]) -> list[float]:
-        return [
-            math.nan if chance.random() < 0.3 else -float(chance.randint(0, 5)) for _ in worths
-        ]
+        return [math.nan if chance.random() < 0.3 else -float(chance.randint(0, 5)) for _ in worths]
 
     settings = {"step": window - 1} if method == "sliding" else {"top": max(1, window // 2)}
     [ranking] = teacher(LabelModel(logs), method=method, window=window, **settings).rank(
@@ -287,9 +285,7 @@ def test_the_identity_of_orders_by_text_stays() -> None:
 
 
 def test_a_letter_in_a_passage_is_not_an_identifier() -> None:
-    pairs = [
-        pair._replace(text=f"see [A] and [3] {pair.text}") for pair in query_pairs([1, 2])
-    ]
+    pairs = [pair._replace(text=f"see [A] and [3] {pair.text}") for pair in query_pairs([1, 2])]
     model = LabelModel()
     teacher(model).rank([pairs])
     assert "[B] see (A) and [3] passage worth 2" in model.requests[0].messages[0].content
