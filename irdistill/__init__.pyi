@@ -21,6 +21,12 @@ from irdistill.collections import (
 from irdistill.collections.collecting.collect_options import (
     CollectOptions as CollectOptions,
 )
+from irdistill.collections.document_splitting import (
+    PassageOptions as PassageOptions,
+)
+from irdistill.collections.document_splitting import (
+    split_into_passages as split_into_passages,
+)
 from irdistill.errors import (
     BudgetError as BudgetError,
 )

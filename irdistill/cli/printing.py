@@ -192,8 +192,15 @@ def _hits(hits: Any, arguments: Mapping[str, Any]) -> Printed:
     for hit in hits:
         words = " ".join(hit.text.split())
         more = "…" if len(words) > 200 else ""
-        lines.append(f"{hit.rank:>3}. {hit.doc_id}  ({hit.score:.4f})\n     {words[:200]}{more}")
-    rows = [{"rank": hit.rank, "doc_id": hit.doc_id, "score": hit.score} for hit in hits]
+        place = "" if hit.passage is None else f", passage {hit.passage}"
+        lines.append(
+            f"{hit.rank:>3}. {hit.doc_id}{place}  ({hit.score:.4f})\n     {words[:200]}{more}"
+        )
+    rows = [
+        {"rank": hit.rank, "doc_id": hit.doc_id, "score": hit.score}
+        | ({} if hit.passage is None else {"passage": hit.passage})
+        for hit in hits
+    ]
     text = "\n".join(lines) or "No document shares a word with the query."
     return Printed(text, {"query": arguments["query"], "hits": rows})
 
