@@ -30,10 +30,10 @@ from irdistill.errors import OptionError
 from irdistill.storage.files import digest
 from irdistill.teachers.llm.label_probability import MassWarning, label_mass
 from irdistill.teachers.llm.language_model import CUT, Answer, LanguageModel, total_usage
+from irdistill.teachers.llm.order_agreement import in_sample, window_agreement
 from irdistill.teachers.llm.prompt_templates import cut_usage
 from irdistill.teachers.llm.queue import RequestJob, check_retry, run_jobs, with_retry
 from irdistill.teachers.llm.reading import GARBLED
-from irdistill.teachers.llm.order_agreement import in_sample, window_agreement
 from irdistill.teachers.llm.window_prompt import LABELS, NOT_REPORTED, TEXT, WAYS, WindowPrompt
 from irdistill.teachers.protocol import PartialOrder, TextPair
 

@@ -18,8 +18,8 @@ from irdistill.teachers import ScoreOptions, read_card, score
 from irdistill.teachers.llm.language_model import Answer, Message, Request
 from irdistill.teachers.llm.listwise_teacher import ListwiseLLMTeacher
 from irdistill.teachers.llm.local import TransformersModel
-from irdistill.teachers.llm.reading import Reading
 from irdistill.teachers.llm.order_agreement import in_sample, window_agreement
+from irdistill.teachers.llm.reading import Reading
 from tests.teachers.llm.chat_stub import Reply, always, completion
 from tests.teachers.llm.ranking_fakes import (
     LISTWISE,
