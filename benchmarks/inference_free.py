@@ -40,27 +40,26 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def build(settings: argparse.Namespace, architecture: dict[str, Any]) -> Any:
-    length = settings.length
-    return ird.SparseStudent(
-        settings.model, inference_free=True, max_length=length, device="cpu", **architecture
-    )
+    shared = {"inference_free": True, "max_length": settings.length, "device": "cpu"}
+    frozen = settings.freeze
+    return ird.SparseStudent(settings.model, freeze_documents=frozen, **shared, **architecture)
 
 
 def spread(
     settings: argparse.Namespace, collection: Any, training: dict[str, Any], architecture: Any
 ) -> float:
-    """Standard deviation of the scores of a list before the first step, over 24 lists."""
-    from irdistill.training.objectives.token_idf import token_idf
+    """Standard deviation of the scores of a list before the first step, over 16 lists."""
+    from irdistill.training.objectives.token_idf import corpus_idf
 
     student = build(settings, architecture)
     if training.get("idf_start"):
-        idf = token_idf(collection.corpus, student.model.tokenizer, student.dimension)
+        idf = corpus_idf(collection.corpus, student.model.tokenizer, student.dimension)
         student.set_query_weights(idf.weights)
     deviations = []
     for number, ranked in enumerate(ird.open_run(settings.scores[0])):
-        if number == 24:
+        if number == 16:
             break
-        rows = collection.corpus.find(list(ranked.doc_ids)[:6])
+        rows = collection.corpus.find(list(ranked.doc_ids)[:4])
         documents = student.encode(list(collection.corpus.texts(rows)), show_progress=False)
         query = student.encode(
             [collection.queries[ranked.query_id].text], "query", show_progress=False
@@ -80,8 +79,8 @@ def learn(settings: argparse.Namespace, name: str, collection: Any, tau: float) 
         list_size=settings.list,
         learning_rate=settings.rate,
         head_learning_rate=settings.head_rate,
-        document_active=settings.active,
-        document_flops=0.003,
+        document_active=0 if settings.freeze else settings.active,
+        document_flops=0.0 if settings.freeze else 0.003,
         ramp=settings.ramp,
         schedule="constant",
         mix="zscore",
@@ -89,17 +88,16 @@ def learn(settings: argparse.Namespace, name: str, collection: Any, tau: float) 
         seed=settings.seed,
         **training,
     )
-    from irdistill.training.trainer import train
-
     out = settings.out / f"{name.replace(', ', '-').replace(' ', '-')}-{settings.seed}"
-    return train(
+    ird.train(
         collection,
         settings.scores,
         build(settings, architecture),
-        f"KL(tau={tau:.3g}, teacher_tau=0.5)",
-        out,
-        options,
+        loss=f"KL(tau={tau:.3g}, teacher_tau=0.5)",
+        out=out,
+        options=options,
     )
+    return out / "model"
 
 
 def measure(settings: argparse.Namespace, model: str | Path, out: Path) -> tuple[Any, float]:
@@ -124,6 +122,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--freeze", action="store_true", help="train the query weights alone")
     parser.add_argument("--length", type=int, default=128, help="tokens of a text")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--ramp", type=float, default=0.33)

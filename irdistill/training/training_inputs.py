@@ -28,7 +28,7 @@ from irdistill.training.data.teacher_representations import (
     find_representations,
 )
 from irdistill.training.guard_setup import GuardData
-from irdistill.training.objectives.token_idf import TokenIdf, token_idf
+from irdistill.training.objectives.token_idf import TokenIdf, corpus_idf
 from irdistill.training.options import TrainOptions
 from irdistill.training.processes import Processes
 from irdistill.training.tracking import check_trackers
@@ -88,7 +88,7 @@ class TrainingInputs:
         check_vectors(collection, student, vectors)
         check_mining(options, student, len(runs))
         with processes.in_turn():
-            idf = _corpus_idf(collection, student, options)
+            idf = _prepare_idf(collection, student, options)
         return cls(
             collection,
             runs,
@@ -137,12 +137,14 @@ class TrainingInputs:
         )
 
 
-def _corpus_idf(collection: Collection, student: Student, options: TrainOptions) -> TokenIdf | None:
+def _prepare_idf(
+    collection: Collection, student: Student, options: TrainOptions
+) -> TokenIdf | None:
     """The IDF of the corpus if an option needs it; the student's query weights are set to it."""
     if not (options.idf_start or options.idf_penalty):
         return None
     tokenizer: Any = student.tower("query")[0].tokenizer
-    idf = token_idf(reading_corpus(collection.corpus), tokenizer, student.dimension)
+    idf = corpus_idf(reading_corpus(collection.corpus), tokenizer, student.dimension)
     if options.idf_start:
         assert isinstance(student, SparseStudent)
         student.set_query_weights(idf.weights)

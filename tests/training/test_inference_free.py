@@ -23,7 +23,7 @@ from irdistill.losses.regularizers import flops, longer_than
 from irdistill.students.sparse_student import SparseStudent
 from irdistill.training.objectives import token_idf as module
 from irdistill.training.objectives.sparsity import Sparsity
-from irdistill.training.objectives.token_idf import TokenIdf, token_idf
+from irdistill.training.objectives.token_idf import TokenIdf, corpus_idf
 from irdistill.training.options import TrainOptions
 from irdistill.training.trainer import train
 from tests.training.support import digests, stopped_before
@@ -72,7 +72,7 @@ def test_idf_by_hand(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     texts = {"a": "w0 w0 w1", "b": "w1 w0", "c": "w2 w0"}
     corpus = Collection.from_dicts("idf", texts, {"q": "w1"}, {"q": {"a": 1}}).corpus
     tokenizer = make(place).model.tokenizer
-    idf = token_idf(corpus, tokenizer, 45)
+    idf = corpus_idf(corpus, tokenizer, 45)
     places = tokenizer.convert_tokens_to_ids(["w0", "w1", "w2", "w3"])
     assert idf.documents == 3 and idf.frequencies[places].tolist() == [3, 2, 1, 0]
     assert idf.frequencies.sum() == 6  # no special tokens
@@ -82,12 +82,12 @@ def test_idf_by_hand(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert idf.costs[places] == pytest.approx([mean / value for value in expected])
     # from the cache, and again if it is damaged
     monkeypatch.setattr(module, "_count", lambda *arguments: pytest.fail("counted again"))
-    assert np.array_equal(token_idf(corpus, tokenizer, 45).frequencies, idf.frequencies)
+    assert np.array_equal(corpus_idf(corpus, tokenizer, 45).frequencies, idf.frequencies)
     monkeypatch.undo()
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path))
     (path,) = tmp_path.rglob("counts.json")
     path.write_text(path.read_text().replace("3", "4", 1))
-    assert np.array_equal(token_idf(corpus, tokenizer, 45).frequencies, idf.frequencies)
+    assert np.array_equal(corpus_idf(corpus, tokenizer, 45).frequencies, idf.frequencies)
 
 
 def test_a_token_in_every_document_costs_ten_times_the_mean() -> None:
@@ -203,7 +203,7 @@ def test_both_towers_get_the_activation(place: Path) -> None:
 
 def test_a_training_begins_at_the_idf_and_saves_a_plain_model(place: Path, tmp_path: Path) -> None:
     student, collection = make(place), make_collection()
-    idf = token_idf(collection.corpus, student.model.tokenizer, 45)
+    idf = corpus_idf(collection.corpus, student.model.tokenizer, 45)
     still = replace(OPTIONS, idf_start=True, steps=1, learning_rate=1e-9)
     model = train(collection, place / "scores", student, LOSS, tmp_path / "out", still)
     weights = query_weights(student)

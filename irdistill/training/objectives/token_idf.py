@@ -62,7 +62,7 @@ class TokenIdf:
         return (mean / np.maximum(weights, _LEAST * mean)).astype(np.float32)
 
 
-def token_idf(corpus: Corpus, tokenizer: Any, size: int) -> TokenIdf:
+def corpus_idf(corpus: Corpus, tokenizer: Any, size: int) -> TokenIdf:
     """Count the documents of each token. The counts are kept in the cache folder.
 
     Documents are not truncated. Special tokens are not added.
