@@ -145,7 +145,9 @@ def main() -> None:
         print(name, facts[name], flush=True)
         if len(runs) > 1:
             test = ird.load_collection(settings.test)
-            table = ird.evaluate(test, runs, "nDCG@10 R@100", baseline=settings.variants[0])
+            table = ird.evaluate(
+                test, runs, measures="nDCG@10 R@100", baseline=settings.variants[0]
+            )
             print(table, flush=True)
     (settings.out / f"facts-{settings.seed}.json").write_text(json.dumps(facts, indent=1) + "\n")
 
