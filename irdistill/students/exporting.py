@@ -268,9 +268,10 @@ def _tensors(vectors: Any) -> list[Tensor]:
 def _scores(student: Student, queries: list[Tensor], documents: list[Tensor]) -> np.ndarray:
     """(Q, D) float32 scores of all pairs."""
     index = torch.zeros(len(queries), 1, dtype=torch.int64)
-    late = isinstance(student, LateInteractionStudent)
-    sides: Any = (queries, documents) if late else (torch.stack(queries), torch.stack(documents))
-    scores = student.scores(*sides, index)[1]
+    if isinstance(student, LateInteractionStudent):
+        scores = student.scores(queries, documents, index)[1]
+    else:
+        scores = student.scores(torch.stack(queries), torch.stack(documents), index)[1]
     assert scores is not None
     return scores.numpy()
 
