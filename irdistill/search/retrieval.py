@@ -20,7 +20,7 @@ from irdistill.search.retrieve_options import RetrieveOptions
 if TYPE_CHECKING:
     from irdistill.distributed.ray_cluster import RayCluster
     from irdistill.runs import RankedList, Run, RunIdentity
-    from irdistill.search.searchers import Searcher
+    from irdistill.search.searchers import CorpusSearcher
     from irdistill.students.student_base import Student
 
     Part = tuple[int, list[Query]]
@@ -69,7 +69,7 @@ def retrieve(
     _check_model_options(model, options, cluster)
     extra = max((len(query.excluded) for query in collection.queries.values()), default=0)
     if not is_lexical(model):
-        searcher, settings = _open_model(collection, model, options, work, cluster)
+        searcher, settings = open_model(collection, model, options, work, cluster)
         student = searcher.student
         identity = RunIdentity(
             "student", student.identity(), collection.describe(), None, {"k": k, **settings}
@@ -114,13 +114,13 @@ def _check_model_options(
             )
 
 
-def _open_model(
+def open_model(
     collection: Collection,
     model: str | Path | Student,
     options: RetrieveOptions,
-    work: str | Path | None,
-    cluster: RayCluster | None,
-) -> tuple[Searcher, dict[str, Any]]:
+    work: str | Path | None = None,
+    cluster: RayCluster | None = None,
+) -> tuple[CorpusSearcher, dict[str, Any]]:
     """The searcher of a model, and what determines its results."""
     from irdistill.modeling.hardware import choose_dtype
     from irdistill.search.searchers import open_searcher
@@ -158,7 +158,7 @@ class _ModelSearch:
     """Searches parts of queries with a model, and counts truncation and recall."""
 
     collection: Collection
-    searcher: Searcher
+    searcher: CorpusSearcher
     k: int
     check_recall: bool
 

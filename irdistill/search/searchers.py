@@ -41,7 +41,7 @@ _TOKEN_NEIGHBORS = 128
 """Fewest nearest tokens per query token whose documents become candidates."""
 
 
-class Searcher(ABC):
+class CorpusSearcher(ABC):
     """Searches one corpus with one model.
 
     Attributes:
@@ -76,7 +76,7 @@ class Searcher(ABC):
         return self.search(groups, k)
 
 
-class DenseSearcher(Searcher):
+class DenseSearcher(CorpusSearcher):
     """Searches one vector per document by inner product."""
 
     def __init__(
@@ -129,7 +129,7 @@ class DenseSearcher(Searcher):
         return hits
 
 
-class SparseSearcher(Searcher):
+class SparseSearcher(CorpusSearcher):
     """Searches sparse vectors by inner product, through the terms of the query."""
 
     def __init__(
@@ -159,7 +159,7 @@ def inverted_index(store: SparseStore) -> SparseIndex:
     return SparseIndex.build(store, store.folder / "inverted")
 
 
-class MultiVectorSearcher(Searcher):
+class MultiVectorSearcher(CorpusSearcher):
     """Searches by MaxSim: all documents, or the candidates of an index over tokens."""
 
     def __init__(
@@ -214,7 +214,7 @@ def open_searcher(
     storage: Storage = "float32",
     seed: int = 42,
     encode_shards: EncodeShards | None = None,
-) -> Searcher:
+) -> CorpusSearcher:
     """Encode the corpus and build the index, or open the existing ones.
 
     Args:
@@ -233,7 +233,7 @@ def open_searcher(
 
 def _searcher(
     corpus: Corpus, student: Student, index: Index, precision: Precision, store: Store, seed: int
-) -> Searcher:
+) -> CorpusSearcher:
     """The searcher for a kind of store, with its index built or opened."""
     shared, folder = (corpus, student, precision), store.folder
     if isinstance(store, SparseStore):
