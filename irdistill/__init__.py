@@ -25,6 +25,7 @@ _SURFACE = {
         SettingsDifferError WrongCollectionError
     """,
     "irdistill.collections": "Collection Qrels Query Turn as_qrels load_collection",
+    "irdistill.collections.document_splitting": "PassageOptions split_into_passages",
     "irdistill.runs": "Run as_run open_run",
     "irdistill.losses": """
         ADRMSE ApproxNDCG BCE CPRD DACKL EmbeddingCosine EmbeddingMSE Hinge InfoNCE KL LELP

@@ -30,6 +30,12 @@ from irdistill.collections import (
 from irdistill.collections import (
     load_collection as load_collection,
 )
+from irdistill.collections.document_splitting import (
+    PassageOptions as PassageOptions,
+)
+from irdistill.collections.document_splitting import (
+    split_into_passages as split_into_passages,
+)
 from irdistill.errors import (
     BudgetError as BudgetError,
 )

@@ -6,15 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from irdistill.errors import InputError, NotFoundError, OptionError
 from irdistill.storage.checksums import CHECKSUM, FILES, CheckedFile, read_sealed
 from irdistill.storage.files import digest, read_json, write_json
 from irdistill.storage.ownership import FileTest, is_manifest
-
-if TYPE_CHECKING:
-    from irdistill.bundles.bundle_searcher import Searcher
 
 MANIFEST, FORMAT = "manifest.json", "irdistill-package"
 VERSION = 1
@@ -48,7 +45,7 @@ class Bundle:
     Examples:
         >>> import irdistill as ird
         >>> bundle = ird.package("out/mine/model", "my-docs", out="bundle")  # doctest: +SKIP
-        >>> bundle.searcher().search("how do I reset the device")  # doctest: +SKIP
+        >>> ird.Searcher(bundle).search("how do I reset the device")  # doctest: +SKIP
     """
 
     path: Path
@@ -91,16 +88,6 @@ class Bundle:
     def nbytes(self) -> int:
         """Bytes of all files."""
         return sum(int(entry["bytes"]) for entry in self.manifest[FILES].values())
-
-    def searcher(self) -> Searcher:
-        """Open it for search.
-
-        Raises:
-            OptionError: it is of files for a search engine.
-        """
-        from irdistill.bundles.bundle_searcher import Searcher
-
-        return Searcher(self.path)
 
     def require_index(self) -> None:
         """Refuse a package without an index."""
@@ -149,7 +136,7 @@ def write_manifest(
         "contents": dict(contents),
         "identity": dict(identity),
         "made_with": dict(made_with),
-        FILES: dict(files),
+        FILES: dict(sorted(files.items())),
     }
     write_json(folder / MANIFEST, value | {CHECKSUM: digest(value)})
 

@@ -66,7 +66,7 @@ class Searcher:
     without torch.
 
     Args:
-        bundle: folder of the bundle. Its files are compared with their checksums when they are
+        bundle: the bundle, or its folder. Its files are compared with their checksums when they are
             opened.
 
     Raises:
@@ -81,8 +81,8 @@ class Searcher:
         ...     print(hit.rank, hit.doc_id, round(hit.score, 3), hit.title)
     """
 
-    def __init__(self, bundle: str | Path) -> None:
-        self.bundle = Bundle.open(bundle)
+    def __init__(self, bundle: str | Path | Bundle) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self.bundle.require_index()
         self._facts = self.bundle.contents
 

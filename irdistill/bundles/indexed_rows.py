@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from irdistill.collections import Corpus
+from irdistill.collections.passage_corpus import reading_corpus
 
 
 class IndexedText(NamedTuple):
@@ -16,6 +17,8 @@ class IndexedText(NamedTuple):
     Attributes:
         id: of the document.
         passage: number of the passage in its document; None if the row is a whole document.
+        title: of the document.
+        text: of the document, or of the passage, which begins with the title.
     """
 
     id: str
@@ -33,24 +36,20 @@ class IndexedRows:
     """
 
     def __init__(self, corpus: Corpus) -> None:
-        split: Any = getattr(corpus, "passages", None)
-        self.whole, self.passages = corpus, split is not None
-        self.corpus: Corpus = corpus if split is None else split.corpus
-        self._documents = None if split is None else np.asarray(split.documents)
+        self._whole, self._passages = corpus, corpus.passages
+        self.corpus, self.passages = reading_corpus(corpus), corpus.passages is not None
 
     def texts(self, rows: Sequence[int] | np.ndarray) -> list[IndexedText]:
         """The texts of some rows, in this order."""
         places = np.asarray(rows, dtype=np.int64)
-        if self._documents is None:
+        if self._passages is None:
             documents = (self.corpus.document(row) for row in places.tolist())
             return [IndexedText(one.id, None, one.title, one.text) for one in documents]
-        owners = self._documents[places]
-        numbers = places - np.searchsorted(self._documents, owners)
-        ids = self.whole.ids_at(owners)
-        texts = (self.corpus.document(row) for row in places.tolist())
+        owners = [self._whole.document(row) for row in self._passages.documents_of(places).tolist()]
+        numbers, texts = self._passages.numbers(places), self.corpus.texts(places)
         return [
-            IndexedText(doc_id, number, one.title, one.text)
-            for doc_id, number, one in zip(ids, numbers.tolist(), texts, strict=True)
+            IndexedText(owner.id, number, owner.title, text)
+            for owner, number, text in zip(owners, numbers.tolist(), texts, strict=True)
         ]
 
     def blocks(self, rows: np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -142,6 +142,7 @@ def _identity(
         "version": VERSION,
         "model": model,
         "corpus": corpus.fingerprint,
+        "passages": None if corpus.passages is None else corpus.passages.fingerprint,
         "vectors": store.fingerprint,
         "options": asdict(options),
     }

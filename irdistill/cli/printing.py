@@ -177,9 +177,10 @@ def hits_text(hits: Sequence[SearchHit]) -> str:
     lines = []
     for hit in hits:
         passage = "" if hit.passage is None else f", passage {hit.passage}"
-        words = " ".join(f"{hit.title} {hit.text}".split())
+        title = "" if hit.text.startswith(hit.title) else hit.title  # passages begin with it
+        words = " ".join(f"{title} {hit.text}".split())
         more = "…" if len(words) > 200 else ""
-        lines.append(f"{hit.rank:>3}. {hit.doc_id}  ({hit.score:.4f}{passage})")
+        lines.append(f"{hit.rank:>3}. {hit.doc_id}{passage}  ({hit.score:.4f})")
         lines += [f"     {words[:200]}{more}"] if words else []
     return "\n".join(lines) or "No document shares a word with the query."
 

@@ -25,6 +25,7 @@ from irdistill.collections.judgments import (
     unread_judgment_files,
 )
 from irdistill.collections.load_report import LoadReport
+from irdistill.collections.passage_files import has_passages, open_passages
 from irdistill.collections.qrels import Qrels
 from irdistill.collections.text_files import SUFFIXES
 from irdistill.collections.text_lines import (
@@ -65,6 +66,8 @@ def load_beir(
         cache / "corpora" / _cache_key(corpus_file),
         corpus_file.name,
     )
+    if has_passages(folder):
+        corpus = corpus.with_passages(open_passages(folder, corpus, cache))
     if not len(corpus):
         raise InputError(f"{corpus_file} contains no documents; was its download interrupted?")
     report = LoadReport(documents=len(corpus))

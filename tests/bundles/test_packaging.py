@@ -26,10 +26,12 @@ from irdistill.errors import (
     OptionError,
     OutputExistsError,
 )
+from irdistill.runs.named_passages import list_texts
 from irdistill.search import retrieve
 from irdistill.search.retrieve_options import RetrieveOptions
 from irdistill.storage.files import staging_path
 from irdistill.storage.locking import lock_folder
+from irdistill.students import load_student
 from irdistill.students.student_base import Student
 from irdistill.students.term_vectors import TermVectors
 from irdistill.students.towers import copy_tower, two_towers
@@ -41,6 +43,7 @@ from tests.bundles.small_packages import (
     small_collection,
     tiny_model,
 )
+from tests.search.passage_collection import passage_collection
 
 KINDS = ("dense", "sparse", "late-interaction")
 
@@ -79,7 +82,7 @@ def test_a_bundle_finds_what_exact_search_finds(
 ) -> None:
     student = models[kind]
     bundle = package(student, tmp_path / "bundle", onnx=False)
-    searcher = bundle.searcher()
+    searcher = ird.Searcher(bundle)
     assert searcher.uses_torch and len(searcher) == bundle.contents["rows"]
     results = searcher.search(QUERIES, k=10)
     for hits, expected in zip(results, retrieved(student, tmp_path / "run", 10), strict=True):
@@ -107,7 +110,7 @@ def test_the_script_prints_what_the_searcher_finds(
     monkeypatch.setattr("sys.argv", [str(script), *QUERIES[1].split()])
     runpy.run_path(str(script), run_name="__main__")
     printed = capsys.readouterr().out
-    for hit in bundle.searcher().search(QUERIES[1], k=5):
+    for hit in ird.Searcher(bundle).search(QUERIES[1], k=5):
         assert f"{hit.score:.4f}  {hit.doc_id}  " in printed
 
 
@@ -116,14 +119,14 @@ def test_the_script_needs_no_irdistill(models: dict[str, Student], tmp_path: Pat
     """In a process that refuses to import irdistill."""
     bundle = package(models["dense"], tmp_path / "bundle", onnx=False)
     printed = run_without_irdistill(bundle.path / "search.py", QUERIES[1])
-    assert printed.startswith(f"{bundle.searcher().search(QUERIES[1])[0].score:.4f}  ")
+    assert printed.startswith(f"{ird.Searcher(bundle).search(QUERIES[1])[0].score:.4f}  ")
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
 def test_search_without_torch(kind: str, models: dict[str, Student], tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="needs the extra onnx")
     bundle = package(models[kind], tmp_path / "bundle", onnx=True)
-    searcher = bundle.searcher()
+    searcher = ird.Searcher(bundle)
     assert not searcher.uses_torch and "without torch" in repr(searcher)
     for hits, expected in zip(
         searcher.search(QUERIES), retrieved(models[kind], tmp_path / "run", 10), strict=True
@@ -177,7 +180,7 @@ def test_a_tower_that_differs_is_not_shipped(
         package(models["dense"], tmp_path / "bundle", onnx=True)
     assert not (tmp_path / "bundle").exists()
     bundle = package(models["dense"], tmp_path / "bundle")
-    assert bundle.contents["query_tower"] is False and bundle.searcher().uses_torch
+    assert bundle.contents["query_tower"] is False and ird.Searcher(bundle).uses_torch
     assert not (bundle.path / "query").exists()
 
 
@@ -280,7 +283,7 @@ def test_wrong_input(models: dict[str, Student], tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="irdistill package MODEL COLLECTION"):
         ird.Searcher(tmp_path)
     bundle = package(models["dense"], tmp_path / "bundle", onnx=False)
-    searcher = bundle.searcher()
+    searcher = ird.Searcher(bundle)
     for query, k, message in (("  ", 3, "empty"), ("cat", 0, "k is 0"), (["cat", ""], 3, "empty")):
         with pytest.raises(OptionError, match=message):
             searcher.search(query, k)  # type: ignore[arg-type]
@@ -288,27 +291,27 @@ def test_wrong_input(models: dict[str, Student], tmp_path: Path) -> None:
         searcher.search([3])  # type: ignore[list-item]
     points = package(models["dense"], tmp_path / "points", format="qdrant")
     with pytest.raises(OptionError, match="files for qdrant"):
-        points.searcher()
+        ird.Searcher(points)
     with pytest.raises(OptionError, match="leave out index"):
         package(models["sparse"], tmp_path / "x", index="hnsw")
-    empty = Collection.from_dicts("empty", {"a": ("", "")}, {})
-    sparse = models["sparse"]
-    with pytest.raises(InputError, match="nothing to index"):
-        package(
-            ird.SparseStudent(str(sparse.source), device="cpu"), tmp_path / "y", _no_terms(empty)
-        )
     assert "d0" in {hit.doc_id for hit in searcher.search("the cat", k=100)}
     assert set(HOSTILE) <= {hit.doc_id for hit in searcher.search("the cat", k=100)}
 
 
-def _no_terms(collection: Collection) -> Collection:
-    return collection
+def test_a_corpus_without_tokens(
+    models: dict[str, Student], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packaging, "searchable_rows", lambda store: np.empty(0, np.int64))
+    with pytest.raises(InputError, match="nothing to index"):
+        package(models["dense"], tmp_path / "out", onnx=False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_approximate_index(models: dict[str, Student], tmp_path: Path) -> None:
-    exact = package(models["dense"], tmp_path / "flat", onnx=False).searcher().search(QUERIES)
+    flat = package(models["dense"], tmp_path / "flat", onnx=False)
+    exact = ird.Searcher(flat).search(QUERIES)
     bundle = package(models["dense"], tmp_path / "hnsw", onnx=False, index="hnsw")
-    for hits, expected in zip(bundle.searcher().search(QUERIES), exact, strict=True):
+    for hits, expected in zip(ird.Searcher(bundle).search(QUERIES), exact, strict=True):
         assert [hit.doc_id for hit in hits] == [hit.doc_id for hit in expected]
 
 
@@ -333,3 +336,26 @@ def test_maxsim_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_ties_of_best_rows() -> None:
     scores, rows = best(np.array([2.0, 5.0, 5.0, 0.0, 2.0], np.float32), 10, above=0.0)
     assert rows.tolist() == [1, 2, 0, 4] and scores.tolist() == [5.0, 5.0, 2.0, 2.0]
+
+
+def test_passages_are_searched_and_documents_returned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each document once, with its best passage, as `retrieve` ranks them by MaxP."""
+    split = passage_collection(tmp_path)
+    student = load_student(tmp_path / "encoder", device="cpu")
+    run = retrieve(split, student, tmp_path / "run", 30, RetrieveOptions(precision="float32"))
+    bundle = package(student, tmp_path / "bundle", split, onnx=False)
+    searcher = ird.Searcher(bundle)
+    assert len(searcher) == len(split.corpus.passages) - bundle.contents["left_out"]
+    assert "passages" in repr(bundle) and "passages" in repr(searcher)
+    for query, ranked in zip(split.queries.values(), run, strict=True):
+        hits = searcher.search(query.text, k=30)
+        assert [hit.doc_id for hit in hits] == ranked.doc_ids
+        assert [hit.passage for hit in hits] == ranked.passages.tolist()
+        assert [hit.text for hit in hits] == list_texts(split.corpus, ranked)
+    script = bundle.path / "search.py"
+    monkeypatch.setattr("sys.argv", [str(script), *query.text.split()])
+    runpy.run_path(str(script), run_name="__main__")
+    printed = [line.split("  ")[1] for line in capsys.readouterr().out.splitlines()]
+    assert printed == [hit.doc_id for hit in hits[:10]]
