@@ -75,7 +75,7 @@ class TeacherOptions:
         Field(description="Run code that comes with the model, or a teacher given as module:name."),
     ] = False
     url: Annotated[
-        str | None, Field(description="Address of a language model's server (default: the card's).")
+        str | None, Field(description="Address of the model's server (default: the card's).")
     ] = None
     key: Annotated[
         str | None,
