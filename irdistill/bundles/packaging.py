@@ -125,7 +125,10 @@ def _facts(student: Student, rows: IndexedRows, options: PackageOptions) -> dict
 
 
 def _needs_code(student: Student) -> bool:
-    """Whether plain sentence-transformers needs ``trust_remote_code`` to open the model."""
+    """Whether plain sentence-transformers needs ``trust_remote_code`` to open the model.
+
+    The code of our modules lies in the folder of the model.
+    """
     return any(
         not type(module).__module__.startswith("sentence_transformers.")
         for module, _ in student.saved_modules()

@@ -31,6 +31,7 @@ from irdistill.modeling.library_output import quiet_libraries
 from irdistill.students.saving import PROBES
 from irdistill.students.student_base import Student
 from irdistill.students.term_vectors import TermVectors
+from irdistill.students.word_vectors import WordVectors
 
 logger = logging.getLogger(__name__)
 
@@ -150,13 +151,15 @@ def _write_network(student: Student, modules: list[Any], folder: Path) -> dict[s
             error.name or "onnxruntime", "onnx", "a bundle that is searched without torch"
         ) from error
     settings: dict[str, Any] = {}
-    words = [module for module in modules if isinstance(module, TermVectors)]
-    if words:
-        _require_plain(modules[modules.index(words[0]) + 1 :])
-        modules = modules[: modules.index(words[0])]
-        (folder / WORDS).write_text(json.dumps(words[0].words, ensure_ascii=False), "utf-8")
-        np.save(folder / WORD_VECTORS, words[0].weight.detach().float().cpu().numpy())
-        settings["words"] = words[0].get_config_dict()["words"]
+    words = next((module for module in modules if isinstance(module, WordVectors)), None)
+    if words is not None:
+        if isinstance(words, TermVectors):
+            raise ModelError("the model cuts words by a stemmer; fit its term vectors again")
+        place = modules.index(words)
+        _require_plain(modules[place + 1 :])
+        modules, settings = modules[:place], {"words": True}
+        (folder / WORDS).write_text(json.dumps(words.words, ensure_ascii=False), "utf-8")
+        np.save(folder / WORD_VECTORS, words.weight.detach().float().cpu().numpy())
     first = modules[0]
     example = student.pad(
         student.tokenize(["a", "a b c d e f"], "query"), "query", device=torch.device("cpu")

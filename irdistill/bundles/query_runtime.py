@@ -7,6 +7,7 @@ sentence-transformers take five.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from irdistill.errors import DamagedError, MissingExtraError
+from irdistill.errors import MissingExtraError
 from irdistill.storage.files import read_json
 
 SETTINGS, TOKENIZER = "query.json", "tokenizer.json"
 NETWORK, TABLE = "model.onnx", "table.npy"
 WORDS, WORD_VECTORS = "words.json", "word_vectors.npy"
+_WORD = re.compile(r"(?u)\b\w\w+\b")
 _BATCH = 32
 """Queries per pass through the network, so that memory does not grow with their number."""
 
@@ -64,7 +66,7 @@ class QueryTower:
         else:
             self._table = np.load(folder / TABLE, mmap_mode="r")
         if "words" in settings:
-            self._words = _WordVectors(folder, settings["words"])
+            self._words = _WordTable(folder)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors (n, D) float32 of queries; zeros for a query without tokens."""
@@ -128,26 +130,20 @@ class QueryTower:
         return vectors
 
 
-class _WordVectors:
-    """The vectors of words that are added to a query, as `irdistill.students.term_vectors`."""
+class _WordTable:
+    """The vectors of words that are added to a query, as `irdistill.students.word_vectors`."""
 
-    def __init__(self, folder: Path, kind: str) -> None:
-        from irdistill.modeling.stemming import NAME, StemTokenizer
-
-        if kind != NAME:
-            raise DamagedError(
-                folder, f"has words of {kind!r}", f"This irdistill reads words of {NAME!r}."
-            )
+    def __init__(self, folder: Path) -> None:
         words = json.loads((folder / WORDS).read_text("utf-8"))
-        self._places = {word: place for place, word in enumerate(words)}
+        self._places = {form: place for place, forms in enumerate(words) for form in forms}
         self._vectors = np.load(folder / WORD_VECTORS, mmap_mode="r")
-        self._stems = StemTokenizer()
 
     def of(self, texts: Sequence[str]) -> np.ndarray:
         """The sum of the vectors of the m words of each text, divided by the root of m."""
         sums = np.zeros((len(texts), self._vectors.shape[1]), np.float32)
         for row, text in enumerate(texts):
-            places = [self._places[stem] for stem in self._stems(text) if stem in self._places]
+            words = _WORD.findall(text.lower())
+            places = [self._places[word] for word in words if word in self._places]
             if places:
                 sums[row] = self._vectors[places].sum(axis=0) / np.sqrt(len(places))
         return sums

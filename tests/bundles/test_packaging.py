@@ -33,8 +33,8 @@ from irdistill.storage.files import staging_path
 from irdistill.storage.locking import lock_folder
 from irdistill.students import load_student
 from irdistill.students.student_base import Student
-from irdistill.students.term_vectors import TermVectors
 from irdistill.students.towers import copy_tower, two_towers
+from irdistill.students.word_vectors import WordVectors
 from tests.bundles.small_packages import (
     HOSTILE,
     QUERIES,
@@ -159,7 +159,8 @@ def test_word_vectors_and_a_prompt_without_torch(
     import torch
 
     base = models["dense"]
-    words = TermVectors(base._first("query").tokenizer, ["cat", "dog", "the"], torch.eye(3, 32) * 9)
+    forms = [["cat", "cats"], ["dog"], ["the"]]
+    words = WordVectors(base._first("query").tokenizer, forms, torch.eye(3, 32) * 9)
     model = two_towers(base.model, [*copy_tower(base.model, None), words], "dog cat: ")
     student = ird.DenseStudent.from_model(model)
     bundle = package(student, tmp_path / "bundle", onnx=True)
