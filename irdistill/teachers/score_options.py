@@ -109,6 +109,15 @@ class TeacherOptions:
     replay: Annotated[
         bool, Field(description="Take all answers from the response file; send no requests.")
     ] = False
+    compare_generated: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=1,
+            description="For a listwise teacher by labels: share of the queries whose windows are"
+            " also ordered by a generated answer, to measure how well both orders agree.",
+        ),
+    ] = None
     settings: Annotated[
         dict[str, Any],
         Field(description="More settings of the teacher's class, or arguments of a function."),
