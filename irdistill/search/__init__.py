@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from irdistill.search.lexical.bm25 import BM25
+    from irdistill.search.retrieval import recall, retrieve
+    from irdistill.search.retrieve_options import RetrieveOptions
 
 __all__ = [
     "BM25",
