@@ -16,6 +16,7 @@ from irdistill.evaluation.measure_names import parse_measures
 from irdistill.evaluation.measures import per_query
 from irdistill.losses import Loss, ScoreBatch
 from irdistill.runs import MemoryRun, RankedList, Run, RunIdentity
+from irdistill.search.retrieve_options import CodeOptions, Index
 from irdistill.search.searchers import Searcher, open_searcher
 from irdistill.students.encoding import encode_batches
 from irdistill.students.interaction_layers import InteractionStudent
@@ -107,6 +108,7 @@ class SearchedSet:
         corpus: the documents to search, all or a sample.
         work: folder of stored vectors; the cache folder by default.
         scratch: folder of the vectors of one validation.
+        index: what is searched.
     """
 
     def __init__(
@@ -116,7 +118,9 @@ class SearchedSet:
         corpus: Corpus,
         work: str | Path | None,
         scratch: Path,
+        index: Index | CodeOptions = "flat",
     ) -> None:
+        self.index: Index | CodeOptions = index
         self.queries, self.student, self.corpus = queries, student, corpus
         self.work, self.scratch, self.name = work, scratch, queries.name
         self.frozen = not student.learns("document")
@@ -124,7 +128,7 @@ class SearchedSet:
 
     @cached_property
     def _stored(self) -> Searcher:
-        return open_searcher(self.corpus, self.student, "flat", self.work)
+        return open_searcher(self.corpus, self.student, self.index, self.work)
 
     def measure(self) -> dict[str, float]:
         """The measures of the documents that the student ranks first."""
@@ -132,7 +136,7 @@ class SearchedSet:
             return self.queries.figures(self._search(self._stored))
         shutil.rmtree(self.scratch, ignore_errors=True)  # of a killed training
         try:
-            searcher = open_searcher(self.corpus, self.student, "flat", self.scratch)
+            searcher = open_searcher(self.corpus, self.student, self.index, self.scratch)
             return self.queries.figures(list(self._search(searcher)))
         finally:
             shutil.rmtree(self.scratch, ignore_errors=True)
