@@ -178,9 +178,10 @@ def _hits(hits: Any, arguments: Mapping[str, Any]) -> Printed:
 
 
 def _costs(costs: Any, arguments: Mapping[str, Any]) -> Printed:
-    from irdistill.evaluation.costs import costs_table
+    from irdistill.evaluation.costs import costs_table, index_tables
 
     lines = [costs_table(costs, {}).markdown()]
+    lines += [table.markdown() for table in index_tables(costs)]
     lines += [
         f"{cost.system} reranks {cost.reranks} documents per query; retrieving them is not counted."
         for cost in costs
@@ -244,7 +245,7 @@ def _export(exported: Any, arguments: Mapping[str, Any]) -> Printed:
 _PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], Printed]] = {
     **dict.fromkeys(("retrieve", "score", "fuse", "mask", "runs import", "runs merge"), _run),
     **dict.fromkeys(("rewrite", "split", "generate", "filter"), _collection),
-    **dict.fromkeys(("train", "pretrain", "align", "terms", "static", "merge"), _model),
+    **dict.fromkeys(("train", "pretrain", "align", "terms", "static", "compress", "merge"), _model),
     "run": _recipe,
     "specialise": _specialised,
     **dict.fromkeys(("runs stats", "runs diff"), lambda values, _: _table(values)),
