@@ -48,6 +48,15 @@ LEARNED = "learned"
 
 
 @dataclass
+class Fit:
+    """The maps of a method and the dimensions that they serve; None cuts the model's vectors."""
+
+    method: str
+    sizes: tuple[int, ...]
+    maps: CodeMaps | None
+
+
+@dataclass
 class Bench:
     """A collection with its vectors."""
 
@@ -56,7 +65,7 @@ class Bench:
     queries: np.ndarray
     options: CompressOptions
     training: np.ndarray
-    fitted: dict[int, dict[str, CodeMaps | None]] = field(default_factory=dict)
+    fitted: dict[int, list[Fit]] = field(default_factory=dict)
 
     def values(self, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(Q,) nDCG@10 of ranked rows."""
@@ -114,46 +123,60 @@ def open_bench(name: str, train: list[str], model: str, options: CompressOptions
     return Bench(collection, documents, encoded, options, np.concatenate(training))
 
 
-def methods(bench: Bench, bits: int) -> dict[str, CodeMaps | None]:
-    """The maps of each method; None cuts the model's own vectors."""
+def methods(bench: Bench, bits: int, nested: bool) -> list[Fit]:
+    """The maps of all methods; rotations and learned signs are fitted for each size alone."""
     if bits in bench.fitted:
         return bench.fitted[bits]
-    fitted: dict[str, CodeMaps | None] = {"truncation": None}
+    sizes = bench.options.sizes
+    fits = [Fit("truncation", sizes, None)]
     stored = StoredVectors(bench.documents, bench.training)
+    groups = [sizes] if nested or bits > 1 else [(size,) for size in sizes]
     for method in ("pca", "rotation", LEARNED):
-        if method == "rotation" and bits > 1:
-            continue  # it keeps all scores
-        if method == LEARNED and bits == 32:
-            continue  # the layers for 8 bits serve 32, too
-        options = replace(bench.options, method=method, vectors=BITS[bits])
-        began = time.perf_counter()
-        fitted[method] = fit_maps(stored, options)
-        print(f"  {bits} bits, {method}: {time.perf_counter() - began:.0f} s", flush=True)
-    bench.fitted[bits] = fitted
-    return fitted
+        if (method == "rotation" and bits > 1) or (method == LEARNED and bits == 32):
+            continue  # a rotation keeps float scores, and the layers for 8 bits serve 32
+        for group in [sizes] if method == "pca" else groups:
+            options = replace(bench.options, method=method, vectors=BITS[bits], dimensions=group)
+            began = time.process_time()
+            fits.append(Fit(method, group, fit_maps(stored, options)))
+            seconds = time.process_time() - began
+            print(f"  {bits} bits {group}, {method}: {seconds:.0f} s of processor time", flush=True)
+    bench.fitted[bits] = fits
+    return fits
 
 
-def measure(bench: Bench) -> dict[tuple[int, int, str, str], np.ndarray]:
+def measure(bench: Bench, nested: bool) -> dict[tuple[int, int, str, str], np.ndarray]:
     """(Q,) values by bits, dimension, rescoring and method."""
     values: dict[tuple[int, int, str, str], np.ndarray] = {}
-    learned: dict[str, CodeMaps | None] = {}
-    for bits, codes in BITS.items():
-        fitted = methods(bench, bits)
-        learned = {LEARNED: fitted[LEARNED]} if LEARNED in fitted else learned
-        for method, maps in (fitted | learned).items():
-            for size in bench.options.sizes:
-                if maps is None:
-                    documents, queries = bench.documents[:, :size], bench.queries[:, :size]
-                    lengths = np.linalg.norm(documents, axis=1, keepdims=True)
-                    documents = documents / np.maximum(lengths, 1e-12)
-                else:
-                    documents = maps.documents(bench.documents)[:, :size]
-                    queries = maps.queries(bench.queries)[:, :size]
-                for by in ("codes", "float") if bits == 1 else ("codes",):
-                    rescore: dict[str, Any] = {"rescore": FACTOR, "rescore_by": by}
-                    options = CodeOptions(vectors=codes, **(rescore if bits == 1 else {}))
-                    values[bits, size, by, method] = bench.search(documents, queries, options)
+    for bits in BITS:
+        fits = methods(bench, bits, nested)
+        if bits == 32:
+            fits = fits + [fit for fit in bench.fitted[8] if fit.method == LEARNED]
+        for fit in fits:
+            for size in fit.sizes:
+                values |= searched(bench, bits, size, fit)
     return values
+
+
+def searched(
+    bench: Bench, bits: int, size: int, fit: Fit
+) -> dict[tuple[int, int, str, str], np.ndarray]:
+    """(Q,) values of one size and method, by rescoring."""
+    if fit.maps is None:
+        documents, queries = bench.documents[:, :size], bench.queries[:, :size]
+        lengths = np.linalg.norm(documents, axis=1, keepdims=True)
+        documents = documents / np.maximum(lengths, 1e-12)
+    else:
+        documents = fit.maps.documents(bench.documents)[:, :size]
+        queries = fit.maps.queries(bench.queries)[:, :size]
+    if bits > 1:
+        codes = CodeOptions(vectors=BITS[bits])
+        return {(bits, size, "codes", fit.method): bench.search(documents, queries, codes)}
+    return {
+        (bits, size, by, fit.method): bench.search(
+            documents, queries, CodeOptions(vectors="binary", rescore=FACTOR, rescore_by=by)
+        )
+        for by in ("codes", "float")
+    }
 
 
 def report(name: str, baseline: np.ndarray, values: dict[Any, np.ndarray]) -> dict[str, Any]:
@@ -195,6 +218,9 @@ def main() -> None:
     parser.add_argument("--dimensions", nargs="+", type=int, default=[384, 192, 96])
     parser.add_argument("--spread-out", type=float, default=CompressOptions.spread_out)
     parser.add_argument("--steps", type=int, default=CompressOptions.steps)
+    parser.add_argument(
+        "--nested", action="store_true", help="one model for all dimensions of binary codes"
+    )
     parser.add_argument("--json", type=Path)
     settings = parser.parse_args()
     options = CompressOptions(
@@ -207,7 +233,7 @@ def main() -> None:
         bench = open_bench(name, settings.train, settings.model, options)
         bench.fitted = fitted
         baseline = bench.search(bench.documents, bench.queries, CodeOptions())
-        results.append(report(name, baseline, measure(bench)))
+        results.append(report(name, baseline, measure(bench, settings.nested)))
     if settings.json:
         settings.json.parent.mkdir(parents=True, exist_ok=True)
         settings.json.write_text(json.dumps(results, indent=1))

@@ -122,23 +122,33 @@ class Collection:
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits of corpus, queries and judgments."""
-        return digest([self.corpus.fingerprint, self.queries_fingerprint, self.qrels.fingerprint])
+        parts = [self.corpus.fingerprint, self.queries_fingerprint, self.qrels.fingerprint]
+        passages = self.corpus.passages
+        return digest(parts if passages is None else [*parts, passages.fingerprint])
 
     def describe(self) -> dict[str, Any]:
-        """What the manifest of a run stores: id, fingerprints of corpus and queries, and origin."""
+        """What the manifest of a run stores: id, fingerprints of corpus and queries, and origin and
+        fingerprint of the passages if there are any.
+        """
         description = {
             "id": self.id,
             "corpus": self.corpus.fingerprint,
             "queries": self.queries_fingerprint,
         }
-        return description | ({"origin": self.origin} if self.origin else {})
+        if self.origin:
+            description["origin"] = self.origin
+        if self.corpus.passages is not None:
+            description["passages"] = self.corpus.passages.fingerprint
+        return description
 
     def to_json(self) -> dict[str, Any]:
         """Counts, source, fingerprint and the problems of loading, as plain values."""
+        passages = self.corpus.passages
         return {
             **self.report.to_json(),
             "id": self.id,
             "documents": len(self.corpus),
+            **({} if passages is None else {"passages": len(passages)}),
             "queries": len(self.queries),
             "judgments": self.qrels.judgments,
             "fingerprint": self.fingerprint,
@@ -146,17 +156,21 @@ class Collection:
         }
 
     def __repr__(self) -> str:
+        passages = self.corpus.passages
+        split = "" if passages is None else f" {counted(len(passages), 'passage')},"
         return (
-            f"Collection({self.id!r}, {counted(len(self.corpus), 'document')},"
+            f"Collection({self.id!r}, {counted(len(self.corpus), 'document')},{split}"
             f" {counted(len(self.queries), 'query')},"
             f" {counted(self.qrels.judgments, 'judgment')})"
         )
 
     def _repr_html_(self) -> str:
+        passages = self.corpus.passages
         return html_table(
             f"Collection {self.id}",
             {
                 "documents": len(self.corpus),
+                **({} if passages is None else {"passages": len(passages)}),
                 "queries": len(self.queries),
                 "judgments": self.qrels.judgments,
                 "corpus": self.corpus.folder or "in memory",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from irdistill.collections.collection import Collection
 from irdistill.collections.collection_loader import load_collection
+from irdistill.collections.qrels import Qrels
 
 
 @dataclass(frozen=True)
@@ -25,3 +26,10 @@ class CollectionRef:
         if isinstance(self.source, Collection):
             return self.source
         return load_collection(self.source, queries=False)
+
+
+def passage_source(collection: Collection) -> CollectionRef:
+    """A reference to the passages of a collection, as the folder of their compiled corpus."""
+    assert collection.corpus.passages is not None
+    passages = collection.corpus.passages.corpus
+    return CollectionRef(replace(collection, corpus=passages, queries={}, qrels=Qrels({})))

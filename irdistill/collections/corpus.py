@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,9 @@ from irdistill.errors import InputError, NotFoundError, WrongCollectionError
 from irdistill.storage.checksums import BLOCK_BYTES, CheckedArray, open_files, read_sealed
 from irdistill.storage.files import MappedPages, read_json
 
+if TYPE_CHECKING:
+    from irdistill.collections.passage_corpus import Passages
+
 FORMAT = 2
 """Increased when the files of a compiled corpus change; older ones are compiled again."""
 FILES = ("corpus.arrow", "starts.bin", "offsets.bin", "hashes.bin", "rows.bin")
@@ -37,6 +41,9 @@ class Corpus:
 
     A compiled corpus is memory-mapped: it opens at once and needs no memory, whatever its size.
     Pickling it stores only the name of its folder, so worker processes share the pages of one file.
+
+    Attributes:
+        passages: what the documents are split into; None if they are read whole.
 
     Examples:
         >>> corpus = Corpus.in_memory([Document("a", "Cats", "purr"), Document("b", "", "Dogs")])
@@ -68,6 +75,7 @@ class Corpus:
         self.fingerprint = fingerprint
         self.folder = folder
         self.problems: dict[str, Any] = problems or {}
+        self.passages: Passages | None = None
         self._first_hashes = np.empty(0, dtype=np.uint64)
 
     @classmethod
@@ -132,10 +140,22 @@ class Corpus:
         table = DocumentTable([record_batch(rows)], np.array([0, len(rows)], dtype=np.int64))
         return cls(table, hashes[order], order, fingerprint.value())
 
+    def with_passages(self, passages: Passages | None) -> Corpus:
+        """The same documents with other passages."""
+        corpus = copy(self)
+        corpus.passages = passages
+        return corpus
+
+    def __copy__(self) -> Corpus:
+        corpus = Corpus.__new__(Corpus)
+        corpus.__dict__.update(self.__dict__)
+        return corpus
+
     def __reduce__(self) -> tuple[Any, ...]:
+        state = {"passages": self.passages} if self.passages is not None else None
         if self.folder is not None:
-            return Corpus.open, (self.folder,)
-        return Corpus.in_memory, (list(self.documents()),)
+            return Corpus.open, (self.folder,), state
+        return Corpus.in_memory, (list(self.documents()),), state
 
     def __len__(self) -> int:
         return len(self._rows)

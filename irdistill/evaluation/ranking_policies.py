@@ -111,10 +111,7 @@ class PolicyRun(Run):
             duplicates = int((keep & ~first).sum())
             keep &= first
         places = np.flatnonzero(keep)[: self._k].tolist()
-        flags = None if ranked.flags is None else [ranked.flags[place] for place in places]
-        doc_ids = [ranked.doc_ids[place] for place in places]
-        remaining = RankedList(ranked.query_id, doc_ids, ranked.scores[places], flags)
-        return remaining, LeftOut(excluded, self_matches, duplicates)
+        return ranked.take(places), LeftOut(excluded, self_matches, duplicates)
 
     def _first_of_its_text(self, ranked: RankedList) -> np.ndarray:
         assert self._corpus is not None

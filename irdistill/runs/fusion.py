@@ -39,7 +39,8 @@ def fuse(
 ) -> Run:
     """Fuse runs of one collection, query by query, in float64; see `Mixing`.
 
-    The flag of a document with a doubtful score in one of the runs is kept. Queries and documents
+    The flag of a document with a doubtful score in one of the runs is kept. Its passage is the one
+    that is named by the run with its best rank. Queries and documents
     that are null because the teachers disagree are counted in the manifest's usage.
 
     Args:
@@ -142,7 +143,23 @@ def _fused(query_id: str, lists: Sequence[RankedList | None], mixing: Mixing) ->
         flags = [
             flag or heaviest(doubts.get(doc, [])) for flag, doc in zip(flags, doc_ids, strict=True)
         ]
-    return RankedList(query_id, doc_ids, scores, flags if any(flags) else None)
+    passages = _best_passages(lists, doc_ids)
+    return RankedList(query_id, doc_ids, scores, flags if any(flags) else None, passages)
+
+
+def _best_passages(lists: Sequence[RankedList | None], doc_ids: Sequence[str]) -> np.ndarray | None:
+    """For each document the passage that the list with its best rank names; -1 if none does."""
+    best: dict[str, tuple[int, int]] = {}
+    for row in lists:
+        if row is not None and row.passages is not None:
+            for rank, (doc, number) in enumerate(
+                zip(row.doc_ids, row.passages.tolist(), strict=True)
+            ):
+                if number >= 0 and (doc not in best or rank < best[doc][0]):
+                    best[doc] = rank, number
+    if not best:
+        return None
+    return np.array([best[doc][1] if doc in best else -1 for doc in doc_ids], np.int32)
 
 
 def _abstentions(lists: Sequence[RankedList]) -> dict[str, float]:

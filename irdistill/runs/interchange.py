@@ -36,6 +36,7 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     "score": ("score", "scores", "similarity"),
     "rank": ("rank",),
     "flag": ("flag",),
+    "passage": ("passage",),
 }
 """Column names by role; the first name that a table has is used."""
 
@@ -112,6 +113,7 @@ class _Columns(NamedTuple):
     score: Sequence[Any] | None = None
     rank: Sequence[Any] | None = None
     flag: Sequence[Any] | None = None
+    passage: Sequence[Any] | None = None
 
 
 def _table(source: Any) -> _Columns | None:
@@ -184,7 +186,8 @@ def _from_columns(columns: _Columns) -> list[RankedList]:
         if columns.flag is not None:
             flags = [flag if isinstance(flag := columns.flag[row], str) else None for row in rows]
         documents = [id_string(columns.document[row], "document") for row in rows]
-        lists.append(RankedList(query, documents, scores[rows], flags))
+        passages = None if columns.passage is None else _passages(columns.passage, rows)
+        lists.append(RankedList(query, documents, scores[rows], flags, passages))
     return lists
 
 
@@ -202,6 +205,14 @@ def _scores(values: Sequence[Any]) -> np.ndarray:
             return np.array([np.nan if value is None else value for value in values], np.float32)
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"a score is not a number: {error}.") from error
+
+
+def _passages(values: Sequence[Any], rows: Sequence[int]) -> np.ndarray:
+    """(n,) int32, -1 for None or NaN."""
+    return np.array(
+        [-1 if (value := values[row]) is None or value != value else int(value) for row in rows],
+        np.int32,
+    )
 
 
 def _rank(value: Any) -> float:

@@ -209,4 +209,4 @@ def _masked(
             reason = f"{FALSE_NEGATIVE}: {rule.name}"
             flags[position] = "; ".join(filter(None, (reason, flags[position])))
     counts["unruled_queries"] += unruled
-    return RankedList(row.query_id, row.doc_ids, row.scores, flags if any(flags) else None)
+    return row._replace(flags=flags if any(flags) else None)

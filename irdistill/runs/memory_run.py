@@ -44,7 +44,12 @@ class MemoryRun(Run):
         """16 hexadecimal digits over all rows."""
         return digest(
             [
-                [query_id, row.doc_ids, [s if s == s else None for s in row.scores.tolist()]]
+                [
+                    query_id,
+                    row.doc_ids,
+                    [s if s == s else None for s in row.scores.tolist()],
+                    *([] if row.passages is None else [row.passages.tolist()]),
+                ]
                 for query_id, row in self._lists.items()
             ]
         )

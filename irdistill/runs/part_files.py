@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from irdistill.errors import DamagedError
-from irdistill.runs.ranked_lists import SCHEMA
+from irdistill.runs.ranked_lists import PASSAGE, SCHEMA
 from irdistill.storage.files import atomic_path, file_sha256
 
 PART_ADVICE = "Run the command that wrote the run again: it writes this part only."
@@ -72,7 +72,7 @@ def read_part(path: Path, columns: list[str] | None = None, sha256: str | None =
         reason = str(error).splitlines()[0]
         raise DamagedError(path, f"is truncated or damaged ({reason})", PART_ADVICE) from error
     expected = [name for name in SCHEMA.names if name in (columns or SCHEMA.names)]
-    if table.column_names != expected:
+    if table.column_names not in (expected, [*expected, PASSAGE.name]):
         raise DamagedError(
             path,
             f"has the columns {', '.join(table.column_names)}; {', '.join(expected)} were expected",

@@ -22,6 +22,8 @@ SCHEMA = pa.schema(
     ]
 )
 UNSCORED = "unscored"
+PASSAGE = pa.field("passage", pa.int32())
+"""A column that only runs of collections with passages have, after the others."""
 
 
 class RankedList(NamedTuple):
@@ -31,21 +33,29 @@ class RankedList(NamedTuple):
         scores: (n,) float32; NaN stands for *not scored* (null on disk).
         flags: for each document why its score is null or doubtful, or None; None if no document
             has a flag.
+        passages: (n,) int32: the number of the best passage of each document, from 0, and -1 where
+            it is not known; None if the documents were read whole.
     """
 
     query_id: str
     doc_ids: list[str]
     scores: np.ndarray
     flags: list[str | None] | None = None
+    passages: np.ndarray | None = None
 
     def without(self, excluded: Collection[str], k: int | None = None) -> RankedList:
         """The k best documents that are not in ``excluded`` (all of them if k is None)."""
         places = [place for place, doc_id in enumerate(self.doc_ids) if doc_id not in excluded][:k]
-        if len(places) == len(self.doc_ids):
-            return self
-        flags = None if self.flags is None else [self.flags[place] for place in places]
+        return self if len(places) == len(self.doc_ids) else self.take(places)
+
+    def take(self, places: Sequence[int]) -> RankedList:
+        """The documents at some places, in this order."""
         return RankedList(
-            self.query_id, [self.doc_ids[place] for place in places], self.scores[places], flags
+            self.query_id,
+            [self.doc_ids[place] for place in places],
+            self.scores[places],
+            None if self.flags is None else [self.flags[place] for place in places],
+            None if self.passages is None else self.passages[places],
         )
 
 
@@ -74,12 +84,18 @@ def rank_order(doc_ids: Sequence[str], scores: np.ndarray) -> np.ndarray | None:
 def ranked(row: RankedList) -> RankedList:
     """Check one list and put it in rank order."""
     query_id, doc_ids, flags = row.query_id, list(row.doc_ids), row.flags
+    passages = None if row.passages is None else np.asarray(row.passages, np.int32)
     scores = np.asarray(row.scores, dtype=np.float32)
     if scores.shape != (len(doc_ids),) or (flags is not None and len(flags) != len(doc_ids)):
         raise InputError(
             f"the list of query {query_id!r} has {len(doc_ids)} documents, scores of shape"
             f" {scores.shape} and {'no' if flags is None else len(flags)} flags; one of each was"
             " expected for every document."
+        )
+    if passages is not None and passages.shape != (len(doc_ids),):
+        raise InputError(
+            f"the list of query {query_id!r} has {len(doc_ids)} documents and passages of shape"
+            f" {passages.shape}; one for each document was expected, -1 if it is not known."
         )
     if len(set(doc_ids)) != len(doc_ids):
         twice = next(doc for i, doc in enumerate(doc_ids) if doc in doc_ids[:i])
@@ -102,7 +118,8 @@ def ranked(row: RankedList) -> RankedList:
         places = order.tolist()
         doc_ids, scores = [doc_ids[i] for i in places], scores[order]
         flags = None if flags is None else [flags[i] for i in places]
-    return RankedList(query_id, doc_ids, scores, flags)
+        passages = None if passages is None else passages[order]
+    return RankedList(query_id, doc_ids, scores, flags, passages)
 
 
 def to_table(lists: Iterable[RankedList]) -> pa.Table:
@@ -123,6 +140,7 @@ def to_table(lists: Iterable[RankedList]) -> pa.Table:
         or any(
             len(set(row.doc_ids)) != len(row.doc_ids)
             or (row.flags is not None and len(row.flags) != len(row.doc_ids))
+            or (row.passages is not None and len(row.passages) != len(row.doc_ids))
             for row in rows
         )
     ):
@@ -142,7 +160,7 @@ def to_table(lists: Iterable[RankedList]) -> pa.Table:
         flags = pc.if_else(pc.and_(pa.array(empty), pc.is_null(flags)), UNSCORED, flags)
     docs, places = pa.array(doc_ids, pa.string()), pa.array(order)
     ids = pa.array([row.query_id for row in rows], pa.string())
-    return pa.Table.from_arrays(
+    table = pa.Table.from_arrays(
         [
             ids.take(pa.array(np.repeat(np.arange(len(rows)), sizes))),
             docs.take(places),
@@ -152,6 +170,23 @@ def to_table(lists: Iterable[RankedList]) -> pa.Table:
         ],
         schema=SCHEMA,
     )
+    passages = _passage_column(rows, sizes)
+    return table if passages is None else table.append_column(PASSAGE, passages.take(places))
+
+
+def _passage_column(rows: Sequence[RankedList], sizes: np.ndarray) -> pa.Array | None:
+    """The best passages of all rows, null where not known; None if no list names any."""
+    if all(row.passages is None for row in rows):
+        return None
+    numbers = np.concatenate(
+        [
+            np.full(size, -1, np.int32)
+            if row.passages is None
+            else np.asarray(row.passages, np.int32)
+            for row, size in zip(rows, sizes.tolist(), strict=True)
+        ]
+    )
+    return pa.array(numbers, pa.int32(), mask=numbers < 0)
 
 
 def _order_within(
@@ -202,6 +237,14 @@ def column_scores(table: pa.Table) -> np.ndarray:
     return table.column("score").to_numpy()
 
 
+def column_passages(table: pa.Table) -> np.ndarray | None:
+    """The passage column, (rows,) int32 with -1 for null; None if the table has none."""
+    if PASSAGE.name not in table.column_names:
+        return None
+    numbers: np.ndarray = table.column(PASSAGE.name).fill_null(-1).to_numpy()
+    return numbers
+
+
 def boundaries(table: pa.Table) -> np.ndarray:
     """The rows of rank 1, where each query begins, and at the end the number of rows."""
     return np.append(np.flatnonzero(table.column("rank").to_numpy() == 1), table.num_rows)
@@ -217,6 +260,7 @@ def from_table(table: pa.Table, query_ids: Sequence[str]) -> Iterator[RankedList
         if table.column("flag").null_count < table.num_rows
         else None
     )
+    passages = column_passages(table)
     at = 0
     for query_id in query_ids:
         if at < len(present) and present[at] == query_id:
@@ -224,7 +268,11 @@ def from_table(table: pa.Table, query_ids: Sequence[str]) -> Iterator[RankedList
             at += 1
             some = flags[start:end] if flags is not None else []
             yield RankedList(
-                query_id, doc_ids[start:end], scores[start:end], some if any(some) else None
+                query_id,
+                doc_ids[start:end],
+                scores[start:end],
+                some if any(some) else None,
+                None if passages is None else passages[start:end],
             )
         else:
             yield RankedList(query_id, [], np.empty(0, np.float32), None)

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from irdistill.console.terminal import counted
 from irdistill.errors import MissingExtraError
 from irdistill.runs.manifest import Manifest, RunIdentity
-from irdistill.runs.ranked_lists import SCHEMA, RankedList, from_table
+from irdistill.runs.ranked_lists import PASSAGE, SCHEMA, RankedList, from_table
 from irdistill.runs.trec_writing import write_trec_lines
 
 
@@ -57,7 +57,10 @@ class Run(ABC):
 
     @abstractmethod
     def parts(self) -> Iterator[tuple[list[str], pa.Table]]:
-        """Each part's query ids and its table ``query_id, doc_id, rank, score, flag``, in order."""
+        """Each part's query ids and its table ``query_id, doc_id, rank, score, flag``, in order.
+
+        A run over passages has the column ``passage`` too: the number of each document's best one.
+        """
 
     @abstractmethod
     def __getitem__(self, query_id: str) -> RankedList: ...
@@ -81,7 +84,7 @@ class Run(ABC):
         return sum(table.column("score").null_count for table in self.tables())
 
     def tables(self) -> Iterator[pa.Table]:
-        """The rows of each part: ``query_id, doc_id, rank, score, flag``."""
+        """The rows of each part: ``query_id, doc_id, rank, score, flag`` (and ``passage``)."""
         return (table for _, table in self.parts())
 
     @cached_property
@@ -125,14 +128,15 @@ class Run(ABC):
         }
 
     def to_arrow(self) -> pa.Table:
-        """All rows in one table: ``query_id, doc_id, rank, score, flag``."""
-        return pa.concat_tables([SCHEMA.empty_table(), *self.tables()])
+        """All rows in one table: ``query_id, doc_id, rank, score, flag`` (and ``passage``)."""
+        tables = [SCHEMA.empty_table(), *self.tables()]
+        return pa.concat_tables(tables, promote_options="default")
 
     def to_pandas(self) -> Any:
         """A data frame as PyTerrier uses it: ``qid, docno, score, rank``.
 
         Ranks begin at 0, as in PyTerrier. A score is NaN where a document is not scored. The column
-        ``flag`` is there only if a document has a flag.
+        ``flag`` is there only if a document has a flag, and ``passage`` if the run names passages.
 
         Raises:
             MissingExtraError: pandas is not installed.
@@ -146,6 +150,8 @@ class Run(ABC):
         }
         if table.column("flag").null_count < table.num_rows:
             columns["flag"] = table.column("flag")
+        if PASSAGE.name in table.column_names:
+            columns["passage"] = table.column(PASSAGE.name)
         _library("pandas")
         return pa.table(columns).to_pandas()
 

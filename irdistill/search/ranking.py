@@ -15,10 +15,15 @@ MAX_EXTRA_ABSENT = 1024
 
 
 class SearchHits(NamedTuple):
-    """Top documents of a query: rows int64 and scores float32, both (at most k,)."""
+    """Top documents of a query: rows int64 and scores float32, both (at most k,).
+
+    Attributes:
+        passages: int32 number of the best passage of each; None if documents are searched whole.
+    """
 
     rows: np.ndarray
     scores: np.ndarray
+    passages: np.ndarray | None = None
 
 
 def best_rows(
@@ -72,11 +77,12 @@ class TopK:
         if len(self.hits.scores) == self.k:  # an equal score may still win by its id
             worst = np.nextafter(self.hits.scores[-1], np.float32(-np.inf), dtype=np.float32)
             above = float(worst) if above is None else max(above, float(worst))
-        rows, values = best_rows(self.corpus, scores, self.k, above=above)
+        rows = np.arange(first, first + len(scores))
+        rows, values, _ = best_rows(self.corpus, scores, self.k, rows, above)
         if len(rows):
             self.hits = best_rows(
                 self.corpus,
                 np.concatenate([self.hits.scores, values]),
                 self.k,
-                np.concatenate([self.hits.rows, rows + first]),
+                np.concatenate([self.hits.rows, rows]),
             )

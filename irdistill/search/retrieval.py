@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from irdistill.collections import Collection, Query
+from irdistill.collections.collection_ref import passage_source
+from irdistill.collections.passage_corpus import reading_corpus
 from irdistill.console.progress_bars import progress
 from irdistill.console.terminal import counted
 from irdistill.errors import OptionError
 from irdistill.search.lexical.first_stages import is_lexical, open_lexical
+from irdistill.search.lexical.passage_bm25 import PassageBM25
+from irdistill.search.passage_ranking import DENSE_TAU, Aggregation, check_exact
 from irdistill.search.retrieve_options import RetrieveOptions
 
 if TYPE_CHECKING:
@@ -67,6 +71,9 @@ def retrieve(
         raise OptionError(f"k is {k}; expected at least 1 document per query.")
     check_out(out, overwrite)
     _check_model_options(model, options, cluster)
+    _check_aggregate(collection, model, options)
+    if options.aggregate == "whole":
+        collection = replace(collection, corpus=collection.corpus.with_passages(None))
     extra = max((len(query.excluded) for query in collection.queries.values()), default=0)
     if not is_lexical(model):
         searcher, settings = _open_model(collection, model, options, work, cluster)
@@ -78,11 +85,18 @@ def retrieve(
         run = _write_run(collection, out, identity, options, overwrite, search, _PARTS_PER_PASS, k)
         search.report_truncation(run)
         return run
-    lexical = open_lexical(str(model), collection.corpus, options.k1, options.b, work)
-    identity = RunIdentity("first-stage", lexical.identity(), collection.describe(), None, {"k": k})
+    read = reading_corpus(collection.corpus)
+    lexical = open_lexical(str(model), read, options.k1, options.b, work)
+    kept: dict[str, Any] = {"k": k}
+    search_queries = lexical.search
+    if collection.corpus.passages is not None:
+        aggregation = _aggregation(options, 1.0)
+        kept["aggregate"] = aggregation.settings()
+        search_queries = PassageBM25(collection.corpus, lexical, aggregation).search
+    identity = RunIdentity("first-stage", lexical.identity(), collection.describe(), None, kept)
 
     def search_parts(parts: Sequence[Part]) -> Iterable[PartResult]:
-        return ((list(lexical.search(queries, k + extra)), {}) for _, queries in parts)
+        return ((list(search_queries(queries, k + extra)), {}) for _, queries in parts)
 
     return _write_run(collection, out, identity, options, overwrite, search_parts, 1, k)
 
@@ -118,6 +132,39 @@ def _check_model_options(
             )
 
 
+def _check_aggregate(
+    collection: Collection, model: str | Path | Student, options: RetrieveOptions
+) -> None:
+    """Check the options of passages before the corpus is encoded."""
+    method = options.aggregate
+    if collection.corpus.passages is None:
+        if method not in ("maxp", "whole"):
+            raise OptionError(
+                f"aggregate is {method}, and the documents of {collection.id!r} are not split into"
+                " passages. Split them (collect with --passage-tokens), or leave it out."
+            )
+    elif method in ("firstp", "logsumexp"):
+        if is_lexical(model) and model != "bm25":
+            check_exact(_aggregation(options, 1.0), str(model))
+        if not is_lexical(model) and options.index != "flat":
+            check_exact(_aggregation(options, 1.0), f"the index {options.index}")
+    if options.aggregate_tau is not None and method != "logsumexp":
+        raise OptionError(
+            f"aggregate_tau is the temperature of logsumexp, and aggregate is {method}; leave it"
+            " out."
+        )
+
+
+def _aggregation(options: RetrieveOptions, tau: float) -> Aggregation:
+    """How passages are aggregated.
+
+    Args:
+        tau: the temperature if none is given.
+    """
+    method = "maxp" if options.aggregate == "whole" else options.aggregate
+    return Aggregation(method, options.aggregate_tau or tau)
+
+
 def _open_model(
     collection: Collection,
     model: str | Path | Student,
@@ -127,7 +174,7 @@ def _open_model(
 ) -> tuple[Searcher, dict[str, Any]]:
     """The searcher of a model, and what determines its results."""
     from irdistill.modeling.hardware import choose_dtype
-    from irdistill.search.searchers import open_searcher
+    from irdistill.search.searchers import PassageSearcher, open_searcher
     from irdistill.students import load_student
     from irdistill.students.student_base import Student
 
@@ -137,13 +184,14 @@ def _open_model(
         "dimension": options.dimension,
     }
     student = model if isinstance(model, Student) else load_student(model, **loading)
-    encode_shards = None
+    encode_shards, passages = None, collection.corpus.passages
     if cluster is not None:
         from irdistill.search.vectors.ray_encoding import RayEncoding
 
-        encode_shards = RayEncoding(cluster, collection, str(model), loading).shards
+        source = collection if passages is None else passage_source(collection)
+        encode_shards = RayEncoding(cluster, source, str(model), loading).shards
     searcher = open_searcher(
-        collection.corpus,
+        reading_corpus(collection.corpus),
         student,
         options.searched,
         work,
@@ -152,6 +200,9 @@ def _open_model(
         options.seed,
         encode_shards,
     )
+    if passages is not None:
+        tau = DENSE_TAU if student.kind == "dense" else 1.0
+        searcher = PassageSearcher(collection.corpus, searcher, _aggregation(options, tau))
     dtype = str(choose_dtype(options.precision, student.device)).removeprefix("torch.")
     index = dict(searcher.settings)
     return searcher, {"index": index, "precision": dtype, "storage": options.storage}
@@ -193,7 +244,11 @@ class _ModelSearch:
                 usage |= {_TRUE: sum(len(true.rows) for true in exact), _FOUND: sum(common)}
             ranked = [
                 RankedList(
-                    query.id, [corpus.id(row) for row in top.rows.tolist()], top.scores, None
+                    query.id,
+                    [corpus.id(row) for row in top.rows.tolist()],
+                    top.scores,
+                    None,
+                    top.passages,
                 )
                 for query, top in zip(queries, hits, strict=True)
             ]

@@ -120,6 +120,21 @@ class RetrieveOptions(CodeOptions):
     trust_remote_code: Annotated[bool, Field(description="Run code that comes with the model.")] = (
         False
     )
+    aggregate: Annotated[
+        Literal["maxp", "firstp", "logsumexp", "whole"],
+        Field(
+            description="Score of a document that is split into passages: its best passage, its"
+            " first one, or the log-sum-exp of all. whole reads documents whole, cut to the model's"
+            " length."
+        ),
+    ] = "maxp"
+    aggregate_tau: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            description="Temperature of logsumexp (default: 0.05 for a dense model, 1 for others).",
+        ),
+    ] = None
     seed: Annotated[int, Field(ge=0, lt=2**32, description="Random seed of an index.")] = 42
     k1: Annotated[float, Field(ge=0, description="BM25: saturation of the term frequency.")] = 0.9
     b: Annotated[float, Field(ge=0, le=1, description="BM25: length normalization.")] = 0.4

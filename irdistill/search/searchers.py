@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,18 +11,28 @@ from typing import Any
 import numpy as np
 
 from irdistill.collections import Corpus
+from irdistill.collections.passage_corpus import reading_corpus
 from irdistill.console.progress_bars import ProgressCallback
 from irdistill.errors import OptionError
 from irdistill.modeling.hardware import Precision
 from irdistill.modeling.truncation import Truncation
 from irdistill.search.lucene.lucene_vectors import LuceneHnsw, LuceneImpact
-from irdistill.search.multi_vector.maxsim import maxsim_search, rerank
+from irdistill.search.multi_vector.maxsim import maxsim_blocks, maxsim_search, rerank
 from irdistill.search.multi_vector.plaid_index import PlaidIndex
+from irdistill.search.passage_ranking import (
+    MAXP,
+    Aggregation,
+    PassageScores,
+    check_exact,
+    deepen,
+    document_scores,
+    rank_documents,
+)
 from irdistill.search.ranking import EXTRA_NEIGHBORS, MAX_EXTRA_ABSENT, SearchHits, best_rows
 from irdistill.search.retrieve_options import INDEXES, CodeOptions, Index, Storage
 from irdistill.search.sparse.seismic_index import SeismicIndex
 from irdistill.search.sparse.sparse_index import SparseIndex
-from irdistill.search.vectors.brute_force import exact_search
+from irdistill.search.vectors.brute_force import exact_search, score_blocks
 from irdistill.search.vectors.faiss_index import FaissIndex
 from irdistill.search.vectors.quantized_index import QuantizedIndex
 from irdistill.search.vectors.vector_store import (
@@ -74,6 +84,12 @@ class Searcher(ABC):
     def search_exact(self, groups: Sequence[Any], k: int) -> Iterable[list[SearchHits]]:
         """Exact top k documents of each query."""
         return self.search(groups, k)
+
+    @abstractmethod
+    def score_blocks(self, groups: Sequence[Any]) -> Iterable[tuple[int, list[np.ndarray]]]:
+        """The scores (Q, n) of all documents for each group, block by block, with the first row of
+        each block; -inf where a document has no score.
+        """
 
 
 class DenseSearcher(Searcher):
@@ -127,6 +143,14 @@ class DenseSearcher(Searcher):
                 )[0]
             yield self._top(vectors, scores, rows, k)
 
+    def score_blocks(self, groups: Sequence[np.ndarray]) -> Iterator[tuple[int, list[np.ndarray]]]:
+        """Inner products with query vectors (Q, D)."""
+        matrix, device = self.index.store.matrix, self.student.device
+        for first, scores in score_blocks(matrix, groups, device=device, skip=self._absent):
+            for lines, vectors in zip(scores, groups, strict=True):
+                lines[~vectors.any(axis=1)] = -np.inf
+            yield first, scores
+
     def _top(
         self, vectors: np.ndarray, scores: np.ndarray, rows: np.ndarray, k: int
     ) -> list[SearchHits]:
@@ -160,8 +184,15 @@ class SparseSearcher(Searcher):
 
     def search_exact(self, groups: Sequence[Any], k: int) -> Iterable[list[SearchHits]]:
         """Exact top k documents of query vectors (Q, V)."""
-        exact = self.index if isinstance(self.index, SparseIndex) else inverted_index(self.store)
+        exact = self._exact_index()
         return (exact.search(group, self.corpus, k) for group in groups)
+
+    def score_blocks(self, groups: Sequence[Any]) -> Iterator[tuple[int, list[np.ndarray]]]:
+        """Inner products with query vectors (Q, V)."""
+        return self._exact_index().score_blocks(groups)
+
+    def _exact_index(self) -> SparseIndex:
+        return self.index if isinstance(self.index, SparseIndex) else inverted_index(self.store)
 
 
 def inverted_index(store: SparseStore) -> SparseIndex:
@@ -201,6 +232,12 @@ class MultiVectorSearcher(Searcher):
         device = self.student.device
         return maxsim_search(self.store, groups, self.corpus, k, mean=self.mean, device=device)
 
+    def score_blocks(
+        self, groups: Sequence[Sequence[np.ndarray]]
+    ) -> Iterator[tuple[int, list[np.ndarray]]]:
+        """MaxSim with queries (tokens, D)."""
+        return maxsim_blocks(self.store, groups, mean=self.mean, device=self.student.device)
+
     def _two_stages(self, query: np.ndarray, k: int) -> SearchHits:
         """Rerank the candidates of the index by exact MaxSim."""
         rows, device = self._candidates(query, k), self.student.device
@@ -215,6 +252,53 @@ class MultiVectorSearcher(Searcher):
         return np.unique(np.searchsorted(self.store.starts, tokens[tokens >= 0], side="right") - 1)
 
 
+class PassageSearcher(Searcher):
+    """Searches passages, and ranks their documents.
+
+    Args:
+        corpus: the documents, with their passages.
+        passages: searches the corpus of the passages.
+        aggregation: how scores of passages become scores of documents. An approximate index can
+            be used with MaxP only.
+    """
+
+    def __init__(self, corpus: Corpus, passages: Searcher, aggregation: Aggregation = MAXP) -> None:
+        super().__init__(corpus, passages.student, passages.precision)
+        if not passages.exact:
+            check_exact(aggregation, f"the index {passages.settings['kind']}")
+        self.passages, self.aggregation = passages, aggregation
+        self.exact, self.nbytes, self.sizes = passages.exact, passages.nbytes, passages.sizes
+        self.truncation = passages.truncation
+        self.settings = {**passages.settings, "aggregate": aggregation.settings()}
+
+    def encode(self, texts: Sequence[str], done: ProgressCallback | None = None) -> Any:
+        """Encode queries into one group for `search`."""
+        return self.passages.encode(texts, done)
+
+    def search(self, groups: Sequence[Any], k: int) -> Iterable[list[SearchHits]]:
+        """Top k documents of each query, with the best passage of each."""
+        if self.exact:
+            return self.search_exact(groups, k)
+        return (
+            deepen(
+                lambda depth, group=group: next(iter(self.passages.search([group], depth))),  # type: ignore[misc]
+                self.corpus,
+                k,
+            )
+            for group in groups
+        )
+
+    def search_exact(self, groups: Sequence[Any], k: int) -> Iterable[list[SearchHits]]:
+        """Exact top k documents of each query, from the scores of all passages."""
+        blocks = (PassageScores(*block) for block in self.passages.score_blocks(groups))
+        return rank_documents(blocks, self.corpus, self.aggregation, k)
+
+    def score_blocks(self, groups: Sequence[Any]) -> Iterator[tuple[int, list[np.ndarray]]]:
+        """The scores of documents."""
+        blocks = (PassageScores(*block) for block in self.passages.score_blocks(groups))
+        return document_scores(blocks, self.corpus, self.aggregation)
+
+
 def open_searcher(
     corpus: Corpus,
     student: Student,
@@ -226,6 +310,9 @@ def open_searcher(
     encode_shards: EncodeShards | None = None,
 ) -> Searcher:
     """Encode the corpus and build the index, or open the existing ones.
+
+    The passages of a corpus that has any are searched instead of its documents, which are ranked by
+    MaxP.
 
     Args:
         index: an index of float vectors, or the short codes of a dense model.
@@ -241,10 +328,11 @@ def open_searcher(
             f"vectors={index.vectors} was given for a {student.kind} model; short codes are for"
             " dense models, so leave it out."
         )
-    store: Store = corpus_vectors(corpus, student, work, precision, storage, encode_shards)
-    searcher = _searcher(corpus, student, index, precision, store, seed)
+    read = reading_corpus(corpus)
+    store: Store = corpus_vectors(read, student, work, precision, storage, encode_shards)
+    searcher = _searcher(read, student, index, precision, store, seed)
     searcher.truncation = store.truncation
-    return searcher
+    return searcher if corpus.passages is None else PassageSearcher(corpus, searcher)
 
 
 def _searcher(

@@ -73,12 +73,18 @@ def retrieve(
 
 @dataclass(frozen=True)
 class SearchHit:
-    """A document that a search returned."""
+    """A document that a search returned.
+
+    Attributes:
+        text: the best passage if the documents are split, else the document.
+        passage: the number of that passage in the document, from 0; None if it is not split.
+    """
 
     rank: int
     doc_id: str
     score: float
     text: str
+    passage: int | None = None
 
 
 @verb(
@@ -107,6 +113,7 @@ def search_text(
     import tempfile
 
     from irdistill.collections import LoadReport, Qrels, Query
+    from irdistill.runs.named_passages import list_texts
     from irdistill.search.retrieval import retrieve as retrieve_run
 
     if not query.strip():
@@ -118,10 +125,11 @@ def search_text(
     options = replace(options, check_recall=False)
     with tempfile.TemporaryDirectory() as scratch:
         ranked = retrieve_run(single, model, Path(scratch) / "run", k, options)["query"]
-    texts = corpus.corpus.texts(corpus.corpus.rows(ranked.doc_ids)) if ranked.doc_ids else []
+    texts = list_texts(corpus.corpus, ranked)
+    numbers = [None] * len(texts) if ranked.passages is None else ranked.passages.tolist()
     return [
-        SearchHit(rank, doc_id, score, text)
-        for rank, (doc_id, score, text) in enumerate(
-            zip(ranked.doc_ids, ranked.scores.tolist(), texts, strict=True), 1
+        SearchHit(rank, doc_id, score, text, number)
+        for rank, (doc_id, score, text, number) in enumerate(
+            zip(ranked.doc_ids, ranked.scores.tolist(), texts, numbers, strict=True), 1
         )
     ]

@@ -17,7 +17,7 @@ from irdistill.modeling import stemming as stems_module
 from irdistill.modeling.stemming import StemNumbers, StemTokenizer, words_of
 from irdistill.search.lexical.bm25 import BM25
 from irdistill.search.lexical.bm25_build import split_words
-from irdistill.search.ranking import best_rows
+from irdistill.search.ranking import TopK, best_rows
 
 DOCS = {"a": "cats chase mice", "b": "the cat sat", "c": "dogs bark", "d": "the cat sat", "e": ""}
 
@@ -176,8 +176,17 @@ def test_evicted_words_get_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> 
 def test_best_rows_orders_as_trec_eval(scores: list[float], k: int) -> None:
     names = [f"d{(7 * place) % len(scores)}-{place}" for place in range(len(scores))]
     corpus = Collection.from_dicts("c", dict.fromkeys(names, "x"), {}, {}).corpus
-    rows, values = best_rows(corpus, np.array(scores, dtype=np.float32), k, above=0.0)
+    rows, values, _ = best_rows(corpus, np.array(scores, dtype=np.float32), k, above=0.0)
     expected = sorted(((s, n) for s, n in zip(scores, names, strict=True) if s > 0), reverse=True)[
         :k
     ]
     assert [(float(v), names[row]) for v, row in zip(values, rows, strict=True)] == expected
+
+
+def test_ties_at_the_cut_off_of_a_block_are_ordered_by_id() -> None:
+    ids = ["z", "y", "b", "a", "d", "c"]  # by local place in the second block c would follow z, y
+    corpus = Collection.from_dicts("ties", dict.fromkeys(ids, "x"), {}).corpus
+    top = TopK(corpus, 2)
+    for first in (0, 3):
+        top.add(np.full(3, 2 if first else 1, np.float32), first)
+    assert corpus.ids_at(top.hits.rows) == ["d", "c"]

@@ -161,6 +161,6 @@ class BM25:
         from irdistill.runs import RankedList
 
         for query in queries:
-            rows, scores = best_rows(self.corpus, self.all_scores(query.text), k, above=0.0)
-            ids = [self.corpus.id(row) for row in rows.tolist()]
-            yield RankedList(query.id, ids, scores, None)
+            top = best_rows(self.corpus, self.all_scores(query.text), k, above=0.0)
+            ids = [self.corpus.id(row) for row in top.rows.tolist()]
+            yield RankedList(query.id, ids, top.scores, None)

@@ -91,11 +91,35 @@ def maxsim_search(
         mean: MeanMaxSim instead of MaxSim.
         memory: most bytes of tokens, products and scores.
     """
-    device = device or best_device()
-    prepared = [MaxSimQueries(group, mean, device) for group in groups]
     tops = [
         [TopK(corpus, k if len(query) else 0, above=EMPTY) for query in group] for group in groups
     ]
+    for first, scores in maxsim_blocks(store, groups, mean=mean, memory=memory, device=device):
+        for group_tops, values in zip(tops, scores, strict=True):
+            for top, line in zip(group_tops, values, strict=True):
+                top.add(line, first)
+    return [[top.hits for top in group_tops] for group_tops in tops]
+
+
+def maxsim_blocks(
+    store: TokenStore,
+    groups: Sequence[Sequence[np.ndarray]],
+    *,
+    mean: bool = False,
+    memory: int = _MEMORY,
+    device: torch.device | None = None,
+) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """The scores (Q, n) of all documents for each group of queries, block by block.
+
+    Args:
+        groups, mean, memory: as in `maxsim_search`.
+
+    Yields:
+        The first row of a block, and the scores of each group; -inf for a document or a query
+        without tokens.
+    """
+    device = device or best_device()
+    prepared = [MaxSimQueries(group, mean, device) for group in groups]
     total = sum(queries.count for queries in prepared)
     block = max(1, min(len(store), memory // 4 // (4 * max(1, total))))
     chunk = _document_tokens(device, memory)
@@ -111,10 +135,9 @@ def maxsim_search(
                     if queries.count:
                         values[:, rows - first] = queries.scores(tokens, lengths).T.cpu().numpy()
                 bar.update(len(rows))
-            for group_tops, values in zip(tops, scores, strict=True):
-                for top, line in zip(group_tops, values, strict=True):
-                    top.add(line, first)
-    return [[top.hits for top in group_tops] for group_tops in tops]
+            for values, group in zip(scores, groups, strict=True):
+                values[[place for place, query in enumerate(group) if not len(query)]] = EMPTY
+            yield first, scores
 
 
 def rerank(

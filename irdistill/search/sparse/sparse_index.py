@@ -7,7 +7,7 @@ with the corpus.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +75,7 @@ class SparseIndex:
             raise InputError(
                 f"query vectors have the shape {queries.shape}; expected (Q, {self.dimension})."
             )
-        terms = [
-            (queries.indices[start:end], queries.data[start:end].astype(np.float32))
-            for start, end in zip(queries.indptr[:-1], queries.indptr[1:], strict=True)
-        ]
+        terms = _terms(queries)
         tops = [TopK(corpus, k, above=0.0) for _ in terms]
         for number in range(len(self._ends)):
             block = self._block(number)
@@ -87,9 +84,34 @@ class SparseIndex:
                     top.add(block[:, words] @ weights, number * self.block_rows)
         return [top.hits for top in tops]
 
+    def score_blocks(self, groups: Sequence[csr_matrix]) -> Iterator[tuple[int, list[np.ndarray]]]:
+        """The scores (Q, n) of all documents for each group of queries (Q, V), block by block.
+
+        Yields:
+            The first row of a block, and the scores of each group; -inf where no term is common.
+        """
+        terms = [_terms(queries) for queries in groups]
+        for number in range(len(self._ends)):
+            block = self._block(number)
+            scores = [np.full((len(some), block.shape[0]), -np.inf, np.float32) for some in terms]
+            for lines, some in zip(scores, terms, strict=True):
+                for line, (words, weights) in zip(lines, some, strict=True):
+                    if len(words):
+                        values = block[:, words] @ weights
+                        line[values > 0] = values[values > 0]
+            yield number * self.block_rows, scores
+
     def _block(self, number: int) -> csc_matrix:
         starts, last = self._starts[number], int(self._ends[number])
         places = slice(last - int(starts[-1]), last)
         rows = min(self.block_rows, self.rows - number * self.block_rows)
         content = (np.asarray(self._weights[places]), np.asarray(self._documents[places]), starts)
         return csc_matrix(content, shape=(rows, self.dimension))
+
+
+def _terms(queries: csr_matrix) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Terms and float32 weights of each query (Q, V)."""
+    return [
+        (queries.indices[start:end], queries.data[start:end].astype(np.float32))
+        for start, end in zip(queries.indptr[:-1], queries.indptr[1:], strict=True)
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -75,6 +75,42 @@ def exact_search(
     return [
         sort_by_score_and_row(scores.cpu().numpy(), places.cpu().numpy()) for scores, places in best
     ]
+
+
+def score_blocks(
+    matrix: np.ndarray | CheckedArray,
+    queries: Sequence[np.ndarray],
+    *,
+    memory: int = 256 << 20,
+    device: torch.device | None = None,
+    skip: np.ndarray | None = None,
+) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """The inner products (Q, n) of all rows with each group of queries (Q, D), block by block.
+
+    Args:
+        matrix, memory: as in `exact_search`.
+        skip: rows whose products are -inf, ascending.
+
+    Yields:
+        The first row of a block, and the products of each group.
+    """
+    device = device or best_device()
+    rows, dimension = matrix.shape
+    groups = [
+        torch.from_numpy(np.ascontiguousarray(group, dtype=np.float32)).to(device)
+        for group in queries
+    ]
+    chunk = max(1, memory // (4 * (dimension + 3 * sum(map(len, groups)))))
+    with progress(rows, "documents", f"search for {sum(map(len, groups))} queries") as bar:
+        for start in range(0, rows, chunk):
+            part = torch.from_numpy(read_part(matrix, start, min(start + chunk, rows))).to(device)
+            products = [(group @ part.T).cpu().numpy() for group in groups]
+            if skip is not None and len(skip):
+                first, last = np.searchsorted(skip, [start, start + len(part)])
+                for lines in products:
+                    lines[:, skip[first:last] - start] = -np.inf
+            bar.update(len(part))
+            yield start, products
 
 
 def sort_by_score_and_row(scores: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -47,17 +47,21 @@ class Prices:
         input, output: price of ``per`` tokens.
         cached_input: price of ``per`` tokens read from the server's cache; that of ``input`` if
             None.
+        search: price of ``per`` search units, of rerankers that bill those.
         currency: name of the currency, for messages.
         read: the day on which these prices were read.
 
     Examples:
         >>> Prices(input=2.0, output=8.0).cost(input_tokens=1_000_000, output_tokens=500_000)
         6.0
+        >>> Prices(search=2.0, per=1000).cost(0, 0, searches=3)
+        0.006
     """
 
-    input: Annotated[float, Field(ge=0)]
-    output: Annotated[float, Field(ge=0)]
+    input: Annotated[float, Field(ge=0)] = 0.0
+    output: Annotated[float, Field(ge=0)] = 0.0
     cached_input: Annotated[float | None, Field(ge=0)] = None
+    search: Annotated[float, Field(ge=0)] = 0.0
     currency: str = "USD"
     per: Annotated[int, Field(ge=1)] = 1_000_000
     read: str = ""
@@ -67,21 +71,24 @@ class Prices:
         """The prices of a card; None if it has none."""
         if not prices:
             return None
-        if not {"input", "output"} <= prices.keys():
+        if not {"input", "output"} <= prices.keys() and "search" not in prices:
             raise InputError(
                 f"the prices of the card have the keys {', '.join(prices)}; input and output are"
-                " needed."
+                " needed, or search."
             )
         check_values(prices, cls, "the prices of the card")
         return cls(**prices)
 
-    def cost(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> float:
+    def cost(
+        self, input_tokens: int, output_tokens: int, cached_tokens: int = 0, searches: float = 0
+    ) -> float:
         """Cost of a request; the cached tokens are part of the input tokens."""
         cached_price = self.input if self.cached_input is None else self.cached_input
         return (
             (input_tokens - cached_tokens) * self.input
             + cached_tokens * cached_price
             + output_tokens * self.output
+            + searches * self.search
         ) / self.per
 
 
@@ -132,9 +139,10 @@ class Budget:
         self._reserved, self._count = Spent(), 0
         self._changed = threading.Condition()
 
-    def worst(self, input_tokens: int, output_tokens: int) -> Spent:
+    def worst(self, input_tokens: int, output_tokens: int, searches: float = 0) -> Spent:
         """The most that one request can take."""
-        cost = self._prices.cost(input_tokens, output_tokens) if self._prices else 0.0
+        prices = self._prices
+        cost = prices.cost(input_tokens, output_tokens, searches=searches) if prices else 0.0
         return Spent(1, input_tokens + output_tokens, cost)
 
     @contextmanager

@@ -31,11 +31,16 @@ _SPACE = " \t\r\n\u2581\u0120\u010a"
 
 
 class Usage(NamedTuple):
-    """Tokens as the server counted them; the cached ones are part of the input tokens."""
+    """Tokens as the server counted them; the cached ones are part of the input tokens.
+
+    Attributes:
+        searches: search units, of servers that bill those instead of tokens.
+    """
 
     input_tokens: int
     output_tokens: int
     cached_tokens: int = 0
+    searches: float = 0
 
 
 class Completion(NamedTuple):
