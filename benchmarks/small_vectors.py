@@ -43,7 +43,7 @@ from irdistill.training.compress_options import CompressOptions
 from irdistill.training.compressing import fit_maps
 
 MEASURE, K, FACTOR = "nDCG@10", 10, 4
-BITS = {1: "binary", 8: "int8", 32: "float"}
+BITS: dict[int, Any] = {1: "binary", 8: "int8", 32: "float"}
 LEARNED = "learned"
 
 
@@ -131,7 +131,8 @@ def methods(bench: Bench, bits: int, nested: bool) -> list[Fit]:
     fits = [Fit("truncation", sizes, None)]
     stored = StoredVectors(bench.documents, bench.training)
     groups = [sizes] if nested or bits > 1 else [(size,) for size in sizes]
-    for method in ("pca", "rotation", LEARNED):
+    names: tuple[Any, ...] = ("pca", "rotation", LEARNED)
+    for method in names:
         if (method == "rotation" and bits > 1) or (method == LEARNED and bits == 32):
             continue  # a rotation keeps float scores, and the layers for 8 bits serve 32
         for group in [sizes] if method == "pca" else groups:
@@ -228,7 +229,8 @@ def main() -> None:
         spread_out=settings.spread_out,
         steps=settings.steps,
     )
-    results, fitted = [], {}
+    results: list[dict[str, Any]] = []
+    fitted: dict[int, list[Fit]] = {}
     for name in settings.collections:
         bench = open_bench(name, settings.train, settings.model, options)
         bench.fitted = fitted

@@ -215,7 +215,7 @@ class DenseStudent(SingleVectorStudent):
         normalized vectors.
         """
         modules, cut = self.tower(kind), self.model.truncate_dim
-        layer = modules[-1].linear if _is_last_layer(modules) else None
+        layer: Any = modules[-1].linear if _is_last_layer(modules) else None
         if layer is None and cut is None:
             return None
         longer = with_modules(self.model, modules if layer is None else modules[:-1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -74,13 +74,11 @@ def learn_maps(stored: StoredVectors, start: CodeMaps, options: CompressOptions)
     nearest = stored.nearest(options.nearest)
     random = np.random.default_rng(options.seed)
     _set_scales(maps, stored, options)
-    optimizer = torch.optim.Adam(
-        [
-            {"params": [*maps.documents.parameters(), *maps.queries.parameters()]},
-            {"params": [maps.scales], "lr": 10 * options.learning_rate},
-        ],
-        lr=options.learning_rate,
-    )
+    parameters: list[dict[str, Any]] = [
+        {"params": [*maps.documents.parameters(), *maps.queries.parameters()]},
+        {"params": [maps.scales], "lr": 10 * options.learning_rate},
+    ]
+    optimizer = torch.optim.Adam(parameters, lr=options.learning_rate)
     for step in with_progress(range(options.steps), "steps", "learn codes"):
         warmup = min(1.0, (step + 1) / max(1.0, _WARMUP * options.steps))
         optimizer.param_groups[0]["lr"] = (
