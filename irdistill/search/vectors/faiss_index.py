@@ -175,7 +175,7 @@ def new_index(vectors: Any, kind: IndexKind, seed: int = 42) -> tuple[Any, dict[
         kind: ``flat`` holds the vectors themselves.
     """
     faiss, settings = import_faiss(), {"kind": kind, **_settings(vectors, kind, seed)}
-    with _threads(faiss, 1):
+    with faiss_threads(faiss, 1):
         return _train_and_add(faiss, vectors, kind, settings), settings
 
 
