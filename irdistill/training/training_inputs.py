@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from irdistill.collections.passage_corpus import reading_corpus
 from irdistill.losses import Loss, parse_loss
 from irdistill.runs import Run, open_run
 from irdistill.runs.stored_representations import Representations
+from irdistill.students.sparse_student import SparseStudent
 from irdistill.training import checks
 from irdistill.training.data.in_batch_teachers import InBatchTeachers, open_in_batch_teachers
 from irdistill.training.data.mining import check_mining
@@ -26,6 +28,7 @@ from irdistill.training.data.teacher_representations import (
     find_representations,
 )
 from irdistill.training.guard_setup import GuardData
+from irdistill.training.objectives.token_idf import TokenIdf, corpus_idf
 from irdistill.training.options import TrainOptions
 from irdistill.training.processes import Processes
 from irdistill.training.tracking import check_trackers
@@ -52,6 +55,7 @@ class TrainingInputs:
     processes: Processes
     validation: ValidationData | None = None
     guard: GuardData | None = None
+    idf: TokenIdf | None = None
 
     @classmethod
     def read(
@@ -83,6 +87,8 @@ class TrainingInputs:
         checks.check_teachers(len(runs), options)
         check_vectors(collection, student, vectors)
         check_mining(options, student, len(runs))
+        with processes.in_turn():
+            idf = _prepare_idf(collection, student, options)
         return cls(
             collection,
             runs,
@@ -96,6 +102,7 @@ class TrainingInputs:
             processes,
             validation,
             guard,
+            idf,
         )
 
     def identity(self) -> dict[str, Any]:
@@ -128,6 +135,20 @@ class TrainingInputs:
                 "document_vectors": vectors_identity(self.collection, self.student, self.vectors),
             }
         )
+
+
+def _prepare_idf(
+    collection: Collection, student: Student, options: TrainOptions
+) -> TokenIdf | None:
+    """The IDF of the corpus if an option needs it; the student's query weights are set to it."""
+    if not (options.idf_start or options.idf_penalty):
+        return None
+    tokenizer: Any = student.tower("query")[0].tokenizer
+    idf = corpus_idf(reading_corpus(collection.corpus), tokenizer, student.dimension)
+    if options.idf_start:
+        assert isinstance(student, SparseStudent)
+        student.set_query_weights(idf.weights)
+    return idf
 
 
 def _as_json(value: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from irdistill.evaluation.measure_names import parse_measures
 from irdistill.evaluation.measures import per_query
 from irdistill.losses import Loss, ScoreBatch
 from irdistill.runs import MemoryRun, RankedList, Run, RunIdentity
-from irdistill.search.searchers import Searcher, open_searcher
+from irdistill.search.retrieve_options import CodeOptions, Index
+from irdistill.search.searchers import CorpusSearcher, open_searcher
 from irdistill.students.encoding import encode_batches
 from irdistill.students.interaction_layers import InteractionStudent
 from irdistill.training.data.collate import Collator, TrainBatch
@@ -107,6 +108,7 @@ class SearchedSet:
         corpus: the documents to search, all or a sample.
         work: folder of stored vectors; the cache folder by default.
         scratch: folder of the vectors of one validation.
+        index: what is searched.
     """
 
     def __init__(
@@ -116,15 +118,17 @@ class SearchedSet:
         corpus: Corpus,
         work: str | Path | None,
         scratch: Path,
+        index: Index | CodeOptions = "flat",
     ) -> None:
+        self.index: Index | CodeOptions = index
         self.queries, self.student, self.corpus = queries, student, corpus
         self.work, self.scratch, self.name = work, scratch, queries.name
         self.frozen = not student.learns("document")
         self.texts = len(queries.queries) + (0 if self.frozen else len(corpus))
 
     @cached_property
-    def _stored(self) -> Searcher:
-        return open_searcher(self.corpus, self.student, "flat", self.work)
+    def _stored(self) -> CorpusSearcher:
+        return open_searcher(self.corpus, self.student, self.index, self.work)
 
     def measure(self) -> dict[str, float]:
         """The measures of the documents that the student ranks first."""
@@ -132,12 +136,12 @@ class SearchedSet:
             return self.queries.figures(self._search(self._stored))
         shutil.rmtree(self.scratch, ignore_errors=True)  # of a killed training
         try:
-            searcher = open_searcher(self.corpus, self.student, "flat", self.scratch)
+            searcher = open_searcher(self.corpus, self.student, self.index, self.scratch)
             return self.queries.figures(list(self._search(searcher)))
         finally:
             shutil.rmtree(self.scratch, ignore_errors=True)
 
-    def _search(self, searcher: Searcher) -> Iterator[RankedList]:
+    def _search(self, searcher: CorpusSearcher) -> Iterator[RankedList]:
         queries, k = self.queries.queries, self.queries.k
         extra = max((len(query.excluded) for query in queries), default=0)
         vectors = searcher.encode([query.text for query in queries])
