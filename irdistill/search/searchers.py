@@ -33,6 +33,7 @@ from irdistill.search.sparse.seismic_index import SeismicIndex
 from irdistill.search.sparse.sparse_index import SparseIndex
 from irdistill.search.vectors.brute_force import exact_search, score_blocks
 from irdistill.search.vectors.faiss_index import FaissIndex
+from irdistill.search.vectors.text_encoder import TextEncoder
 from irdistill.search.vectors.vector_store import (
     EncodeShards,
     SparseStore,
@@ -41,7 +42,6 @@ from irdistill.search.vectors.vector_store import (
     VectorStore,
     corpus_vectors,
 )
-from irdistill.students.student_base import Student
 
 _EXTRA = 32
 """Neighbors beyond k, so that ties at the cut-off are ordered by document id."""
@@ -66,7 +66,7 @@ class Searcher(ABC):
     nbytes: int
     truncation: Truncation = Truncation()
 
-    def __init__(self, corpus: Corpus, student: Student, precision: Precision) -> None:
+    def __init__(self, corpus: Corpus, student: TextEncoder, precision: Precision) -> None:
         self.corpus, self.student, self.precision = corpus, student, precision
 
     def encode(self, texts: Sequence[str], done: ProgressCallback | None = None) -> Any:
@@ -96,7 +96,11 @@ class DenseSearcher(Searcher):
     """Searches one vector per document by inner product."""
 
     def __init__(
-        self, corpus: Corpus, student: Student, precision: Precision, index: FaissIndex | LuceneHnsw
+        self,
+        corpus: Corpus,
+        student: TextEncoder,
+        precision: Precision,
+        index: FaissIndex | LuceneHnsw,
     ) -> None:
         super().__init__(corpus, student, precision)
         self.index, self.settings, self.nbytes = index, index.settings, index.nbytes
@@ -159,7 +163,7 @@ class SparseSearcher(Searcher):
     def __init__(
         self,
         corpus: Corpus,
-        student: Student,
+        student: TextEncoder,
         precision: Precision,
         store: SparseStore,
         index: SparseIndex | SeismicIndex | LuceneImpact,
@@ -196,7 +200,7 @@ class MultiVectorSearcher(Searcher):
     def __init__(
         self,
         corpus: Corpus,
-        student: Student,
+        student: TextEncoder,
         precision: Precision,
         store: TokenStore,
         index: FaissIndex | PlaidIndex,
@@ -291,7 +295,7 @@ class PassageSearcher(Searcher):
 
 def open_searcher(
     corpus: Corpus,
-    student: Student,
+    student: TextEncoder,
     index: Index = "flat",
     work: str | Path | None = None,
     precision: Precision = "auto",
@@ -320,7 +324,12 @@ def open_searcher(
 
 
 def _searcher(
-    corpus: Corpus, student: Student, index: Index, precision: Precision, store: Store, seed: int
+    corpus: Corpus,
+    student: TextEncoder,
+    index: Index,
+    precision: Precision,
+    store: Store,
+    seed: int,
 ) -> Searcher:
     """The searcher for a kind of store, with its index built or opened."""
     shared, folder = (corpus, student, precision), store.folder

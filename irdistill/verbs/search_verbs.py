@@ -18,7 +18,7 @@ from irdistill.verbs.argument_types import (
     WorkersOption,
 )
 from irdistill.verbs.declaration import verb
-from irdistill.verbs.opening_inputs import open_collection, ray_cluster
+from irdistill.verbs.opening_inputs import open_collection, ray_cluster, with_hosted
 from irdistill.verbs.result_cache import open_cached_run
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MODEL_HELP = (
     "bm25, lucene (BM25 by Lucene; lucene:INDEX for an existing index), or a dense, sparse or"
-    " late-interaction model: folder, hub id or package: path."
+    " late-interaction model: folder, hub id or package: path, or the card of a hosted embedder."
 )
 ModelOption = Annotated[ModelLike, Field(description=MODEL_HELP)]
 
@@ -62,7 +62,7 @@ def retrieve(
     assert out is not None
     return retrieve_run(
         open_collection(collection),
-        model,
+        with_hosted(model),
         out,
         k,
         options,
@@ -124,7 +124,9 @@ def search_text(
     )
     options = replace(options, check_recall=False)
     with tempfile.TemporaryDirectory() as scratch:
-        ranked = retrieve_run(single, model, Path(scratch) / "run", k, options)["query"]
+        ranked = retrieve_run(single, with_hosted(model), Path(scratch) / "run", k, options)[
+            "query"
+        ]
     texts = list_texts(corpus.corpus, ranked)
     numbers = [None] * len(texts) if ranked.passages is None else ranked.passages.tolist()
     return [

@@ -233,6 +233,10 @@ class HostedEncoder:
             vectors /= np.where(lengths > 0, lengths, 1)
         return vectors, flags, results.usage
 
+    def close(self) -> None:
+        """Close the response log, so that another process can use it."""
+        self.model.close()
+
     def foresee(self, texts: Sequence[str], role: TextRole) -> dict[str, float]:
         """What encoding would take; nothing is sent."""
         return self.model.foresee(self._requests(texts, role)[0])
