@@ -14,7 +14,6 @@ from typing import Any
 
 from irdistill.collections.beir import read_queries
 from irdistill.collections.collection import Collection, Query
-from irdistill.collections.conversations import layout_of
 from irdistill.collections.judgment_checks import drop_line_numbers
 from irdistill.collections.judgments import judgment_files, numbered_judgments
 from irdistill.collections.load_report import LoadReport
@@ -139,7 +138,7 @@ def _write_files(out: Path, queries: Sequence[Query], judgments: _Judgments) -> 
     make_folder(out / "qrels")
     with atomic_path(out / QUERIES) as temporary, open(temporary, "w", encoding="utf-8") as stream:
         for query in queries:
-            stream.write(json.dumps(_query_entry(query), ensure_ascii=False) + "\n")
+            stream.write(json.dumps(query_entry(query), ensure_ascii=False) + "\n")
     for split, judged in judgments.items():
         lines = [
             f"{query.id}\t{doc_id}\t{grade}\n"
@@ -244,12 +243,13 @@ def _corpus_id(source: Collection) -> str:
     folder = Path(path).expanduser()
     if folder.is_dir() and is_derived(folder):
         return str(_read_identity(folder)["corpus"])
-    if folder.is_dir() and (any(folder.glob("corpus.jsonl*")) or layout_of(folder)):
+    if folder.exists():
         return str(folder.resolve()) + (f"#{split}" if split else "")
     return source.id
 
 
-def _query_entry(query: Query) -> dict[str, Any]:
+def query_entry(query: Query) -> dict[str, Any]:
+    """A query as an object of ``queries.jsonl``."""
     entry: dict[str, Any] = {"_id": query.id, "text": query.text}
     if query.history:
         entry["history"] = [{"role": turn.role, "text": turn.text} for turn in query.history]
