@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from irdistill.collections import Collection, Query
-from irdistill.collections.collection_ref import passage_source
 from irdistill.collections.passage_corpus import reading_corpus
+from irdistill.collections.passage_view import passage_view, without_passages
 from irdistill.console.progress_bars import progress
 from irdistill.console.terminal import counted
 from irdistill.errors import OptionError
@@ -73,7 +73,7 @@ def retrieve(
     _check_model_options(model, options, cluster)
     _check_aggregate(collection, model, options)
     if options.aggregate == "whole":
-        collection = replace(collection, corpus=collection.corpus.with_passages(None))
+        collection = without_passages(collection)
     extra = max((len(query.excluded) for query in collection.queries.values()), default=0)
     if not is_lexical(model):
         searcher, settings = _open_model(collection, model, options, work, cluster)
@@ -184,7 +184,7 @@ def _open_model(
     if cluster is not None:
         from irdistill.search.vectors.ray_encoding import RayEncoding
 
-        source = collection if passages is None else passage_source(collection)
+        source = collection if passages is None else passage_view(collection)
         encode_shards = RayEncoding(cluster, source, str(model), loading).shards
     searcher = open_searcher(
         reading_corpus(collection.corpus),

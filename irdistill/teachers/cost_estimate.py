@@ -15,6 +15,7 @@ from pydantic import Field
 from scipy.stats import t as students_t
 
 from irdistill.collections import Collection
+from irdistill.collections.passage_view import passage_view, without_passages
 from irdistill.console.progress_bars import progress
 from irdistill.option_checks import check_fields
 from irdistill.runs import PartEntry, RankedList, Run
@@ -22,6 +23,7 @@ from irdistill.runs.part_files import encode_table
 from irdistill.runs.ranked_lists import ranked, to_table
 from irdistill.teachers.function_teacher import LoadedTeacher, TeacherFunction
 from irdistill.teachers.part_scoring import score_part, top_k
+from irdistill.teachers.passage_reading import PassageReading
 from irdistill.teachers.protocol import BatchTeacher, ListwiseTeacher, TextPair
 from irdistill.teachers.score_options import ScoreOptions
 from irdistill.teachers.scoring_engine import open_candidates
@@ -71,7 +73,8 @@ class CostEstimate:
     Attributes:
         queries: number of queries of the candidates.
         sampled: number of queries that were scored.
-        pairs: rows of the candidates down to rank k; counted, not estimated.
+        pairs: rows of the candidates down to rank k; counted, not estimated, unless documents are
+            split into passages.
         load_seconds: seconds to load the teacher, once per worker; not part of ``hours``.
         figures: ``hours``, ``bytes`` (size of the run), ``unscored`` rows, and what the teacher
             counts (``tokens``, ``requests``, ``cost``, …); ``machine_cost`` if a price per hour
@@ -122,24 +125,37 @@ def estimate_cost(
     often than underestimated.
     """
     options, estimate = options or ScoreOptions(), estimate or EstimateOptions()
+    options.check_passages(collection)
+    if options.aggregate == "whole":
+        collection = without_passages(collection)
     run = open_candidates(collection, candidates)
+    split = collection.corpus.passages is not None
+    view = passage_view(collection) if split else collection
     began = time.perf_counter()
-    loaded = options.spec(teacher).load(collection.corpus)
+    loaded = options.spec(teacher).load(view.corpus)
     load_seconds = time.perf_counter() - began
-    groups = _sample_groups(run, options, estimate)
+    documents = groups = _sample_groups(run, options, estimate)
+    reading = PassageReading.of(collection, run, options, loaded.identity) if split else None
+    if reading is not None:
+        groups = [list(map(reading.expand, group)) for group in documents]
     count = sum(map(len, groups))
-    load_seconds += _warm_up(collection, groups[0], loaded)
+    load_seconds += _warm_up(view, groups[0], loaded)
     scored: list[RankedList] = []
     took: list[dict[str, float]] = []
     with progress(sum(map(_rows, groups)), "pairs", "estimate") as bar:
-        for group in groups:
+        for whole, group in zip(documents, groups, strict=True):
             began = time.perf_counter()
-            scored_lists, usage = score_part(collection, group, loaded, bar.update)
+            scored_lists, usage = score_part(view, group, loaded, bar.update)
             seconds = time.perf_counter() - began
+            if reading is not None:
+                pairs_of_lists = zip(whole, scored_lists, strict=True)
+                scored_lists = [reading.collapse(*pair) for pair in pairs_of_lists]
             scored += map(ranked, scored_lists)
             nulls = sum(int(np.isnan(scores.scores).sum()) for scores in scored_lists)
             took.append(usage | {"hours": seconds / 3600} | ({"unscored": nulls} if nulls else {}))
-    pairs = _count_rows(run, options.k)
+    rows = pairs = _count_rows(run, options.k)
+    if reading is not None:
+        pairs = round(rows * sum(map(_rows, groups)) / max(1, sum(map(_rows, documents))))
     if isinstance(loaded, ListwiseTeacher):
         units, total = np.array([len(group) for group in groups], np.float64), len(run)
     else:
@@ -153,7 +169,7 @@ def estimate_cost(
     }
     if estimate.hourly_price is not None:
         figures["machine_cost"] = figures["hours"].times(estimate.hourly_price)
-    figures["bytes"] = _size(scored, run, pairs, options.part_queries)
+    figures["bytes"] = _size(scored, run, rows, options.part_queries)
     return CostEstimate(len(run), count, pairs, load_seconds, figures)
 
 
