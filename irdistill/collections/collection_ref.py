@@ -7,7 +7,7 @@ from typing import Self
 
 from irdistill.collections.collection import Collection
 from irdistill.collections.collection_loader import load_collection
-from irdistill.collections.passage_view import PassageView, passage_view
+from irdistill.collections.split_collections import PassageView, passage_view
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from irdistill.collections import Collection, Query
+from irdistill.collections import Corpus, Query
 from irdistill.runs import RankedList
 from irdistill.search.lexical.bm25 import BM25
 
@@ -18,12 +18,12 @@ class PassageChoice:
     passages come by their BM25 for the query, ties in the order of the document.
 
     Args:
-        collection: with passages.
+        corpus: documents with passages.
     """
 
-    def __init__(self, collection: Collection) -> None:
-        assert collection.corpus.passages is not None
-        self.corpus, self.passages = collection.corpus, collection.corpus.passages
+    def __init__(self, corpus: Corpus) -> None:
+        assert corpus.passages is not None
+        self.corpus, self.passages = corpus, corpus.passages
 
     @cached_property
     def _bm25(self) -> BM25:

@@ -15,7 +15,7 @@ from pydantic import Field
 from scipy.stats import t as students_t
 
 from irdistill.collections import Collection
-from irdistill.collections.passage_view import passage_view, without_passages
+from irdistill.collections.split_collections import passage_view, without_passages
 from irdistill.console.progress_bars import progress
 from irdistill.option_checks import check_fields
 from irdistill.runs import PartEntry, RankedList, Run

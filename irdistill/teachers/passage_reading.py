@@ -10,7 +10,7 @@ import numpy as np
 
 from irdistill.collections import Collection
 from irdistill.collections.passage_corpus import passage_id
-from irdistill.collections.passage_view import passage_view
+from irdistill.collections.split_collections import passage_view
 from irdistill.errors import OptionError
 from irdistill.runs import RankedList, Run
 from irdistill.runs.named_passages import check_passages
@@ -75,7 +75,7 @@ class PassageReading:
             passage_view(collection),
             {"all": None, "best": 1}.get(read) if read in ("all", "best") else int(read),
             Aggregation(method, options.aggregate_tau or tau),
-            PassageChoice(collection),
+            PassageChoice(collection.corpus),
         )
 
     def settings(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from irdistill.collections import Collection
-from irdistill.collections.passage_view import without_passages
+from irdistill.collections.split_collections import without_passages
 from irdistill.errors import OptionError
 from irdistill.runs import Run, check_out
 from irdistill.teachers.function_teacher import LoadedTeacher, TeacherFunction

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from irdistill.collections import Collection
-from irdistill.collections.passage_view import passage_view
+from irdistill.collections.split_collections import passage_view
 from irdistill.console.progress_bars import progress
 from irdistill.errors import WrongCollectionError
 from irdistill.runs import RankedList, Run, RunIdentity, RunWriter, open_run

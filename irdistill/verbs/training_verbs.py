@@ -372,12 +372,14 @@ def export(
     """Export a model to ONNX Runtime or OpenVINO and compare its scores."""
     import numpy as np
 
+    from irdistill.collections.passage_corpus import reading_corpus
     from irdistill.students.exporting import export_student
 
     loaded = open_collection(collection)
     random = np.random.default_rng(seed)
     texts = [query.text for query in loaded.queries.values()]
     chosen = [texts[row] for row in sorted(random.permutation(len(texts))[:queries].tolist())]
-    rows = np.sort(random.permutation(len(loaded.corpus))[:documents])
+    read = reading_corpus(loaded.corpus)
+    rows = np.sort(random.permutation(len(read))[:documents])
     student = open_student(model, kind, trust_remote_code=trust_remote_code, device="cpu")
-    return export_student(student, out, format, chosen, list(loaded.corpus.texts(rows)), least_tau)
+    return export_student(student, out, format, chosen, list(read.texts(rows)), least_tau)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from irdistill.collections import Collection
-from irdistill.collections.passage_view import passage_view
+from irdistill.collections.split_collections import passage_view
 from irdistill.errors import OptionError, WrongCollectionError
 from irdistill.runs import MemoryRun, RankedList, Run, RunIdentity
 from irdistill.search import RetrieveOptions, retrieve
