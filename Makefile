@@ -45,7 +45,7 @@ $(READY): pyproject.toml constraints.txt
 lowest:
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt torch
-	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[cpu,demo,interchange]' pytest hypothesis
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[cpu,demo,files,interchange]' pytest hypothesis
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -m "not slow" tests/collections tests/runs tests/losses tests/students tests/training tests/evaluation
 
 clean:

@@ -25,6 +25,7 @@ _SURFACE = {
         SettingsDifferError WrongCollectionError
     """,
     "irdistill.collections": "Collection Qrels Query Turn as_qrels load_collection",
+    "irdistill.collections.collecting.collect_options": "CollectOptions",
     "irdistill.collections.document_splitting": "PassageOptions split_into_passages",
     "irdistill.runs": "Run as_run open_run",
     "irdistill.losses": """
@@ -41,6 +42,7 @@ _SURFACE = {
     "irdistill.teachers.score_options": "ScoreOptions",
     "irdistill.training.options": "TrainOptions",
     "irdistill.training.pretraining_options": "PretrainOptions",
+    "irdistill.verbs.collection_verbs": "collect",
     "irdistill.verbs.search_verbs": "retrieve search_text",
     "irdistill.verbs.scoring_verbs": "estimate score",
     "irdistill.verbs.run_verbs": """

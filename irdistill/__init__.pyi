@@ -18,6 +18,9 @@ from irdistill.collections import (
 from irdistill.collections import (
     load_collection as load_collection,
 )
+from irdistill.collections.collecting.collect_options import (
+    CollectOptions as CollectOptions,
+)
 from irdistill.collections.document_splitting import (
     PassageOptions as PassageOptions,
 )
@@ -205,6 +208,9 @@ from irdistill.training.options import (
 from irdistill.training.pretraining_options import PretrainOptions as PretrainOptions
 from irdistill.verbs.alignment_verbs import (
     align as align,
+)
+from irdistill.verbs.collection_verbs import (
+    collect as collect,
 )
 from irdistill.verbs.comparison_verbs import (
     choose as choose,

@@ -53,8 +53,9 @@ class _Commands(VerbGroup):
 def cli(debug: bool, quiet: bool) -> None:
     """Distill a strong, slow reranker into a small, fast retriever, and measure the result.
 
-    COLLECTION is pydocs/train|dev|test|howto, an ir_datasets id, or a folder in BEIR layout
-    (path#split). RUN is a run's folder, or a TREC run file.
+    COLLECTION is pydocs/train|dev|test|howto, an ir_datasets id, a folder in BEIR layout
+    (path#split), or documents: a folder of files, a table, hf:OWNER/NAME. RUN is a run's folder,
+    or a TREC run file.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     set_quiet(quiet)

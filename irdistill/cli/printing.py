@@ -144,6 +144,27 @@ def _collection(collection: Collection, arguments: Mapping[str, Any]) -> Printed
     )
 
 
+def _collected(collection: Collection, arguments: Mapping[str, Any]) -> Printed:
+    from irdistill.collections.collecting.collect_report import summary_lines
+    from irdistill.collections.collecting.collected_folder import MANIFEST
+    from irdistill.collections.slices import split_folder
+    from irdistill.storage.files import read_json_object
+
+    folder = split_folder(collection.id)[0]
+    path = Path(folder) / MANIFEST
+    manifest = read_json_object(path)
+    values = {"collection": folder, "documents": len(collection.corpus)}
+    if collection.queries:
+        values |= {"queries": manifest["queries"], "judgments": _sums(manifest["judgments"])}
+    values |= summary_lines(manifest)
+    printed = _table(values | {"manifest": path, "fingerprint": collection.fingerprint})
+    return Printed(printed.text, manifest | {"fingerprint": collection.fingerprint})
+
+
+def _sums(judgments: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {split}" for split, count in judgments.items()) or "0"
+
+
 def _record(collection: Collection) -> dict[str, Any]:
     """What the record of a derived collection says of conversations, counts and diversity."""
     from irdistill.storage.files import read_json
@@ -250,6 +271,7 @@ def _export(exported: Any, arguments: Mapping[str, Any]) -> Printed:
 
 _PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], Printed]] = {
     **dict.fromkeys(("retrieve", "score", "fuse", "mask", "runs import", "runs merge"), _run),
+    "collect": _collected,
     **dict.fromkeys(("rewrite", "split", "generate", "filter"), _collection),
     **dict.fromkeys(("train", "pretrain", "align", "terms", "static", "merge"), _model),
     "run": _recipe,

@@ -38,6 +38,12 @@ from irdistill.errors import InputError, NotFoundError
 from irdistill.storage.files import digest
 
 
+def is_beir_folder(folder: Path) -> bool:
+    """Whether a folder has files of BEIR layout, even if some are missing."""
+    names = ("corpus.jsonl*", "queries.jsonl*", "qrels")
+    return any(any(folder.glob(name)) for name in names)
+
+
 def load_beir(
     id: str, folder: Path, split: str | None, cache: Path, need_queries: bool = True
 ) -> Collection:
@@ -47,7 +53,7 @@ def load_beir(
         split: the file in ``qrels``; None means ``test``, or all queries if there are no qrels.
         need_queries: if False, a folder with only documents is a collection without queries.
     """
-    corpus_file = _jsonl_file(folder, "corpus")
+    corpus_file = jsonl_file(folder, "corpus")
     if corpus_file is None:
         raise NotFoundError(
             f"{folder} has no corpus.jsonl and no corpus.jsonl.gz. A collection folder holds"
@@ -55,7 +61,7 @@ def load_beir(
             " in .gz) and qrels/SPLIT.tsv, as BEIR does; or conversations under the names their"
             " publishers use (docs/conversations.md)."
         )
-    queries_file = _jsonl_file(folder, "queries")
+    queries_file = jsonl_file(folder, "queries")
     if queries_file is None and (need_queries or split):
         raise NotFoundError(
             f"{folder} has no queries.jsonl and no queries.jsonl.gz."
@@ -134,11 +140,12 @@ def missing_queries_advice(collection: str) -> str:
     return (
         'Queries are needed here. Write them into queries.jsonl, one per line ({"_id": "q1",'
         f' "text": "…"}}), or generate them from the documents: irdistill generate {collection}'
-        " --out NEW. Only generate, specialise, pretrain and search --query need none."
+        " --out NEW. Only collect, generate, specialise, pretrain and search need none."
     )
 
 
-def _jsonl_file(folder: Path, name: str) -> Path | None:
+def jsonl_file(folder: Path, name: str) -> Path | None:
+    """``NAME.jsonl`` of a folder, which may be compressed; None if there is none."""
     paths = [
         path for suffix in ("", *SUFFIXES) if (path := folder / f"{name}.jsonl{suffix}").is_file()
     ]

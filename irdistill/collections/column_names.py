@@ -55,7 +55,7 @@ def role_of(name: str) -> str | None:
         >>> role_of("Query-ID"), role_of("docno"), role_of("x")
         ('query', 'document', None)
     """
-    return _ROLES.get(_plain(name), (None, 0))[0]
+    return _ROLES.get(plain_name(name), (None, 0))[0]
 
 
 def is_header(cells: Sequence[str]) -> bool:
@@ -67,7 +67,7 @@ def is_header(cells: Sequence[str]) -> bool:
     roles = {
         role for role in map(role_of, cells) if role not in (None, "index", "iteration", "tag")
     }
-    letters = {role_of(cell) for cell in cells if _plain(cell) in ("q", "d")}
+    letters = {role_of(cell) for cell in cells if plain_name(cell) in ("q", "d")}
     sure = roles - letters
     return len(sure) >= 2 or (bool(sure & {"rank", "score", "grade"}) and len(roles) >= 3)
 
@@ -103,7 +103,7 @@ def roles_of_header(
 def _best_places(names: Sequence[str], role: str) -> list[int]:
     by_group: dict[int, list[int]] = {}
     for number, name in enumerate(names):
-        known, group = _ROLES.get(_plain(name), (None, 0))
+        known, group = _ROLES.get(plain_name(name), (None, 0))
         if known == role:
             by_group.setdefault(group, []).append(number)
     return by_group[min(by_group)] if by_group else []
@@ -193,5 +193,6 @@ def _parse_role(text: str, kind: str) -> str:
     return str(role)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A column name without case, spaces and punctuation, as names are compared."""
     return re.sub(r"[\s_\-.:#\"'()\[\]/]+", "", name).lower()

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from irdistill.collections import Collection, Query, load_collection
-from irdistill.collections.derived import write_derived
+from irdistill.collections.derived import check_stored_passages, write_derived
 from irdistill.collections.passage_corpus import reading_corpus
 from irdistill.errors import InputError, OptionError
 from irdistill.option_checks import check_fields
@@ -155,6 +155,7 @@ def generate(
     options = options or Generation()
     pairs = example_pairs(examples)
     _check_inputs(options, llm, pairs)
+    check_stored_passages(collection)
     model = load_writer(llm) if isinstance(llm, str) else llm
     log = response_log_path(out) if log is None else log
     sources = _source_passages(collection, options)

@@ -15,7 +15,8 @@ from irdistill.modeling.hardware import best_device
 from irdistill.modeling.model_revisions import model_revision
 from irdistill.students.layers import keep_layers
 from irdistill.students.model_kinds import ModelDescription, describe_model
-from irdistill.students.pair_similarity import PairSimilarity, check_segments
+from irdistill.students.pair_classifier import check_segments
+from irdistill.students.pair_similarity import PairSimilarity
 from irdistill.students.student_base import Student
 from irdistill.students.student_loading import load_encoder, load_transformer
 from irdistill.students.student_options import StudentOptions

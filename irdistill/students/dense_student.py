@@ -37,6 +37,7 @@ from irdistill.students.tower_model import TextKind, TokenColumns, with_prompt
 from irdistill.students.towers import (
     copy_tower,
     projection,
+    separate_towers,
     set_lengths,
     set_pooling,
     two_towers,
@@ -68,8 +69,10 @@ class DenseStudent(SingleVectorStudent):
 
     def _build(self, backbone: str, options: StudentOptions, device: str | None, seed: int) -> None:
         trust = options.trust_remote_code
-        model = load_encoder(
-            backbone, revision=options.revision, trust_remote_code=trust, device=device
+        model = separate_towers(
+            load_encoder(
+                backbone, revision=options.revision, trust_remote_code=trust, device=device
+            )
         )
         revision = model_revision(backbone, options.revision)
         self._set_model(model, backbone, revision)

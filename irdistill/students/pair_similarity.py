@@ -1,19 +1,18 @@
-"""A head of cross-encoders whose score begins as the similarity of the two texts."""
+"""A head of cross-encoders whose score begins as the similarity of the two texts.
+
+Saved models contain a copy of this file, so it imports nothing of irdistill.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from sentence_transformers.base.modules import Module
 from torch import Tensor, nn
-from transformers.modeling_outputs import SequenceClassifierOutput
-
-from irdistill.errors import ModelError
-from irdistill.modeling.weights import fill, read_weights
 
 _WEIGHTS = "model.safetensors"
 #: Both similarities are at most 1, so scores begin between -20 and 20.
@@ -31,8 +30,7 @@ class PairSimilarity(Module):
     ranks before the first step, while a new layer on the first token begins at random.
 
     The module reads ``token_embeddings`` (n, L, H), ``attention_mask`` and ``token_type_ids``, and
-    writes ``scores`` (n, 1), in float32 whatever the precision of the states. Plain
-    sentence-transformers loads it with ``trust_remote_code=True`` if this package is installed.
+    writes ``scores`` (n, 1), in float32 whatever the precision of the states.
 
     Args:
         size: H, of the states.
@@ -90,54 +88,19 @@ class PairSimilarity(Module):
         save_file(weights, str(Path(output_path) / _WEIGHTS))
 
     @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:
+    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> PairSimilarity:
         """Open what `save` wrote.
 
         Raises:
-            ModelError: the weights are missing, damaged or of another size.
+            RuntimeError: weights are missing or of another size.
         """
         names = ("token", "cache_folder", "revision", "local_files_only")
         from_hub = {name: kwargs[name] for name in names if name in kwargs}
         config = cls.load_config(model_name_or_path, subfolder=subfolder, **from_hub)
         folder = cls.load_dir_path(model_name_or_path, subfolder=subfolder, **from_hub)
         loaded = cls(**config)
-        path = Path(folder or model_name_or_path) / _WEIGHTS
-        fill(loaded, read_weights(path), path)
+        loaded.load_state_dict(load_file(Path(folder or model_name_or_path) / _WEIGHTS))
         return loaded
-
-
-class PairSimilarityClassifier(nn.Module):
-    """An encoder with `PairSimilarity` behind it, called as a sequence classifier."""
-
-    def __init__(self, backbone: nn.Module, head: PairSimilarity) -> None:
-        super().__init__()
-        self.backbone, self.head = backbone, head
-        self.config: Any = backbone.config
-
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor
-    ) -> SequenceClassifierOutput:
-        """Logits (n, 1) of pairs."""
-        states = self.backbone(
-            input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
-        ).last_hidden_state
-        logits = self.head.scores(states, attention_mask, token_type_ids)
-        return SequenceClassifierOutput(logits=logits)
-
-
-def check_segments(tokenizer: Any, model: str) -> None:
-    """Refuse a tokenizer that does not mark the tokens of the second text.
-
-    Raises:
-        ModelError: it does not.
-    """
-    segments = tokenizer("a", "b").get("token_type_ids")
-    if not segments or 1 not in segments:
-        raise ModelError(
-            f"the backbone {model!r} does not mark which of two texts a token belongs to"
-            " (token_type_ids), which head='similarity' needs; use a backbone of the BERT family,"
-            " or leave head out."
-        )
 
 
 def _mean(states: Tensor, chosen: Tensor) -> Tensor:
@@ -147,7 +110,3 @@ def _mean(states: Tensor, chosen: Tensor) -> Tensor:
 
 def _count(chosen: Tensor) -> Tensor:
     return chosen.sum(1, keepdim=True).clamp_min(1)
-
-
-#: The name of the class in saved models.
-PAIR_SIMILARITY = f"{PairSimilarity.__module__}.{PairSimilarity.__qualname__}"

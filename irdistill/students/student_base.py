@@ -25,6 +25,7 @@ from irdistill.modeling.truncation import Truncation
 from irdistill.storage.files import read_json, write_json
 from irdistill.students.keep_report import KeepReport
 from irdistill.students.lora import add_adapters, merge_adapters
+from irdistill.students.model_code import carry_code
 from irdistill.students.saving import (
     PROBES,
     check_folder,
@@ -39,7 +40,12 @@ from irdistill.students.student_options import (
     constructor_signature,
 )
 from irdistill.students.tower_model import TextKind, TowerModel
-from irdistill.students.towers import set_lengths
+from irdistill.students.towers import (
+    separate_towers,
+    set_lengths,
+    share_equal_modules,
+    shared_modules,
+)
 
 #: Options that a saved student takes without being built again.
 _KEPT_ARCHITECTURE = {"max_length", "max_query_length", "trust_remote_code"}
@@ -138,7 +144,10 @@ class Student(TowerModel, ABC):
         student = cls.from_model(opened, name, model_revision(name, revision))
         saved = Path(name) / STUDENT_FILE
         if saved.is_file():
-            for kind in read_json(saved).get("frozen", []):
+            frozen = read_json(saved).get("frozen", [])
+            if "query" not in frozen and shared_modules(opened):
+                student._set_model(separate_towers(opened), name, student.revision)
+            for kind in frozen:
                 student._freeze(kind)
         return student
 
@@ -354,11 +363,13 @@ class Student(TowerModel, ABC):
     def _write(self, folder: Path) -> None:
         """Write the model as sentence-transformers does, and which towers are frozen."""
         model = merge_adapters(self.model) if self.merge_lora else self.model
+        model = share_equal_modules(model)
         with quiet_libraries():
             model.save(str(folder), create_model_card=False)
-            for module, place in self.saved_modules():
+            for module, place in self.saved_modules(model):
                 if getattr(module, "tokenizer", None) is not None:
                     keep_tokenizer(module.tokenizer, folder / place)
+        carry_code(folder)
         if isinstance(self.model[0], Router):
             frozen = [kind for kind in self.sides if not self.learns(kind)]
             write_json(folder / STUDENT_FILE, {"frozen": frozen})

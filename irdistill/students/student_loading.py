@@ -20,15 +20,10 @@ from irdistill.modeling.hub import hub_is_off
 from irdistill.modeling.model_files import STUDENT_FILE, read_model_json, resolve_model
 from irdistill.modeling.weights import check_new_modules, complete_weights
 from irdistill.students.inputs import check_processing, prepare_inputs
+from irdistill.students.model_code import PACKAGE_MODULES
 from irdistill.students.model_kinds import describe_model
-from irdistill.students.pair_similarity import PAIR_SIMILARITY, PairSimilarity
-from irdistill.students.term_vectors import REFERENCE, TermVectors
 
 logger = logging.getLogger(__name__)
-
-#: Modules of this package by their names in model folders. They are passed to
-#: sentence-transformers, so that they load without ``trust_remote_code``.
-PACKAGE_MODULES = {REFERENCE: TermVectors, PAIR_SIMILARITY: PairSimilarity}
 
 
 def load_encoder(
@@ -110,7 +105,7 @@ def model_loader(library: Any, resolved: str) -> Callable[..., Any]:
     """What opens a model: a class of sentence-transformers, with the modules of this package."""
     files = [Path(resolved) / name for name in ("modules.json", "router_config.json")]
     listed = "".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
-    if any(reference in listed for reference in PACKAGE_MODULES):
+    if any(f'"{reference}"' in listed for reference in PACKAGE_MODULES):
         return partial(library._load_with_module_classes, module_classes=PACKAGE_MODULES)
     return cast("Callable[..., Any]", library)
 

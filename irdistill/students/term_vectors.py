@@ -1,4 +1,4 @@
-"""Vectors of words that are added to a query's vector, so that it matches words as BM25 does."""
+"""Term vectors in the form in which earlier versions saved them: stems instead of words."""
 
 from __future__ import annotations
 
@@ -8,31 +8,20 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
-from sentence_transformers.base.modules import Module
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoTokenizer
 
 from irdistill.errors import DamagedError, InputError
 from irdistill.modeling.stemming import NAME, StemTokenizer
 from irdistill.modeling.weights import fill, read_weights
-from irdistill.students.saving import save_tokenizer
+from irdistill.students.word_vectors import WordVectors
 
 _WORDS, _WEIGHTS = "words.json", "model.safetensors"
 
 
-class TermVectors(Module):
-    """A sentence-transformers module: ``q + sum_t e_t / sqrt(m)`` over the m stems t of a query.
-
-    A stem counts as often as it occurs. The spread of a sum of m parts grows with the square root
-    of m; divided by it, words have equal weight in short and long queries.
-
-    The module follows pooling, reads ``sentence_embedding`` (n, D) and the token ids, and writes
-    ``sentence_embedding``. Words are decoded from the token ids without the prompt, so encoding a
-    query needs no extra input. The vectors are not trained by gradients:
-    `irdistill.training.term_vector_fitting` computes them. Plain sentence-transformers loads the
-    module with ``trust_remote_code=True`` if this package is installed.
+class TermVectors(WordVectors):
+    """As `WordVectors`, for the stems of a query. Only this package can open it.
 
     Args:
         tokenizer: of the preceding transformer.
@@ -41,55 +30,17 @@ class TermVectors(Module):
     """
 
     def __init__(self, tokenizer: Any, words: Sequence[str], weight: Tensor) -> None:
-        super().__init__()
-        if weight.ndim != 2 or len(words) != len(weight):
-            raise InputError(
-                f"{len(words)} words and vectors of shape {tuple(weight.shape)} were given; one"
-                " vector for each word was expected."
-            )
-        self.tokenizer = tokenizer
+        super().__init__(tokenizer, [[word] for word in words], weight)
         self.words = list(words)
-        self.weight = nn.Parameter(weight.detach().float(), requires_grad=False)
-        self._places = {word: place for place, word in enumerate(self.words)}
         self._stems = StemTokenizer()
 
-    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Add the vectors of known words to ``sentence_embedding``."""
-        vectors = features["sentence_embedding"]
-        places = self._word_places(features)
-        if any(places):
-            flat = torch.tensor(
-                [place for row in places for place in row], device=self.weight.device
-            )
-            starts = torch.tensor(
-                [0, *(len(row) for row in places[:-1])], device=self.weight.device
-            ).cumsum(0)
-            counts = torch.tensor([[max(1, len(row))] for row in places], device=self.weight.device)
-            with torch.autocast(self.weight.device.type, enabled=False):
-                vectors = (
-                    vectors.float()
-                    + F.embedding_bag(flat, self.weight, starts, mode="sum") / counts.sqrt()
-                )
-        features["sentence_embedding"] = vectors
-        return features
-
-    def _word_places(self, features: dict[str, Any]) -> list[list[int]]:
-        """The places of the known words of each query, with repetitions."""
-        ids, masks = (features[name].tolist() for name in ("input_ids", "attention_mask"))
-        prompt = int(features.get("prompt_length") or 0)
-        rows = [
-            [token for token, real in zip(row, mask, strict=True) if real][prompt:]
-            for row, mask in zip(ids, masks, strict=True)
-        ]
-        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
-        return [
-            [self._places[stem] for stem in self._stems(text) if stem in self._places]
-            for text in texts
-        ]
+    def text_places(self, text: str) -> list[int]:
+        """The places of the known stems of a text, with repetitions."""
+        return [self._places[stem] for stem in self._stems(text) if stem in self._places]
 
     def get_config_dict(self) -> dict[str, Any]:
         """The way words are cut, and the shape of the vectors."""
-        return {"words": NAME, "shape": list(self.weight.shape)}
+        return {"words": NAME, **super().get_config_dict()}
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
         """Write config, words, vectors and tokenizer to a folder."""
@@ -97,7 +48,7 @@ class TermVectors(Module):
         self.save_config(output_path)
         (folder / _WORDS).write_text(json.dumps(self.words, ensure_ascii=False), encoding="utf-8")
         save_file({"weight": self.weight.detach().cpu().contiguous()}, str(folder / _WEIGHTS))
-        save_tokenizer(self.tokenizer, folder)
+        self.tokenizer.save_pretrained(output_path)
 
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:
@@ -132,7 +83,3 @@ class TermVectors(Module):
         )
         fill(loaded, read_weights(path), path)
         return loaded
-
-
-#: The name of the class in saved models.
-REFERENCE = f"{TermVectors.__module__}.{TermVectors.__qualname__}"

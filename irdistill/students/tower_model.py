@@ -251,16 +251,26 @@ class TowerModel:
             features["prompt_length"] = first._get_prompt_length(prompt)
         return features
 
-    def saved_modules(self) -> Iterator[tuple[nn.Module, str]]:
-        """The modules, including those inside a router, and their folders in the saved model."""
-        for number, module in enumerate(self.model):
+    def saved_modules(self, model: Any = None) -> Iterator[tuple[nn.Module, str]]:
+        """The modules, including those inside a router, and their folders in the saved model.
+
+        A module that two routes share is saved once, in the folder of the first.
+
+        Args:
+            model: the model that is saved (default: this one).
+        """
+        for number, module in enumerate(self.model if model is None else model):
             in_root = number == 0 and getattr(module, "save_in_root", False)
             place = "" if in_root else f"{number}_{type(module).__name__}"
             if not isinstance(module, Router):
                 yield module, place
                 continue
+            written: set[int] = set()
             for route, modules in module.sub_modules.items():
                 for step, inner in enumerate(modules):
+                    if id(inner) in written:
+                        continue
+                    written.add(id(inner))
                     name = f"{route}_{step}_{type(inner).__name__}"
                     yield inner, f"{place}/{name}".lstrip("/")
 

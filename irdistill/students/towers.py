@@ -6,12 +6,14 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Router, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import nn
 
 from irdistill.errors import OptionError
+from irdistill.students.fingerprints import modules_digest, tokenizer_digest
 from irdistill.students.inputs import position_limit
 from irdistill.students.layers import keep_layers
 from irdistill.students.student_loading import same_new_weights
@@ -77,6 +79,74 @@ def tower_modules(model: Any, kind: TextKind) -> list[nn.Module]:
     if not isinstance(first, Router):
         return [first, *ending]
     return [*first.sub_modules[first._resolve_route(task=kind, modality="text")], *ending]
+
+
+def shared_modules(model: Any) -> set[int]:
+    """The ids of the modules with weights that both routes of a model contain."""
+    if not isinstance(model[0], Router):
+        return set()
+    seen: set[int] = set()
+    shared: set[int] = set()
+    for modules in model[0].sub_modules.values():
+        ids = {id(module) for module in modules if any(True for _ in module.parameters())}
+        shared |= ids & seen
+        seen |= ids
+    return shared
+
+
+def separate_towers(model: Any) -> Any:
+    """A model whose queries have their own copy of each module with weights that towers share.
+
+    The copies can be trained, whether or not the documents' modules are frozen.
+    """
+    shared = shared_modules(model)
+    if not shared:
+        return model
+    queries: list[nn.Module] = []
+    for module in model[0].sub_modules[model[0]._resolve_route(task="query", modality="text")]:
+        is_shared = id(module) in shared
+        queries.append(copy.deepcopy(module).requires_grad_(True) if is_shared else module)
+    return with_route(model, "query", queries)
+
+
+def share_equal_modules(model: Any) -> Any:
+    """A model in which modules of the query tower that equal those of documents are the same.
+
+    Sentence-transformers saves and loads a module that two routes share once.
+    """
+    if not isinstance(model[0], Router) or "query" not in model[0].sub_modules:
+        return model
+    documents = tower_modules(model, "document")
+    queries = [
+        next((module for module in documents if _equal(query, module)), query)
+        for query in model[0].sub_modules["query"]
+    ]
+    if all(one is two for one, two in zip(queries, model[0].sub_modules["query"], strict=True)):
+        return model
+    return with_route(model, "query", queries)
+
+
+def _equal(query: nn.Module, document: nn.Module) -> bool:
+    """Whether two modules have weights, and the same weights, settings and tokenizer."""
+    if query is document or type(query) is not type(document):
+        return False
+    one, two = query.state_dict(), document.state_dict()
+    if not one or one.keys() != two.keys():
+        return False
+    if modules_digest([query]) != modules_digest([document]):
+        return False
+    tokenizers = [getattr(module, "tokenizer", None) for module in (query, document)]
+    limits = [getattr(module, "max_seq_length", None) for module in (query, document)]
+    if limits[0] != limits[1] or (tokenizers[0] is None) != (tokenizers[1] is None):
+        return False
+    if tokenizers[0] is not None and tokenizer_digest(tokenizers[0]) != tokenizer_digest(
+        tokenizers[1]
+    ):
+        return False
+    return all(
+        value.dtype == two[name].dtype and torch.equal(value, two[name])
+        for name, value in one.items()
+    )
 
 
 def one_tower(model: Any, what: str) -> list[nn.Module]:

@@ -20,6 +20,7 @@ from irdistill.students.fingerprints import describe_modules
 from irdistill.students.lora import merge_adapters
 from irdistill.students.student_base import Student
 from irdistill.students.tower_model import TextKind
+from irdistill.students.towers import separate_towers
 
 _LENGTHS = ("query_length", "document_length", "max_seq_length", "max_query_length", "max_length")
 """Settings in which merged models may differ."""
@@ -45,7 +46,7 @@ def average_students(students: Sequence[Student], weights: Sequence[float]) -> S
         check_mergeable(students[0], other)
     template = next((student for student in students if _has_towers(student)), students[0])
     merged = copy.copy(template)
-    merged.model = copy.deepcopy(template.model)
+    merged.model = separate_towers(copy.deepcopy(template.model))
     set_average(merged, students, weights)
     return merged
 

@@ -31,6 +31,8 @@ from irdistill.teachers.scoring_engine import open_candidates
 #: The fewest queries that are sampled, and the number of groups that the sample is divided into.
 MIN_QUERIES = 5
 GROUPS = 10
+#: Beginnings of the names of sums that only give a mean.
+_MEANS = ("label_mass", "agreement")
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def estimate_cost(
         units, total = np.array([len(group) for group in groups], np.float64), len(run)
     else:
         units, total = np.array([_rows(group) for group in groups], np.float64), pairs
-    keys = {key for usage in took for key in usage if not key.startswith("label_mass")} - {"pairs"}
+    keys = {key for usage in took for key in usage if not key.startswith(_MEANS)} - {"pairs"}
     figures = {
         key: scale_up(
             units, np.array([usage.get(key, 0.0) for usage in took]), total, count / len(run)

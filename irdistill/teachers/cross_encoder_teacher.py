@@ -22,7 +22,8 @@ from irdistill.modeling.padding import pad_rows
 from irdistill.modeling.truncation import Truncation
 from irdistill.modeling.weights import complete_weights
 from irdistill.students.inputs import check_processing, position_limit, unused_token
-from irdistill.students.pair_similarity import PairSimilarity, PairSimilarityClassifier
+from irdistill.students.pair_classifier import PairSimilarityClassifier
+from irdistill.students.pair_similarity import PairSimilarity
 from irdistill.students.student_loading import model_loader
 from irdistill.teachers.backends import Backend, OpenVinoBackend, TorchBackend, has_openvino
 from irdistill.teachers.control_tokens import BROKEN_UP

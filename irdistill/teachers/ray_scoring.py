@@ -17,7 +17,7 @@ from irdistill.storage.files import differences
 from irdistill.teachers.function_teacher import FunctionTeacher, LoadedTeacher, as_teacher
 from irdistill.teachers.part_scoring import ProgressCallback, score_part
 from irdistill.teachers.scoring_engine import NumberedPart, ScoredPart
-from irdistill.teachers.teacher_card import card_of
+from irdistill.teachers.teacher_card import HOSTED_KINDS, card_of
 from irdistill.teachers.teacher_loading import TeacherSpec
 
 
@@ -72,7 +72,7 @@ def _sendable(spec: TeacherSpec) -> TeacherSpec:
             )
         return replace(spec, teacher=loaded, settings={})
     card = card_of(spec.teacher, spec.kind, spec.settings.get("revision"))
-    if card.backend == "openai":
+    if card.backend == "openai" or card.kind in HOSTED_KINDS:
         raise OptionError(
             f"the teacher {spec.name!r} is behind a server, and one process keeps its answers and"
             " its budget. Leave out --engine ray, and raise --parallel instead."

@@ -76,7 +76,7 @@ class TeacherOptions:
         Field(description="Run code that comes with the model, or a teacher given as module:name."),
     ] = False
     url: Annotated[
-        str | None, Field(description="Address of a language model's server (default: the card's).")
+        str | None, Field(description="Address of the model's server (default: the card's).")
     ] = None
     key: Annotated[
         str | None,
@@ -110,6 +110,15 @@ class TeacherOptions:
     replay: Annotated[
         bool, Field(description="Take all answers from the response file; send no requests.")
     ] = False
+    compare_generated: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=1,
+            description="For a listwise teacher by labels: share of the queries whose windows are"
+            " also ordered by a generated answer, to measure how well both orders agree.",
+        ),
+    ] = None
     settings: Annotated[
         dict[str, Any],
         Field(description="More settings of the teacher's class, or arguments of a function."),

@@ -21,7 +21,11 @@ from irdistill.teachers.function_teacher import LoadedTeacher
 from irdistill.teachers.part_scoring import ProgressCallback, score_part, top_k
 from irdistill.teachers.passage_reading import PassageReading
 from irdistill.teachers.score_options import ScoreOptions
-from irdistill.teachers.scoring_reports import report_truncation, report_unscored
+from irdistill.teachers.scoring_reports import (
+    report_agreement,
+    report_truncation,
+    report_unscored,
+)
 from irdistill.teachers.teacher_loading import TeacherSpec
 
 logger = logging.getLogger(__name__)
@@ -156,9 +160,16 @@ def score_run(
                     writer.write_part(*part)
                     warned = warned or _warn_if_unscored(part)
             run = writer.finish()
-    report_truncation(run, str(identity.producer.get("model", "the teacher")))
+    report_truncation(run, _model_name(identity.producer))
+    report_agreement(run)
     report_unscored(run)
     return run
+
+
+def _model_name(producer: Mapping[str, Any]) -> str:
+    """The model of a teacher's identity, whose value may be an identity of its own."""
+    model = producer.get("model", "the teacher")
+    return _model_name(model) if isinstance(model, Mapping) else str(model)
 
 
 def _warn_if_unscored(part: ScoredPart) -> bool:

@@ -14,6 +14,7 @@ from irdistill.teachers.function_teacher import is_reference
 from irdistill.teachers.teacher_kinds import kind_of
 
 LLM_KINDS = ("llm-pointwise", "llm-pairwise", "llm-listwise")
+HOSTED_KINDS = ("hosted-reranker", "hosted-embedder")
 KINDS = (
     "cross-encoder",
     "seq2seq",
@@ -24,6 +25,7 @@ KINDS = (
     "bm25",
     "function",
     *LLM_KINDS,
+    *HOSTED_KINDS,
 )
 BACKENDS = ("transformers", "vllm", "openai")
 
@@ -35,15 +37,16 @@ class TeacherCard:
     Attributes:
         kind: ``cross-encoder``, ``seq2seq``, ``causal``, ``retriever`` (or ``dense``, ``sparse``,
             ``late-interaction`` if the model's files do not say which), ``interaction``, ``bm25``,
-            ``function``, ``llm-pointwise``, ``llm-pairwise`` or ``llm-listwise``.
+            ``function``, ``llm-pointwise``, ``llm-pairwise``, ``llm-listwise``,
+            ``hosted-reranker`` or ``hosted-embedder``.
         model: hub id, folder, ``package:`` path, or ``module:function``.
         revision: commit, tag or branch of a hub model.
         settings: keyword arguments of the teacher's class (``max_length``, ``precision``, …).
         backend: what runs a language model: ``transformers``, ``vllm``, or ``openai`` for any
             server with that interface.
         prompt: prompt templates of a language model, by name.
-        server: settings of the back end ``openai``: ``url``, ``key`` (name of the environment
-            variable that holds the key), ``prices``, …
+        server: settings of the back end ``openai`` and of hosted models: ``url``, ``key`` (name of
+            the environment variable that holds the key), ``prices``, …
         license: license of the model.
         source: where the model was published.
         published: figures that the model's authors report.
@@ -79,10 +82,18 @@ class TeacherCard:
                     f"the teacher card {self.name!r} has the unknown back end {self.backend!r}."
                     f" A language model needs one of {', '.join(BACKENDS)}."
                 )
+        elif self.kind in HOSTED_KINDS:
+            if self.backend or self.prompt or not self.server:
+                raise InputError(
+                    f"the teacher card {self.name!r} of the kind {self.kind} needs a server, and"
+                    " has no back end and no prompt. Add server: {url: …, shape: …}, and remove"
+                    " them."
+                )
         elif self.backend or self.prompt or self.server:
             raise InputError(
                 f"the teacher card {self.name!r} has a back end, a prompt or a server, which only"
-                f" language models use. Remove them, or set kind to one of {', '.join(LLM_KINDS)}."
+                " models behind a server and language models use. Remove them, or set kind to one"
+                f" of {', '.join((*LLM_KINDS, *HOSTED_KINDS))}."
             )
 
 

@@ -19,7 +19,7 @@ from irdistill.teachers.function_teacher import (
     as_teacher,
     load_reference,
 )
-from irdistill.teachers.teacher_card import LLM_KINDS, TeacherCard, card_of
+from irdistill.teachers.teacher_card import HOSTED_KINDS, LLM_KINDS, TeacherCard, card_of
 
 #: Module and name of what creates a teacher of a kind; it takes the settings as keyword-only
 #: arguments.
@@ -51,7 +51,8 @@ def load_teacher(
             ``module:function`` or ``path/to/file.py:function``, or a function or teacher object.
         corpus: the documents that it scores; retrievers and BM25 keep an index of them.
         responses: file that keeps the answers of a model behind a server, unless the setting
-            ``log`` names another one. Other teachers ignore it.
+            ``log`` names another one. Other teachers ignore it, and so do hosted embedders, whose
+            vectors are shared by all runs.
         settings: override the settings of the card; None leaves a setting as it is. A reference to
             a function needs ``trust_remote_code=True``.
 
@@ -74,6 +75,12 @@ def load_teacher(
         if card.backend == "openai" and responses is not None:
             options = {"log": responses} | options
         return load_llm_teacher(card, options)
+    if card.kind in HOSTED_KINDS:
+        from irdistill.teachers.hosted.hosted_loading import load_hosted
+
+        if card.kind == "hosted-reranker" and responses is not None:
+            options = {"log": responses} | options
+        return load_hosted(card, options)
     create = _creator(card.kind)
     known = known_settings(card.kind)
     unknown = sorted(set(options) - known)
@@ -108,7 +115,7 @@ def _load_function(card: TeacherCard, settings: dict[str, Any]) -> LoadedTeacher
 
 
 def known_settings(kind: str) -> set[str]:
-    """The settings of a kind of teacher (not of functions and language models)."""
+    """The settings of a kind of teacher (not of functions and servers)."""
     return {
         parameter.name
         for parameter in inspect.signature(_creator(kind)).parameters.values()

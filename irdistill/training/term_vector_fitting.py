@@ -13,17 +13,18 @@ from scipy.sparse import csc_matrix
 from sentence_transformers.base.modules import Normalize
 from torch import from_numpy
 
-from irdistill.collections import Collection
+from irdistill.collections import Collection, Corpus
 from irdistill.collections.passage_corpus import reading_corpus
 from irdistill.console.progress_bars import progress, with_progress
 from irdistill.errors import InputError
+from irdistill.modeling.stemming import StemTokenizer, words_of
 from irdistill.search.lexical.bm25 import BM25
 from irdistill.search.ranking import best_rows
 from irdistill.search.vectors.vector_store import corpus_vectors
 from irdistill.students import DenseStudent
 from irdistill.students.build import load_dense
-from irdistill.students.term_vectors import TermVectors
-from irdistill.students.towers import copy_tower, one_tower, two_towers
+from irdistill.students.towers import one_tower, tower_modules, two_towers
+from irdistill.students.word_vectors import WordVectors
 from irdistill.training.computed_models import write_computed_model
 
 logger = logging.getLogger(__name__)
@@ -134,14 +135,40 @@ def _fit(
     weight *= _SHARE * scaling.model_spread() / scaling.spread(weight)
     logger.info("%d words, each with a vector of %d numbers", len(places), weight.shape[1])
     stems = [bm25.stems[place] for place in places.tolist()]
-    return _with_terms(student, stems, weight), {"words": len(places)}
+    forms = _forms(corpus, stems, student)
+    return _with_words(student, forms, weight), {"words": len(places)}
 
 
-def _with_terms(student: DenseStudent, stems: list[str], weight: np.ndarray) -> DenseStudent:
-    """The student with a query tower of words, and a frozen document tower."""
-    tower = copy_tower(student.model, None)
+def _forms(corpus: Corpus, stems: list[str], student: DenseStudent) -> list[list[str]]:
+    """The words of each stem that the corpus or the vocabulary of the tokenizer has, sorted.
+
+    A stemmer is not needed to read queries then. With the corpus's words alone, nDCG@10 was lower
+    by 0.0002 (cranfield), 0.0030 (cystic-fibrosis) and 0.0003 (scifact) than with a stemmer.
+    """
+    places = {stem: place for place, stem in enumerate(stems)}
+    forms: list[list[str]] = [[] for _ in stems]
+    tokenizer: Any = student._first("query").tokenizer
+    words = set(words_of(" ".join(token.lstrip("#▁Ġ") for token in tokenizer.get_vocab())))
+    with progress(len(corpus), "documents", "collect words") as bar:
+        for texts in corpus.text_batches():
+            for text in texts:
+                words.update(words_of(text))
+            bar.update(len(texts))
+    tokenize = StemTokenizer()
+    for word in sorted(words):
+        for stem in tokenize(word):
+            if stem in places:
+                forms[places[stem]].append(word)
+    return forms
+
+
+def _with_words(student: DenseStudent, forms: list[list[str]], weight: np.ndarray) -> DenseStudent:
+    """The student with word vectors behind its query tower; both towers share the rest."""
+    tower = tower_modules(student.model, "query")
     first: Any = tower[0]
-    tower.append(TermVectors(first.tokenizer, stems, from_numpy(weight)))
+    # float16 halves the file; vectors are rounded here so that the saved model is the same
+    rounded = from_numpy(weight).half().float()
+    tower.append(WordVectors(first.tokenizer, forms, rounded))
     if any(isinstance(module, Normalize) for module in tower):
         tower.append(Normalize())
     fitted = DenseStudent.from_model(

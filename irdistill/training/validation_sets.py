@@ -128,7 +128,7 @@ class SearchedSet:
         self.queries, self.student, self.corpus = queries, student, corpus
         self.work, self.scratch, self.name = work, scratch, queries.name
         self.frozen = not student.learns("document")
-        self.texts = len(queries.queries) + (0 if self.frozen else len(corpus))
+        self.texts = len(queries.queries) + (0 if self.frozen else len(reading_corpus(corpus)))
 
     @cached_property
     def _stored(self) -> Searcher:

@@ -29,6 +29,8 @@ class CatalogEntry(NamedTuple):
 _VERBS = """
 run | recipes.recipe_verbs:run_recipe
     Run a recipe.
+collect | verbs.collection_verbs:collect | recipes
+    Collect documents into a collection: files, tables, datasets, other collections.
 retrieve | verbs.search_verbs:retrieve | recipes
     Retrieve the top documents of each query of a collection.
 search | verbs.search_verbs:search_text

@@ -289,9 +289,9 @@ def test_folder_is_found_by_its_bare_name(tmp_path: Path, monkeypatch: pytest.Mo
             IrdistillError, match=r"empty has no corpus.jsonl.*corpus.jsonl .one document per line"
         ):
             load_collection(name, cache=tmp_path / "cache")
-    (tmp_path / "docs.jsonl").write_text("{}")
-    with pytest.raises(IrdistillError, match=r"docs.jsonl is a file, and a collection is a folder"):
-        load_collection("docs.jsonl", cache=tmp_path / "cache")
+    (tmp_path / "docs.pkl").write_text("{}")
+    with pytest.raises(IrdistillError, match=r"docs.pkl is a file, and a collection is a folder"):
+        load_collection("docs.pkl", cache=tmp_path / "cache")
     # a folder that happens to have the name of a known collection does not hide it
     (tmp_path / "vaswani").mkdir()
     monkeypatch.setattr(

@@ -1,5 +1,5 @@
-"""The module of term vectors: what it adds, whatever the padding and the prompt, and the same when
-saved and opened.
+"""Term vectors as earlier versions saved them: what they add, whatever the padding and the prompt,
+and the same when saved and opened.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def test_it_is_saved_and_opened_here_and_in_sentence_transformers(tmp_path: Path
 
 def test_what_does_not_fit_or_is_damaged_is_refused(tmp_path: Path) -> None:
     student, model, weight = build(tmp_path)
-    with pytest.raises(IrdistillError, match=r"2 words and vectors of shape \(3, 16\)"):
+    with pytest.raises(ValueError, match=r"2 words and vectors of shape \(3, 16\)"):
         TermVectors(model.tokenizer, ["w1", "w2"], weight)
     student.save(tmp_path / "saved")
     [words] = (tmp_path / "saved").rglob("words.json")

@@ -6,6 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from irdistill.card_files import card_folder
@@ -14,7 +15,7 @@ from irdistill.teachers.llm import llm_loading as loading
 from irdistill.teachers.llm.language_model import Answer
 from irdistill.teachers.pair_prompts import PairTemplate
 from irdistill.teachers.protocol import TextPair
-from irdistill.teachers.teacher_card import LLM_KINDS
+from irdistill.teachers.teacher_card import HOSTED_KINDS, LLM_KINDS
 from irdistill.teachers.teacher_loading import known_settings
 from tests.teachers.llm.ranking_fakes import FakeModel, choose_better, list_answer, query_pairs
 
@@ -35,6 +36,8 @@ def test_included_cards_make_prompts(path: Path, monkeypatch: pytest.MonkeyPatch
         and card.source
         and (card.description or card.kind == "bm25")
     )
+    if card.kind in HOSTED_KINDS:
+        return  # tests/teachers/hosted sends requests for these
     if card.kind not in LLM_KINDS:
         settings = card.settings
         assert set(settings) <= known_settings(card.kind)
@@ -55,6 +58,11 @@ def test_included_cards_make_prompts(path: Path, monkeypatch: pytest.MonkeyPatch
             return Answer(
                 labels=choose_better([1, 2]).labels.repeat(len(labels))[: len(labels)] - 99
             )  # type: ignore[union-attr]
+
+    elif card.settings.get("by") == "labels" and card.kind == "llm-listwise":
+
+        def reply(worths: list[int]) -> Answer:
+            return Answer(labels=np.array(worths, np.float32) - 99)
 
     model = FakeModel(reply)
     monkeypatch.setattr(

@@ -11,9 +11,10 @@ import pytest
 
 import irdistill as ird
 from irdistill.collections import Collection
+from irdistill.errors import InputError
 from irdistill.runs import Run
 from irdistill.runs.formats.texts import TextIndex
-from tests.search.passage_collection import passage_collection
+from tests.search.passage_collection import passage_collection, write_collection
 from tests.students.tiny import tiny_backbone
 
 
@@ -157,6 +158,18 @@ def test_generated_queries_name_documents(collection: Collection, place: Path) -
     assert all(query.excluded[0] not in ranked[q].doc_ids for q, query in made.queries.items())
     scores = ird.score(made, ranked, "bm25")
     assert ird.audit(made, [scores]).to_markdown()
+
+
+def test_passages_that_would_be_lost_are_refused(place: Path) -> None:
+    whole = ird.load_collection(write_collection(place / "whole"))
+    options = ird.PassageOptions(16, 0, str(place / "encoder"))
+    split = ird.split_into_passages(whole, options)
+    with pytest.raises(InputError, match="not in its folder"):
+        ird.generate(split, out=place / "lost", kinds=("sentence",))
+    assert not (place / "lost").exists()
+    made = ird.load_collection(f"{place / 'made'}#train")
+    ird.split_into_passages(str(place / "docs"), options, place / "docs")  # the same split
+    assert ird.load_collection(made.id).corpus.passages is not None
 
 
 @pytest.mark.slow

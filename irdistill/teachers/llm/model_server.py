@@ -237,7 +237,10 @@ class ModelServer(ABC, Generic[RequestT, ReplyT]):
     def _read_refusal(self, error: Any, request: RequestT) -> ReplyT | Failure:
         """A response with a status other than 200: a failure, an answer, or the end."""
         status, code = error.status_code, str(getattr(error, "code", None) or "")
-        message = self._without_key(str(error.message)[:10_000])
+        message = str(error.message)
+        if " - " not in message:  # the client shows only messages in the form of OpenAI's
+            message = f"{message} - {error.response.text}"
+        message = self._without_key(message[:10_000])
         text = printable(" ".join(message.split()))[:300]
         if status in (400, 413, 422):
             reply = self._refusal(request, status, code, text)

@@ -9,10 +9,10 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from operator import ne
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -59,15 +59,28 @@ _open_logs: WeakValueDictionary[Path, ResponseLog] = WeakValueDictionary()
 _opening = threading.Lock()
 
 
+class BatchAnswer(NamedTuple):
+    """An answer to a request about several items, such as the documents of a query.
+
+    Attributes:
+        answer: to the whole request.
+        items: the key of each item, in the order of the request.
+    """
+
+    answer: Answer
+    items: list[str]
+
+
 class ResponseLog:
     """A file of JSON lines, one per answer, after a line that names the format.
 
     A line is appended and fsynced before its answer is returned; threads that append at the same
-    time share an fsync. Memory holds the position of each answer in the file, not the answer. A
-    last line that was cut short by a kill is dropped with a warning. The checksum of a line is
-    verified when the log is opened and again when the line is used. A damaged line is reported with
-    its number and counted, and its request will be sent again (in a replay: refused). Lines of
-    older logs without checksums are read as they are.
+    time share an fsync. An answer about several items is found by the key of each of them. Memory
+    holds the position of each answer in the file, not the answer. A last line that was cut short by
+    a kill is dropped with a warning. The checksum of a line is verified when the log is opened and
+    again when the line is used. A damaged line is reported with its number and counted, and its
+    request will be sent again (in a replay: refused). Lines of older logs without checksums are
+    read as they are.
 
     The file is locked against other processes while it is open. Within a process use `open_log`,
     which returns the same log for the same file.
@@ -86,6 +99,7 @@ class ResponseLog:
         self.spent, self.damaged = Spent(), 0
         self._checked = False
         self._places: dict[str, tuple[int, int]] = {}
+        self._item_places: dict[str, tuple[int, int]] = {}
         self._writing, self._syncing = threading.Lock(), threading.Lock()
         self._synced, self._file = 0, -1
         if replay and not self.path.is_file():
@@ -125,19 +139,48 @@ class ResponseLog:
     def get(self, key: str) -> Answer | None:
         """The answer to a request; None if it is not in the log."""
         place = self._places.get(key)
-        if place is None:
-            return None
+        batch = None if place is None else self._parse(place, key)
+        if place is not None and batch is None:
+            del self._places[key]
+        return None if batch is None else batch.answer
+
+    def unanswered(self, items: Iterable[str]) -> list[str]:
+        """The items that no answer is about, in their order."""
+        return [item for item in items if item not in self._item_places]
+
+    def batches(self, items: Iterable[str]) -> list[BatchAnswer]:
+        """The answers about some items, each once, in the order of their first items.
+
+        Items whose answer was damaged since the log was opened are left out.
+        """
+        places = dict.fromkeys(
+            place for item in items if (place := self._item_places.get(item)) is not None
+        )
+        batches = []
+        for place in places:
+            batch = self._parse(place, f"at byte {place[0]}")
+            if batch is not None:
+                batches.append(batch)
+                continue
+            for item in [item for item, other in self._item_places.items() if other == place]:
+                del self._item_places[item]
+            for key in [key for key, other in self._places.items() if other == place]:
+                del self._places[key]
+        return batches
+
+    def _parse(self, place: tuple[int, int], name: str) -> BatchAnswer | None:
+        """The answer of a line; None if the line was damaged since the log was opened."""
         try:
-            return _parse_answer(_parse_line(read_at(self._file, place[1], place[0]), False))
+            line = _parse_line(read_at(self._file, place[1], place[0]), False)
+            return BatchAnswer(_parse_answer(line), _parse_items(line))
         except _DamagedLineError:
             self.damaged += 1
             logger.warning(
                 "the answer %s in %s was damaged since the log was opened; %s",
-                key,
+                name,
                 self.path,
                 "a replay has no other" if self.replay else "its request is sent again",
             )
-            del self._places[key]
             return None
 
     def add(
@@ -148,7 +191,8 @@ class ResponseLog:
         Args:
             key: the digest of the request.
             spent: what the budget counts for it.
-            notes: more fields of the line, such as the model's full name and the time.
+            notes: more fields of the line, such as the model's full name and the time. ``items``
+                are the keys of the items that the answer is about.
         """
         line: dict[str, Any] = {"key": key, "text": answer.text, "error": answer.error}
         if answer.labels is not None:
@@ -193,7 +237,12 @@ class ResponseLog:
         with self._writing:
             self.spent = self.spent.plus(spent)
             if "key" in line:
-                self._places[line["key"]] = (place, len(data))
+                self._add_place(line, (place, len(data)))
+
+    def _add_place(self, line: Mapping[str, Any], place: tuple[int, int]) -> None:
+        self._places[str(line["key"])] = place
+        for item in _parse_items(line):
+            self._item_places[item] = place
 
     def _read(self) -> int:
         """Index the lines; returns the position of the next line."""
@@ -264,7 +313,7 @@ class ResponseLog:
             spent = self.spent.plus(_parse_spent(line["spent"]))
             if "key" in line:
                 _parse_answer(line)
-                self._places[str(line["key"])] = (place, len(raw))
+                self._add_place(line, (place, len(raw)))
             self.spent = spent
         except (_DamagedLineError, KeyError):
             return False
@@ -333,6 +382,13 @@ def _parse_answer(line: Mapping[str, Any]) -> Answer:
         return Answer(text, values, error, read, written, cached, cost, cut)
     except (KeyError, TypeError, OverflowError, ValueError) as error:
         raise _DamagedLineError from error
+
+
+def _parse_items(line: Mapping[str, Any]) -> list[str]:
+    items = line.get("items", [])
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise _DamagedLineError
+    return items
 
 
 def _parse_spent(value: Any) -> Spent:

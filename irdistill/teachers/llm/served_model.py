@@ -8,8 +8,8 @@ import logging
 import re
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import ceil, inf
@@ -178,6 +178,9 @@ class ServedModel(ABC, Generic[RequestT, ReplyT]):
         tokens = ceil(self._guess_tokens(request) * self._tokens_per_guess)
         return self._budget.worst(tokens, self._server.max_tokens(request))
 
+    def _wait(self, request: RequestT) -> None:
+        """Wait until the server's rate limits allow a try; called before each."""
+
     def _check(self, answer: Answer, spent: Spent) -> None:
         """Raise if an answer shows that no request can be answered."""
 
@@ -194,19 +197,34 @@ class ServedModel(ABC, Generic[RequestT, ReplyT]):
         name = re.sub(r"[^\w.-]+", "-", str(self.identity["model"]))[:80]
         return cache_folder() / "responses" / f"{name}-{digest(self.identity)}.jsonl"
 
-    def answer(self, requests: Sequence[RequestT]) -> list[Answer]:
+    def answer(
+        self, requests: Sequence[RequestT], done: Callable[[RequestT], Any] | None = None
+    ) -> list[Answer]:
         """Answer requests, in their order, at most ``parallel`` at a time over all threads.
 
         When a request fails for good, no more are sent. Those in flight are waited for, because
         they are paid for.
+
+        Args:
+            done: called in this thread with each request that was answered.
         """
         stop = threading.Event()
         if len(requests) == 1 or self.parallel == 1:
-            return [self._answer(request, stop) for request in requests]
+            answers = []
+            for request in requests:
+                answers.append(self._answer(request, stop))
+                if done is not None:
+                    done(request)
+            return answers
         pool = ThreadPoolExecutor(self.parallel, thread_name_prefix="answers")
         try:
             futures = [pool.submit(self._answer, request, stop) for request in requests]
-            wait(futures, return_when=FIRST_EXCEPTION)
+            sent = dict(zip(futures, requests, strict=True))
+            for future in as_completed(futures):
+                if future.exception() is not None:
+                    break
+                if done is not None:
+                    done(sent[future])
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
@@ -383,6 +401,7 @@ class _BudgetedTries:
         model = self._model
         if self._stop.is_set():
             raise StoppedError
+        model._wait(self._request)
         self._worst = model._worst(self._request)
         self._reservation.enter_context(model._budget.reserve(self._worst))
         self.reserved = True

@@ -16,7 +16,8 @@ class Reply(NamedTuple):
     """How a request is answered.
 
     Attributes:
-        body: JSON or raw bytes; the usual completion where None.
+        body: JSON or raw bytes, or a function of the usual answer that returns them; the usual answer
+            where None.
         delay: seconds before anything is sent.
         cut: send only so many bytes of the body and close.
         stream: in place of all that, raw bytes of the whole response, as long as there are any and
@@ -115,13 +116,21 @@ class ChatStub:
         self._http = Quiet(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}/v1"
 
+    def prompt(self, body: dict[str, Any]) -> str:
+        """What identifies a request in the counts."""
+        return str(body["messages"][-1]["content"])
+
+    def usual(self, path: str, body: dict[str, Any]) -> Any:
+        """The answer to a request without a fault."""
+        return usual(body)
+
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
         sent = handler.rfile.read(int(handler.headers["Content-Length"]))
         if not sent:  # the client was killed
             handler.close_connection = True
             return
         body = json.loads(sent)
-        prompt = body["messages"][-1]["content"]
+        prompt = self.prompt(body)
         with self.lock:
             self.bodies.append(body)
             self.keys.append(handler.headers.get("Authorization"))
@@ -132,7 +141,10 @@ class ChatStub:
         try:
             reply = self.plan(prompt, nth)
             time.sleep(reply.delay)
-            content = usual(body) if reply.body is None else reply.body
+            content = reply.body
+            if content is None or callable(content):
+                answer = self.usual(handler.path, body)
+                content = answer if content is None else content(answer)
             data = content if isinstance(content, bytes) else json.dumps(content).encode()
         finally:
             with self.lock:

@@ -1,0 +1,40 @@
+"""Fixtures of tests with hosted models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.teachers.hosted.hosted_runs import SECRET, write_collection
+from tests.teachers.hosted.hosted_stub import HostedStub
+
+
+@pytest.fixture()
+def stub() -> Iterator[Any]:
+    with ExitStack() as stack:
+        yield lambda shape="jina", plan=None: stack.enter_context(HostedStub(shape, plan).running())
+
+
+@pytest.fixture()
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with a collection and candidates."""
+    monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("STUB_KEY", SECRET)
+    monkeypatch.chdir(tmp_path)
+    write_collection(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture()
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that the client would wait before its retries; it does not wait."""
+    seconds: list[float] = []
+    clock = SimpleNamespace(sleep=seconds.append, time=time.time)
+    monkeypatch.setattr("openai._base_client.time", clock)
+    return seconds
