@@ -44,6 +44,10 @@ _SURFACE = {
     "irdistill.training.pretraining_options": "PretrainOptions",
     "irdistill.verbs.collection_verbs": "collect",
     "irdistill.verbs.search_verbs": "retrieve search_text",
+    "irdistill.verbs.package_verbs": "package",
+    "irdistill.bundles.bundle_manifest": "Bundle",
+    "irdistill.bundles.bundle_searcher": "SearchHit Searcher",
+    "irdistill.bundles.package_options": "PackageOptions",
     "irdistill.verbs.scoring_verbs": "estimate score",
     "irdistill.verbs.run_verbs": """
         diff_runs export_run fuse import_run mask merge_runs run_stats verify_runs

@@ -1,5 +1,17 @@
 """The Python surface of irdistill, for type checkers."""
 
+from irdistill.bundles.bundle_manifest import (
+    Bundle as Bundle,
+)
+from irdistill.bundles.bundle_searcher import (
+    Searcher as Searcher,
+)
+from irdistill.bundles.bundle_searcher import (
+    SearchHit as SearchHit,
+)
+from irdistill.bundles.package_options import (
+    PackageOptions as PackageOptions,
+)
 from irdistill.collections import (
     Collection as Collection,
 )
@@ -235,6 +247,9 @@ from irdistill.verbs.evaluation_verbs import (
 )
 from irdistill.verbs.merge_verbs import (
     merge as merge,
+)
+from irdistill.verbs.package_verbs import (
+    package as package,
 )
 from irdistill.verbs.query_verbs import (
     critic_curve as critic_curve,

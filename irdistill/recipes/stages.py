@@ -19,7 +19,7 @@ from irdistill.verbs.declaration import Verb
 
 RESULT, COMPARISON = "result.json", "comparison.md"
 MODEL_VERBS = ("train", "pretrain", "align", "terms", "static", "merge")
-WITHOUT_QUERIES = ("generate", "pretrain")
+WITHOUT_QUERIES = ("generate", "package", "pretrain")
 """Verbs that need only the documents of a collection."""
 
 _FROM_RUNNER = ("out", "overwrite")

@@ -51,7 +51,7 @@ _TOKEN_NEIGHBORS = 128
 """Fewest nearest tokens per query token whose documents become candidates."""
 
 
-class Searcher(ABC):
+class CorpusSearcher(ABC):
     """Searches one corpus with one model.
 
     Attributes:
@@ -92,7 +92,7 @@ class Searcher(ABC):
         """
 
 
-class DenseSearcher(Searcher):
+class DenseSearcher(CorpusSearcher):
     """Searches one vector per document by inner product."""
 
     def __init__(
@@ -153,7 +153,7 @@ class DenseSearcher(Searcher):
         return hits
 
 
-class SparseSearcher(Searcher):
+class SparseSearcher(CorpusSearcher):
     """Searches sparse vectors by inner product, through the terms of the query."""
 
     def __init__(
@@ -190,7 +190,7 @@ def inverted_index(store: SparseStore) -> SparseIndex:
     return SparseIndex.build(store, store.folder / "inverted")
 
 
-class MultiVectorSearcher(Searcher):
+class MultiVectorSearcher(CorpusSearcher):
     """Searches by MaxSim: all documents, or the candidates of an index over tokens."""
 
     def __init__(
@@ -242,7 +242,7 @@ class MultiVectorSearcher(Searcher):
         return np.unique(np.searchsorted(self.store.starts, tokens[tokens >= 0], side="right") - 1)
 
 
-class PassageSearcher(Searcher):
+class PassageSearcher(CorpusSearcher):
     """Searches passages, and ranks their documents.
 
     Args:
@@ -252,7 +252,9 @@ class PassageSearcher(Searcher):
             be used with MaxP only.
     """
 
-    def __init__(self, corpus: Corpus, passages: Searcher, aggregation: Aggregation = MAXP) -> None:
+    def __init__(
+        self, corpus: Corpus, passages: CorpusSearcher, aggregation: Aggregation = MAXP
+    ) -> None:
         super().__init__(corpus, passages.student, passages.precision)
         if not passages.exact:
             check_exact(aggregation, f"the index {passages.settings['kind']}")
@@ -298,7 +300,7 @@ def open_searcher(
     storage: Storage = "float32",
     seed: int = 42,
     encode_shards: EncodeShards | None = None,
-) -> Searcher:
+) -> CorpusSearcher:
     """Encode the corpus and build the index, or open the existing ones.
 
     The passages of a corpus that has any are searched instead of its documents, which are ranked by
@@ -321,7 +323,7 @@ def open_searcher(
 
 def _searcher(
     corpus: Corpus, student: Student, index: Index, precision: Precision, store: Store, seed: int
-) -> Searcher:
+) -> CorpusSearcher:
     """The searcher for a kind of store, with its index built or opened."""
     shared, folder = (corpus, student, precision), store.folder
     if isinstance(store, SparseStore):

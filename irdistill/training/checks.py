@@ -69,6 +69,11 @@ def _student_problems(options: TrainOptions, loss: Loss, student: Student) -> It
             "document_flops, document_l1 or document_active was given, and the document tower is"
             " frozen; leave them out."
         )
+    if options.idf_start and not (kind == "sparse" and student.head):
+        yield (
+            "idf_start was given for a student without query weights; it is for a sparse student"
+            " with inference_free."
+        )
     if options.clusters and not options.cluster_model and kind != "dense":
         yield (
             f"queries are clustered by one vector each, which a {kind} student does not have; name"

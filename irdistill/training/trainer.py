@@ -181,6 +181,8 @@ def _train(inputs: TrainingInputs, folder: Path, record: dict[str, Any]) -> None
             miner=prepared.miner,
             validation=prepared.validation,
         )
+        if loop.sparsity is not None:
+            loop.sparsity.idf = inputs.idf
         with note_on_interrupt(lambda: describe_newest(place, options.steps)):
             steps = loop.run(checkpoint)
     if prepared.validation is not None and processes.first:

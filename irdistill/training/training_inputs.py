@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from irdistill.collections.passage_corpus import reading_corpus
 from irdistill.losses import Loss, parse_loss
 from irdistill.runs import Run, open_run
 from irdistill.runs.stored_representations import Representations
+from irdistill.students.sparse_student import SparseStudent
 from irdistill.training import checks
 from irdistill.training.data.in_batch_teachers import InBatchTeachers, open_in_batch_teachers
 from irdistill.training.data.mining import check_mining
@@ -27,6 +29,7 @@ from irdistill.training.data.teacher_representations import (
     find_representations,
 )
 from irdistill.training.guard_setup import GuardData
+from irdistill.training.objectives.token_idf import TokenIdf, corpus_idf
 from irdistill.training.options import TrainOptions
 from irdistill.training.processes import Processes
 from irdistill.training.tracking import check_trackers
@@ -53,6 +56,7 @@ class TrainingInputs:
     processes: Processes
     validation: ValidationData | None = None
     guard: GuardData | None = None
+    idf: TokenIdf | None = None
     passages: PassageLists | None = None
 
     @property
@@ -91,6 +95,8 @@ class TrainingInputs:
         checks.check_teachers(len(runs), options)
         check_vectors(texts, student, vectors)
         check_mining(options, student, len(runs))
+        with processes.in_turn():
+            idf = _prepare_idf(collection, student, options)
         return cls(
             collection,
             runs,
@@ -104,6 +110,7 @@ class TrainingInputs:
             processes,
             validation,
             guard,
+            idf,
             passages,
         )
 
@@ -137,6 +144,20 @@ class TrainingInputs:
                 "document_vectors": vectors_identity(self.texts, self.student, self.vectors),
             }
         )
+
+
+def _prepare_idf(
+    collection: Collection, student: Student, options: TrainOptions
+) -> TokenIdf | None:
+    """The IDF of the corpus if an option needs it; the student's query weights are set to it."""
+    if not (options.idf_start or options.idf_penalty):
+        return None
+    tokenizer: Any = student.tower("query")[0].tokenizer
+    idf = corpus_idf(reading_corpus(collection.corpus), tokenizer, student.dimension)
+    if options.idf_start:
+        assert isinstance(student, SparseStudent)
+        student.set_query_weights(idf.weights)
+    return idf
 
 
 def _as_json(value: dict[str, Any]) -> dict[str, Any]:

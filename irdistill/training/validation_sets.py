@@ -19,7 +19,7 @@ from irdistill.losses import Loss, ScoreBatch
 from irdistill.runs import MemoryRun, RankedList, Run, RunIdentity
 from irdistill.search.passage_choice import PassageChoice
 from irdistill.search.passage_ranking import MAXP
-from irdistill.search.searchers import Searcher, open_searcher
+from irdistill.search.searchers import CorpusSearcher, open_searcher
 from irdistill.students.encoding import encode_batches
 from irdistill.students.interaction_layers import InteractionStudent
 from irdistill.training.data.collate import Collator, TrainBatch
@@ -131,7 +131,7 @@ class SearchedSet:
         self.texts = len(queries.queries) + (0 if self.frozen else len(reading_corpus(corpus)))
 
     @cached_property
-    def _stored(self) -> Searcher:
+    def _stored(self) -> CorpusSearcher:
         return open_searcher(self.corpus, self.student, "flat", self.work)
 
     def measure(self) -> dict[str, float]:
@@ -145,7 +145,7 @@ class SearchedSet:
         finally:
             shutil.rmtree(self.scratch, ignore_errors=True)
 
-    def _search(self, searcher: Searcher) -> Iterator[RankedList]:
+    def _search(self, searcher: CorpusSearcher) -> Iterator[RankedList]:
         queries, k = self.queries.queries, self.queries.k
         extra = max((len(query.excluded) for query in queries), default=0)
         vectors = searcher.encode([query.text for query in queries])

@@ -301,6 +301,10 @@ def fit_terms(
         f"irdistill terms pydocs/train --model {MINILM} --out out/word-terms",
         "irdistill static pydocs/train:sentences,titles --teacher out/word-terms/model"
         " --out out/static-words",
+        "# Added to a tower of two layers, which is then closer to the teacher:",
+        f"irdistill align pydocs/train --teacher {MINILM} --query-layers 2 --out out/two-layers",
+        f"irdistill static pydocs/train --teacher {MINILM} --beside out/two-layers/model"
+        " --out out/two-layers-static",
     ),
     reopen=open_cached_student,
 )
@@ -321,6 +325,13 @@ def fit_static(
             " alone: as much as this many texts of one token.",
         ),
     ] = 0.1,
+    beside: Annotated[
+        ModelLike | None,
+        Field(
+            description="A small model that learned the teacher's vectors; the token vectors are"
+            " added to its query tower, with the weight that is best on held-out texts."
+        ),
+    ] = None,
     text_options: TextOptions = TextOptions(),
     seed: SeedOption = 42,
     trust_remote_code: TrustOption = False,
@@ -329,7 +340,8 @@ def fit_static(
 ) -> DenseStudent:
     """Fit a static query tower: a vector for each token, in closed form, no transformer.
 
-    The vectors of documents stay as they are. Encoding a query is a table look-up.
+    The vectors of documents stay as they are. Encoding a query is a table look-up. With `beside`
+    the vectors are added to a query tower instead of replacing it.
     """
     from irdistill.queries.raw_texts import open_texts
     from irdistill.students.build import load_dense
@@ -339,10 +351,14 @@ def fit_static(
     assert out is not None
     several: list[Any] = list(texts) if isinstance(texts, list | tuple) else [texts]
     corpus = open_texts(several, text_options, seed)
-    opened = teacher
-    if not isinstance(opened, DenseStudent):
-        opened = load_dense(model_path(teacher), trust_remote_code=trust_remote_code)
-    return fit_static_tower(corpus, opened, out, ridge, overwrite)
+
+    def opened(model: ModelLike) -> DenseStudent:
+        if isinstance(model, DenseStudent):
+            return model
+        return load_dense(model_path(model), trust_remote_code=trust_remote_code)
+
+    other = None if beside is None else opened(beside)
+    return fit_static_tower(corpus, opened(teacher), out, ridge, other, seed, overwrite)
 
 
 @verb(

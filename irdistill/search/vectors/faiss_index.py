@@ -166,6 +166,18 @@ class FaissIndex:
         return results
 
 
+def new_index(vectors: Any, kind: IndexKind, seed: int = 42) -> tuple[Any, dict[str, Any]]:
+    """An index of faiss over vectors, in memory, and its settings.
+
+    Args:
+        vectors: has ``dimension`` D, and ``matrix`` (N, D), which is read in slices.
+        kind: ``flat`` holds the vectors themselves.
+    """
+    faiss, settings = import_faiss(), {"kind": kind, **_settings(vectors, kind, seed)}
+    with _threads(faiss, 1):
+        return _train_and_add(faiss, vectors, kind, settings), settings
+
+
 def _settings(store: Vectors, kind: IndexKind, seed: int) -> dict[str, Any]:
     """Settings for the number of vectors in a store."""
     if kind == "flat":
@@ -211,6 +223,8 @@ def _train_and_add(faiss: Any, store: Vectors, kind: IndexKind, settings: dict[s
 
 def _empty_index(faiss: Any, dimension: int, kind: IndexKind, settings: dict[str, Any]) -> Any:
     product = faiss.METRIC_INNER_PRODUCT
+    if kind == "flat":
+        return faiss.IndexFlatIP(dimension)
     if kind == "hnsw":
         index = faiss.IndexHNSWFlat(dimension, settings["neighbours"], product)
         index.hnsw.efConstruction = settings["ef_construction"]
