@@ -12,7 +12,7 @@ import numpy as np
 
 from irdistill.collections import Collection, Query
 from irdistill.collections.passage_corpus import reading_corpus
-from irdistill.collections.split_collections import passage_view
+from irdistill.collections.split_collections import passage_view, without_passages
 from irdistill.console.progress_bars import progress
 from irdistill.console.terminal import counted
 from irdistill.errors import OptionError

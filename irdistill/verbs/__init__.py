@@ -84,7 +84,7 @@ specialise | recipes.recipe_verbs:specialise
 package | verbs.package_verbs:package | recipes
     Package a model with the index of a corpus, to search with or for a search engine.
 export | verbs.training_verbs:export
-    Export a model to ONNX Runtime or OpenVINO and compare its scores.
+    Export a whole model to ONNX Runtime or OpenVINO and compare its vectors.
 runs import | verbs.run_verbs:import_run
     Import a run or score file of another project.
 runs export | verbs.run_verbs:export_run

@@ -367,16 +367,22 @@ def fit_static(
     examples=("irdistill export out/student/model --format onnx --out out/student-onnx",),
 )
 def export(
-    model: Annotated[ModelLike, Field(description="A dense model or a cross-encoder.")],
+    model: Annotated[
+        ModelLike,
+        Field(description="A dense, sparse or late-interaction model, or a cross-encoder."),
+    ],
     out: Annotated[Path, Field(description="A new folder.")],
     format: Annotated[
         Literal["onnx", "onnx-int8", "openvino"], Field(description="The runtime's format.")
     ],
     *,
     collection: Annotated[
-        CollectionLike, Field(description="Collection whose texts are used to compare scores.")
+        CollectionLike, Field(description="Collection whose texts are used to compare.")
     ] = "pydocs/howto",
-    queries: Annotated[int, Field(ge=1, description="Queries to compare with.")] = 16,
+    queries: Annotated[
+        int,
+        Field(ge=1, description="Queries to compare (without queries: beginnings of documents)."),
+    ] = 16,
     documents: Annotated[int, Field(ge=2, description="Documents per query to compare.")] = 64,
     least_tau: Annotated[
         float, Field(ge=-1, le=1, description="Refuse 8-bit weights with a lower Kendall's tau.")
@@ -385,7 +391,7 @@ def export(
     trust_remote_code: TrustOption = False,
     seed: SeedOption = 42,
 ) -> ExportAgreement:
-    """Export a model to ONNX Runtime or OpenVINO and compare its scores."""
+    """Export a whole model to ONNX Runtime or OpenVINO and compare its vectors."""
     import numpy as np
 
     from irdistill.collections.passage_corpus import reading_corpus
@@ -397,5 +403,8 @@ def export(
     chosen = [texts[row] for row in sorted(random.permutation(len(texts))[:queries].tolist())]
     read = reading_corpus(loaded.corpus)
     rows = np.sort(random.permutation(len(read))[:documents])
+    compared = read.texts(rows)
+    if not chosen:
+        chosen = [" ".join(text.split()[:12]) for text in compared[:queries]]
     student = open_student(model, kind, trust_remote_code=trust_remote_code, device="cpu")
-    return export_student(student, out, format, chosen, list(read.texts(rows)), least_tau)
+    return export_student(student, out, format, chosen, compared, least_tau)
