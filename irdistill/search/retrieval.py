@@ -105,7 +105,11 @@ def recall(run: Run) -> float | None:
 def _check_model_options(
     model: str | Path | Student, options: RetrieveOptions, cluster: RayCluster | None
 ) -> None:
-    """Refuse options that only a model given by name can have."""
+    """Refuse options that only a model given by name, or a dense one, can have."""
+    if is_lexical(model) and options.vectors != "float":
+        raise OptionError(
+            f"vectors={options.vectors} was given for {model}, which has no vectors; leave it out."
+        )
     if not is_lexical(model) and isinstance(model, str | Path):
         return
     for name, value in (
@@ -208,7 +212,7 @@ def open_model(
     searcher = open_searcher(
         reading_corpus(collection.corpus),
         student,
-        options.index,
+        options.searched,
         work,
         options.precision,
         options.storage,

@@ -17,8 +17,12 @@ from irdistill.evaluation.measure_names import parse_measures
 from irdistill.evaluation.measures import per_query
 from irdistill.losses import Loss, ScoreBatch
 from irdistill.runs import MemoryRun, RankedList, Run, RunIdentity
+<<<<<<< HEAD
 from irdistill.search.passage_choice import PassageChoice
 from irdistill.search.passage_ranking import MAXP
+=======
+from irdistill.search.retrieve_options import CodeOptions, Index
+>>>>>>> main
 from irdistill.search.searchers import CorpusSearcher, open_searcher
 from irdistill.students.encoding import encode_batches
 from irdistill.students.interaction_layers import InteractionStudent
@@ -115,6 +119,7 @@ class SearchedSet:
         corpus: the documents to search, all or a sample.
         work: folder of stored vectors; the cache folder by default.
         scratch: folder of the vectors of one validation.
+        index: what is searched.
     """
 
     def __init__(
@@ -124,7 +129,9 @@ class SearchedSet:
         corpus: Corpus,
         work: str | Path | None,
         scratch: Path,
+        index: Index | CodeOptions = "flat",
     ) -> None:
+        self.index: Index | CodeOptions = index
         self.queries, self.student, self.corpus = queries, student, corpus
         self.work, self.scratch, self.name = work, scratch, queries.name
         self.frozen = not student.learns("document")
@@ -132,7 +139,7 @@ class SearchedSet:
 
     @cached_property
     def _stored(self) -> CorpusSearcher:
-        return open_searcher(self.corpus, self.student, "flat", self.work)
+        return open_searcher(self.corpus, self.student, self.index, self.work)
 
     def measure(self) -> dict[str, float]:
         """The measures of the documents that the student ranks first."""
@@ -140,7 +147,7 @@ class SearchedSet:
             return self.queries.figures(self._search(self._stored))
         shutil.rmtree(self.scratch, ignore_errors=True)  # of a killed training
         try:
-            searcher = open_searcher(self.corpus, self.student, "flat", self.scratch)
+            searcher = open_searcher(self.corpus, self.student, self.index, self.scratch)
             return self.queries.figures(list(self._search(searcher)))
         finally:
             shutil.rmtree(self.scratch, ignore_errors=True)
