@@ -7,20 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-<<<<<<< HEAD
-from irdistill.collections import Collection, Query
+from irdistill.collections import Collection, Corpus, Query
 from irdistill.collections.passage_corpus import reading_corpus
 from irdistill.search import open_searcher
 from irdistill.search.lexical.first_stages import is_lexical, open_lexical
 from irdistill.search.lexical.passage_bm25 import PassageBM25
 from irdistill.search.passage_ranking import MAXP
-from irdistill.search.retrieve_options import Index
-=======
-from irdistill.collections import Collection, Corpus, Query
-from irdistill.search import open_searcher
-from irdistill.search.lexical.first_stages import is_lexical, open_lexical
 from irdistill.search.retrieve_options import CodeOptions, Index
->>>>>>> main
 from irdistill.students import CrossEncoderStudent, load_student
 from irdistill.students.model_kinds import model_kind
 

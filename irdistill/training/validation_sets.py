@@ -17,12 +17,9 @@ from irdistill.evaluation.measure_names import parse_measures
 from irdistill.evaluation.measures import per_query
 from irdistill.losses import Loss, ScoreBatch
 from irdistill.runs import MemoryRun, RankedList, Run, RunIdentity
-<<<<<<< HEAD
 from irdistill.search.passage_choice import PassageChoice
 from irdistill.search.passage_ranking import MAXP
-=======
 from irdistill.search.retrieve_options import CodeOptions, Index
->>>>>>> main
 from irdistill.search.searchers import CorpusSearcher, open_searcher
 from irdistill.students.encoding import encode_batches
 from irdistill.students.interaction_layers import InteractionStudent
