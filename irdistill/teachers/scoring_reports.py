@@ -82,6 +82,27 @@ def report_unscored(run: Run) -> None:
         logger.info("%s of %s scores are null: %s", f"{nulls:,}", f"{rows:,}", reasons)
 
 
+def report_agreement(run: Run) -> None:
+    """Log how well a listwise teacher's orders by labels agree with those that its model writes."""
+    usage = run.manifest.usage
+    if not usage.get("agreement_windows"):
+        return
+    unread = int(usage.get("agreement_unread", 0))
+    means = (
+        "the same first passage in {agreement_first_mean:.0%}, Kendall's tau"
+        " {agreement_tau_mean:.2f} over the {agreement_passages_mean:.1f} passages on average that"
+        " both contain".format(**usage)
+        if "agreement_tau_mean" in usage
+        else "none could be compared"
+    )
+    logger.info(
+        "orders by labels and generated orders of %s windows: %s%s",
+        f"{int(usage['agreement_windows']):,}",
+        means,
+        f"; {unread:,} could not be compared" if unread and "agreement_tau_mean" in usage else "",
+    )
+
+
 def unscored_flags(run: Run) -> Counter[str]:
     """Number of documents without a score in a finished run, by flag."""
     counts: Counter[str] = Counter()

@@ -58,6 +58,10 @@ class TextEncoder(Protocol):
         """All that determines the vectors of documents."""
         ...
 
+    def longer_model(self, kind: TextKind) -> Any:
+        """See `Student.longer_model`; None if there is none."""
+        ...
+
     def search_vectors(
         self,
         texts: Sequence[str],

@@ -22,7 +22,14 @@ from irdistill.errors import DamagedError, InputError, ModelError, NotFoundError
 from irdistill.modeling.batching import TokenBudget
 from irdistill.modeling.hardware import Precision, choose_dtype
 from irdistill.modeling.truncation import Truncation, changes, snapshot
-from irdistill.search.array_shards import TRUNCATION, Arrays, Layout, ShardOptions, write_arrays
+from irdistill.search.array_shards import (
+    TRUNCATION,
+    Arrays,
+    Layout,
+    ShardOptions,
+    read_part,
+    write_arrays,
+)
 from irdistill.search.retrieve_options import Storage
 from irdistill.search.vectors.text_encoder import TextEncoder
 from irdistill.storage.checksums import CheckedArray
@@ -343,6 +350,9 @@ def corpus_vectors(
 ) -> Any:
     """The vectors of a corpus, built on first use, in a folder named by their identity.
 
+    Vectors that a model makes of those of a longer model (`Student.longer_model`) are computed from
+    the store of that model, in this process.
+
     Args:
         encode_shards: encodes ranges of documents elsewhere (default: this process).
         kind: the tower that encodes the texts.
@@ -350,18 +360,41 @@ def corpus_vectors(
     Returns:
         The store of the student's kind.
     """
+    store = _build(corpus, encoder, work, precision, storage, encode_shards, kind)
+    report_cut_texts(store, encoder, kind)
+    return store
+
+
+def _build(
+    corpus: Corpus,
+    encoder: TextEncoder,
+    work: str | Path | None,
+    precision: Precision,
+    storage: Storage,
+    encode_shards: EncodeShards | None,
+    kind: TextKind,
+) -> Store:
     identity = store_identity(corpus, encoder, precision, storage, kind)
-    store = STORES[encoder.kind].build(
+    longer = encoder.longer_model(kind) if encode_shards is None else None
+
+    def shortened(*arguments: Any) -> Iterator[Mapping[str, np.ndarray]]:
+        assert longer is not None
+        store = _build(corpus, longer.model, work, precision, storage, None, kind)
+        assert isinstance(store, VectorStore)
+        for start, end in arguments[-1]:
+            counts = store.truncation if start == 0 else Truncation()
+            vectors = longer.shorten(read_part(store.matrix, start, end))
+            yield {**VectorStore.arrays(vectors), TRUNCATION: counts.to_array()}
+
+    return STORES[encoder.kind].build(
         corpus,
         encoder,
         _vectors_folder(encoder, identity, work),
         precision=precision,
         storage=storage,
-        encode_shards=encode_shards,
+        encode_shards=encode_shards if longer is None else shortened,
         kind=kind,
     )
-    report_cut_texts(store, encoder, kind)
-    return store
 
 
 def has_corpus_vectors(corpus: Corpus, encoder: TextEncoder) -> bool:

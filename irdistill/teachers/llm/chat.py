@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
@@ -88,6 +89,34 @@ class ChatTokenizer:
             )
             for text, ids, request in zip(texts, encoded, requests, strict=True)
         ]
+
+    def check_labels(self, request: Request) -> None:
+        """Refuse labels that are not one token each where the answer to a request begins."""
+        text, labels = self.render(request.messages, True), request.labels
+        _, shared, _ = self._label_tokens(text, labels)
+        longer = self._longer(text, labels, len(shared))
+        if not longer:
+            return
+        bare = tuple(label.strip() for label in labels)
+        fits = [
+            variant
+            for variant in (bare, tuple(f" {label}" for label in bare))
+            if not self._longer(text, variant, len(shared))
+        ]
+        fix = (
+            f"Write them in the prompt as labels: {json.dumps(list(fits[0]))}"
+            if fits
+            else "Use labels that are, such as letters, or read the order from a text (by: text)"
+        )
+        raise OptionError(
+            f"the labels {', '.join(map(repr, longer[:5]))} are not single tokens of this model"
+            f" after {text[-20:]!r}, and an order by labels reads one token of each. {fix}."
+        )
+
+    def _longer(self, text: str, labels: tuple[str, ...], shared: int) -> list[str]:
+        """The labels that take more than one token after the tokens that all have in common."""
+        lines = self._encode([text + label for label in labels])
+        return [label for label, line in zip(labels, lines, strict=True) if len(line) != shared + 1]
 
     @property
     def thinking(self) -> str | None:

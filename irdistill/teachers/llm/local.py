@@ -155,6 +155,10 @@ class TransformersModel:
             "max_length": self.max_length,
         }
 
+    def check_labels(self, request: Request) -> None:
+        """Refuse labels that are not one token each where the answer to a request begins."""
+        self.chat.check_labels(request)
+
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """Log-probabilities of labels, or greedily generated text, in the requests' order."""
         prompts = self.chat.prompts(requests)
