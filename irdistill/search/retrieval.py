@@ -165,8 +165,9 @@ def _check_aggregate(
     elif method in ("firstp", "logsumexp"):
         if is_lexical(model) and model != "bm25":
             check_exact(_aggregation(options, 1.0), str(model))
-        if not is_lexical(model) and options.index != "flat":
-            check_exact(_aggregation(options, 1.0), f"the index {options.index}")
+        if not is_lexical(model) and (options.index != "flat" or options.vectors != "float"):
+            index = options.index if options.vectors == "float" else options.vectors
+            check_exact(_aggregation(options, 1.0), f"the index {index}")
     if options.aggregate_tau is not None and method != "logsumexp":
         raise OptionError(
             f"aggregate_tau is the temperature of logsumexp, and aggregate is {method}; leave it"

@@ -270,7 +270,7 @@ class PassageSearcher(CorpusSearcher):
             check_exact(aggregation, f"the index {passages.settings['kind']}")
         self.passages, self.aggregation = passages, aggregation
         self.exact, self.nbytes, self.sizes = passages.exact, passages.nbytes, passages.sizes
-        self.truncation = passages.truncation
+        self.truncation, self.sizes = passages.truncation, passages.sizes
         self.settings = {**passages.settings, "aggregate": aggregation.settings()}
 
     def encode(self, texts: Sequence[str], done: ProgressCallback | None = None) -> Any:

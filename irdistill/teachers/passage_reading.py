@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from irdistill.collections import Collection
 from irdistill.collections.passage_corpus import passage_id
@@ -14,9 +16,11 @@ from irdistill.collections.split_collections import passage_view
 from irdistill.errors import OptionError
 from irdistill.runs import RankedList, Run
 from irdistill.runs.named_passages import check_passages
+from irdistill.runs.ranked_lists import to_table
 from irdistill.search.passage_choice import PassageChoice
 from irdistill.search.passage_ranking import DENSE_TAU, Aggregation
-from irdistill.teachers.part_scoring import EMPTY
+from irdistill.storage.files import digest
+from irdistill.teachers.part_scoring import EMPTY, top_k
 from irdistill.teachers.score_options import ScoreOptions
 
 _ENCODED_ONCE = ("bm25", "retriever")
@@ -149,3 +153,35 @@ class PassageReading:
         if flag is None and problems:
             flag = f"passage {problems[0]}"
         return float(score), flag, numbers[best]
+
+
+class PassageCandidates(Run):
+    """The passages that a teacher reads of a run's documents, as a run of passages.
+
+    Args:
+        candidates: the run whose documents are scored.
+        k: only the top k documents of each query are read; None for all.
+    """
+
+    def __init__(self, candidates: Run, reading: PassageReading, k: int | None) -> None:
+        super().__init__(candidates.manifest)
+        self._candidates, self._reading, self._k = candidates, reading, k
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The fingerprints of run and passages, and what is read of the run."""
+        passages = self._reading.view.corpus.fingerprint
+        return digest([self._candidates.fingerprint, passages, self._k, self._reading.settings()])
+
+    @property
+    def query_ids(self) -> list[str]:
+        """All queries in order."""
+        return self._candidates.query_ids
+
+    def parts(self) -> Iterator[tuple[list[str], pa.Table]]:
+        """The passages of each query."""
+        for query_id in self.query_ids:
+            yield [query_id], to_table([self[query_id]])
+
+    def __getitem__(self, query_id: str) -> RankedList:
+        return self._reading.expand(top_k(self._candidates[query_id], self._k))

@@ -271,12 +271,6 @@ class ScoreOptions(TeacherOptions):
                 f"aggregate_tau is the temperature of logsumexp, and aggregate is"
                 f" {self.aggregate}; leave it out."
             )
-        if split and self.representations:
-            raise OptionError(
-                f"representations are stored of whole documents, and those of {collection.id!r} are"
-                " split into passages. Leave out --representations, or score whole documents with"
-                " --aggregate whole."
-            )
 
     @property
     def shard_numbers(self) -> tuple[int, int] | None:

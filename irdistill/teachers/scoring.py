@@ -93,7 +93,7 @@ def score(
     check_out(out, options.overwrite, [opened])
     if options.representations is None:
         return score_run(collection, opened, teacher, out, options, _engine(options))
-    engine = RecordingEngine(Path(out), opened, options)
+    engine = RecordingEngine(Path(out), collection, opened, options)
     run = score_run(collection, opened, teacher, out, options, engine)
     engine.complete()
     return run

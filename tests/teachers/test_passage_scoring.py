@@ -13,6 +13,7 @@ from irdistill.collections import Collection
 from irdistill.collections.split_collections import passage_view
 from irdistill.errors import OptionError, WrongCollectionError
 from irdistill.runs import MemoryRun, RankedList, Run, RunIdentity
+from irdistill.runs.stored_representations import Representations
 from irdistill.search import RetrieveOptions, retrieve
 from irdistill.search.lexical.bm25 import BM25
 from irdistill.teachers import score, teacher
@@ -236,8 +237,6 @@ def test_costs_count_passages(collection: Collection, candidates: Run) -> None:
 def test_what_cannot_be_scored_is_refused(
     collection: Collection, candidates: Run, folder: Path
 ) -> None:
-    with pytest.raises(OptionError, match="representations are stored of whole documents"):
-        scored(collection, candidates, folder, letters, representations="float16")
     with pytest.raises(OptionError, match="temperature of logsumexp"):
         scored(collection, candidates, folder, letters, aggregate_tau=1.0)
     whole = replace(collection, corpus=collection.corpus.with_passages(None))
@@ -250,3 +249,25 @@ def test_what_cannot_be_scored_is_refused(
     run = scored(collection, candidates, folder, letters, aggregate="whole")
     assert run["q0"].passages is None and "passages" not in run.identity.collection
     assert passage_view(collection).corpus.ids[0] == "d0#0"
+
+
+def test_vectors_of_the_passages_that_are_read_are_stored(
+    collection: Collection, candidates: Run, folder: Path
+) -> None:
+    model = str(tiny_backbone(folder / "dense", layers=1))
+    run = scored(collection, candidates, folder, model, k=3, representations="float32")
+    plain = score(collection, candidates, model, folder / "plain", ScoreOptions(k=3))
+    assert run.to_dict() == plain.to_dict() and run.path is not None
+    stored = Representations(run.path)
+    stored.check_collection(passage_view(collection))
+    with pytest.raises(WrongCollectionError):
+        stored.check_collection(collection)
+    passages = collection.corpus.passages
+    assert passages is not None
+    for ranked in run:
+        rows = passages.rows(collection.corpus.rows(ranked.doc_ids), ranked.passages)
+        vectors = np.concatenate(stored.documents(rows))
+        scores = vectors @ stored.query(ranked.query_id)[0]
+        assert scores.tolist() == pytest.approx(ranked.scores.tolist(), abs=1e-4)
+        every = passages.all_of(collection.corpus.rows(ranked.doc_ids))
+        assert all(len(vector) for vector in stored.documents(every))

@@ -196,3 +196,24 @@ def test_scores_of_another_split_are_refused(collection: Collection, scores: Run
     stale = MemoryRun(RunIdentity("teacher", {}, other), list(scores))
     with pytest.raises(WrongCollectionError, match="names passages"):
         PassageLists(collection, [stale])
+
+
+def test_vectors_and_in_batch_scores_of_passages_are_learned(
+    collection: Collection, scores: Run, folder: Path
+) -> None:
+    model = str(tiny_backbone(folder / "backbone", layers=1))
+    vectors = score(
+        collection, scores, model, folder / "vectors", ScoreOptions(representations="float32")
+    )
+    assert vectors.path is not None
+    for loss in ("EmbeddingMSE", "KL(tau=0.2, negatives='batch')"):
+        train(
+            collection, vectors, new_student(folder), loss, folder / f"vectors-{loss[:2]}",
+            replace(OPTIONS, steps=2), representations=vectors.path,
+        )  # fmt: skip
+    lexical = score(collection, scores, "bm25", folder / "lexical")
+    train(
+        collection, lexical, new_student(folder), "KL(tau=0.2, negatives='batch')",
+        folder / "lexical-student", replace(OPTIONS, steps=2),
+    )  # fmt: skip
+    assert (folder / "lexical-student" / "model").is_dir()
