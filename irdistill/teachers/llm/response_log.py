@@ -126,6 +126,11 @@ class ResponseLog:
         """Number of answers."""
         return len(self._places)
 
+    @property
+    def closed(self) -> bool:
+        """Whether the file is closed."""
+        return self._file < 0
+
     def close(self) -> None:
         """Close the file and release the lock."""
         if self._file >= 0:
@@ -410,6 +415,6 @@ def open_log(path: str | Path, replay: bool = False) -> ResponseLog:
     with _opening:
         resolved = Path(path).resolve()
         log = _open_logs.get(resolved)
-        if log is None or log._file < 0:
+        if log is None or log.closed:
             log = _open_logs[resolved] = ResponseLog(path)
         return log
