@@ -98,7 +98,7 @@ def read_completion(
     if not isinstance(data, dict):
         return Completion(fault=f"{_shown(body)}, which is not a chat completion")
     usage = _usage(data.get("usage"))
-    thought = _thinking_tokens(data.get("usage")) if usage else 0
+    thought = _thinking_tokens(data["usage"]) if usage else 0
     choices = data.get("choices")
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         count = f"{len(choices)} choices" if isinstance(choices, list) else "no choices"
