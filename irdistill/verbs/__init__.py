@@ -55,6 +55,8 @@ terms | verbs.training_verbs:fit_terms | recipes
     Fit term vectors: distill BM25 into the query tower of a dense model in closed form.
 static | verbs.training_verbs:fit_static | recipes
     Fit a static query tower: a vector for each token, in closed form, no transformer.
+compress | verbs.training_verbs:compress | recipes
+    Fit linear layers behind a dense model, for document vectors of bits, bytes or few numbers.
 merge | verbs.merge_verbs:merge | recipes
     Merge models: average the weights of models of one architecture.
 evaluate | verbs.evaluation_verbs:evaluate | recipes
@@ -84,7 +86,7 @@ specialise | recipes.recipe_verbs:specialise
 package | verbs.package_verbs:package | recipes
     Package a model with the index of a corpus, to search with or for a search engine.
 export | verbs.training_verbs:export
-    Export a model to ONNX Runtime or OpenVINO and compare its scores.
+    Export a whole model to ONNX Runtime or OpenVINO and compare its vectors.
 runs import | verbs.run_verbs:import_run
     Import a run or score file of another project.
 runs export | verbs.run_verbs:export_run

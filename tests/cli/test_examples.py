@@ -162,7 +162,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         student: Any, out: Path, form: str, queries: Any, documents: Any, least_tau: float
     ) -> ExportAgreement:
         assert len(queries) and len(documents) > 1 and form == "onnx"
-        return ExportAgreement(4, 0.0, 1.0, 1)
+        return ExportAgreement(4, 0.0, 1.0, 1, 0.0)
 
     monkeypatch.setattr("irdistill.students.exporting.export_student", no_export)
     # conversations, as irdistill rewrite takes them
