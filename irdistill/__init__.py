@@ -53,8 +53,9 @@ _SURFACE = {
         diff_runs export_run fuse import_run mask merge_runs run_stats verify_runs
     """,
     "irdistill.training.align_options": "AlignOptions",
+    "irdistill.training.compress_options": "CompressOptions",
     "irdistill.verbs.alignment_verbs": "align",
-    "irdistill.verbs.training_verbs": "export fit_static fit_terms pretrain train",
+    "irdistill.verbs.training_verbs": "compress export fit_static fit_terms pretrain train",
     "irdistill.verbs.merge_verbs": "merge",
     "irdistill.verbs.evaluation_verbs": "audit benchmark evaluate measure report",
     "irdistill.verbs.comparison_verbs": "choose compare",

@@ -214,6 +214,7 @@ from irdistill.teachers.score_options import (
     ScoreOptions as ScoreOptions,
 )
 from irdistill.training.align_options import AlignOptions as AlignOptions
+from irdistill.training.compress_options import CompressOptions as CompressOptions
 from irdistill.training.options import (
     TrainOptions as TrainOptions,
 )
@@ -301,6 +302,9 @@ from irdistill.verbs.search_verbs import (
 )
 from irdistill.verbs.search_verbs import (
     search_text as search_text,
+)
+from irdistill.verbs.training_verbs import (
+    compress as compress,
 )
 from irdistill.verbs.training_verbs import (
     export as export,

@@ -235,9 +235,10 @@ def json_lines(json_file: Path | None) -> Iterator[Callable[[str], object]]:
 
 
 def _costs(costs: Any, arguments: Mapping[str, Any]) -> Printed:
-    from irdistill.evaluation.costs import costs_table
+    from irdistill.evaluation.costs import costs_table, index_tables
 
     lines = [costs_table(costs, {}).markdown()]
+    lines += [table.markdown() for table in index_tables(costs)]
     lines += [
         f"{cost.system} reranks {cost.reranks} documents per query; retrieving them is not counted."
         for cost in costs
@@ -320,7 +321,7 @@ _PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], Printed]] = {
     **dict.fromkeys(("retrieve", "score", "fuse", "mask", "runs import", "runs merge"), _run),
     "collect": _collected,
     **dict.fromkeys(("rewrite", "split", "generate", "filter"), _collection),
-    **dict.fromkeys(("train", "pretrain", "align", "terms", "static", "merge"), _model),
+    **dict.fromkeys(("train", "pretrain", "align", "terms", "static", "compress", "merge"), _model),
     "run": _recipe,
     "specialise": _specialised,
     **dict.fromkeys(("runs stats", "runs diff"), lambda values, _: _table(values)),

@@ -55,6 +55,8 @@ terms | verbs.training_verbs:fit_terms | recipes
     Fit term vectors: distill BM25 into the query tower of a dense model in closed form.
 static | verbs.training_verbs:fit_static | recipes
     Fit a static query tower: a vector for each token, in closed form, no transformer.
+compress | verbs.training_verbs:compress | recipes
+    Fit linear layers behind a dense model, for document vectors of bits, bytes or few numbers.
 merge | verbs.merge_verbs:merge | recipes
     Merge models: average the weights of models of one architecture.
 evaluate | verbs.evaluation_verbs:evaluate | recipes

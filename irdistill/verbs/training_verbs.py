@@ -11,6 +11,7 @@ from pydantic import Field
 from irdistill.errors import OptionError
 from irdistill.queries.raw_texts import TextOptions
 from irdistill.students.student_options import KINDS, StudentOptions, check_student_options
+from irdistill.training.compress_options import CompressOptions
 from irdistill.training.options import TrainOptions
 from irdistill.training.pretraining_options import PretrainOptions
 from irdistill.verbs.argument_types import (
@@ -293,6 +294,42 @@ def fit_terms(
 
 
 @verb(
+    "compress",
+    positional=("collection",),
+    examples=(
+        f"irdistill compress pydocs/train --model {MINILM} --dimensions 384 192 96 --out out/small",
+        "irdistill retrieve pydocs/test --model out/small/model --vectors binary --dimension 192"
+        " --out out/small-test",
+    ),
+    reopen=open_cached_student,
+)
+def compress(
+    collection: Annotated[
+        CollectionLike,
+        Field(description="The corpus, and queries to learn from; judgments are not read."),
+    ],
+    model: Annotated[ModelLike, Field(description="A dense model.")],
+    *,
+    out: Annotated[
+        Path | None, Field(description="Folder of the result; the model goes to OUT/model.")
+    ] = None,
+    options: CompressOptions = CompressOptions(),
+    overwrite: OverwriteOption = False,
+    **settings: Any,
+) -> DenseStudent:
+    """Fit linear layers behind a dense model, for document vectors of bits, bytes or few numbers.
+
+    The corpus is encoded once; the layers are fitted to the stored vectors.
+    """
+    from irdistill.students.dense_student import DenseStudent
+    from irdistill.training.compressing import compress as compress_model
+
+    assert out is not None
+    opened = model if isinstance(model, DenseStudent) else model_path(model)
+    return compress_model(open_collection(collection), opened, out, options, overwrite=overwrite)
+
+
+@verb(
     "static",
     positional=("texts",),
     examples=(
@@ -394,14 +431,16 @@ def export(
     """Export a whole model to ONNX Runtime or OpenVINO and compare its vectors."""
     import numpy as np
 
+    from irdistill.collections.passage_corpus import reading_corpus
     from irdistill.students.exporting import export_student
 
     loaded = open_collection(collection)
     random = np.random.default_rng(seed)
     texts = [query.text for query in loaded.queries.values()]
     chosen = [texts[row] for row in sorted(random.permutation(len(texts))[:queries].tolist())]
-    rows = np.sort(random.permutation(len(loaded.corpus))[:documents])
-    compared = list(loaded.corpus.texts(rows))
+    read = reading_corpus(loaded.corpus)
+    rows = np.sort(random.permutation(len(read))[:documents])
+    compared = read.texts(rows)
     if not chosen:
         chosen = [" ".join(text.split()[:12]) for text in compared[:queries]]
     student = open_student(model, kind, trust_remote_code=trust_remote_code, device="cpu")
