@@ -58,6 +58,21 @@ def _unchanged(share: Tensor) -> Tensor:
     return share
 
 
+def longer_than(vectors: Tensor, active: int) -> Tensor:
+    """Set vectors (n, V) to zero that have at most this number of active dimensions.
+
+    A penalty of the result is the one of Shen et al. 2025, arXiv:2504.14839: texts that are sparse
+    enough do not pay, and count in the mean.
+
+    Examples:
+        >>> import torch
+        >>> longer_than(torch.tensor([[1.0, 0.0], [1.0, 2.0]]), 1)
+        tensor([[0., 0.],
+                [1., 2.]])
+    """
+    return vectors * ((vectors > 0).sum(dim=1, keepdim=True) > active)
+
+
 def anti_zero(queries: Tensor, documents: Tensor) -> Tensor:
     """``1 / (sum q)^2 + 1 / (sum d)^2``, a scalar that is large when all weights of a side vanish.
 

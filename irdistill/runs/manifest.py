@@ -270,8 +270,7 @@ class Manifest:
     def completed(self, entries: Mapping[int, tuple[PartEntry, dict[str, float]]]) -> Manifest:
         """The final manifest, with the parts in order and their usage summed in that order.
 
-        ``x_sum`` over ``x_count``, of which ``x_low_count`` are low, gives ``x_mean`` and
-        ``x_low_share``.
+        ``x_sum`` over ``x_count`` gives ``x_mean``, and ``x_low_count`` over it ``x_low_share``.
         """
         usage: dict[str, float] = {}
         for number in sorted(entries):
@@ -281,7 +280,8 @@ class Manifest:
             count = usage[f"{name}_count"]
             if count and f"{name}_sum" in usage:
                 usage[f"{name}_mean"] = usage[f"{name}_sum"] / count
-                usage[f"{name}_low_share"] = usage.get(f"{name}_low_count", 0) / count
+                if f"{name}_low_count" in usage:
+                    usage[f"{name}_low_share"] = usage[f"{name}_low_count"] / count
         parts = tuple(entries[number][0] for number in sorted(entries))
         return replace(self, complete=True, parts=parts, usage=dict(sorted(usage.items())))
 

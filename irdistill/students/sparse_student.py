@@ -34,12 +34,14 @@ class SparseStudent(SingleVectorStudent):
     """A SparseEncoder of sentence-transformers: the score is the dot product of sparse vectors.
 
     A word's weight is the largest ``log(1 + relu(logit))`` that a token gives it through the
-    masked-language-model head. A backbone that was saved without this head gets a random head
+    masked-language-model head; with ``activation="log1p_relu"`` the logarithm is taken twice (Shen
+    et al. 2025, arXiv:2504.14839). A backbone that was saved without this head gets a random head
     transformation (its last layer is the word embeddings), which needs long training.
 
-    With ``inference_free`` queries have no model: each token has a trained weight, which begins at
-    1, and encoding a query is a table look-up (Geng et al. 2024, arXiv:2411.04403). A
-    ``query_backbone`` must have the same vocabulary.
+    With ``inference_free`` queries have no model: each token has a trained weight, and encoding a
+    query is a table look-up (Geng et al. 2024, arXiv:2411.04403). The weights begin at 1, or at
+    the IDF of a corpus (`set_query_weights`; ``idf_start`` of a training). A ``query_backbone``
+    must have the same vocabulary.
 
     Examples:
         >>> import irdistill as ird
@@ -79,6 +81,8 @@ class SparseStudent(SingleVectorStudent):
         first: Any = tower_modules(model, "document")[0]
         if options.layers is not None:
             keep_layers(first.model, options.layers)
+        if options.activation is not None:
+            _set_activation(tower_modules(model, "document"), options.activation)
         queries: list[nn.Module] | None = None
         if options.inference_free:
             weights = torch.ones(first.model.config.vocab_size)
@@ -92,6 +96,8 @@ class SparseStudent(SingleVectorStudent):
                     " vocabulary."
                 )
             queries = copy_tower(other, options.query_layers)
+            if options.activation is not None:
+                _set_activation(queries, options.activation)
         elif separate or options.freeze_documents:
             queries = copy_tower(model, options.query_layers)
         query_first: Any = (queries or tower_modules(model, "query"))[0]
@@ -111,6 +117,33 @@ class SparseStudent(SingleVectorStudent):
         last: Any = self.tower("document")[-1]
         known = last.get_embedding_dimension()  # SpladePooling may not know it
         return int(known or self._transformers("document")[0].model.config.vocab_size)
+
+    @property
+    def head(self) -> list[nn.Parameter]:
+        """The weights of inference-free queries, which need a larger learning rate."""
+        table = self._query_table
+        return [] if table is None else list(table.parameters())
+
+    @property
+    def _query_table(self) -> SparseStaticEmbedding | None:
+        first = self._first("query")
+        return first if isinstance(first, SparseStaticEmbedding) else None
+
+    def set_query_weights(self, weights: np.ndarray) -> None:
+        """Set the weight of each token in inference-free queries, (V,). Special tokens get 0.
+
+        Raises:
+            OptionError: queries have a model.
+        """
+        table = self._query_table
+        if table is None:
+            raise OptionError(
+                f"the queries of {self.source!r} go through a model; only an inference-free student"
+                " has query weights. Build it with inference_free=True."
+            )
+        values = torch.from_numpy(weights).to(table.weight)
+        values[table.tokenizer.all_special_ids] = 0.0
+        table.weight.data.copy_(values)
 
     def max_length(self, kind: TextKind) -> int:
         """As `Student.max_length`; of inference-free queries the limit of the tokenizer."""
@@ -187,6 +220,12 @@ def _max_pool(logits: Tensor, mask: Tensor, activation: str) -> Tensor:
     """
     vectors = logits.masked_fill(mask.unsqueeze(-1) == 0, 0.0).max(dim=1).values.relu().log1p()
     return vectors.log1p() if activation == "log1p_relu" else vectors
+
+
+def _set_activation(modules: Sequence[nn.Module], activation: str) -> None:
+    for module in modules:
+        if isinstance(module, SpladePooling):
+            module.activation_function = activation
 
 
 def _encoder(

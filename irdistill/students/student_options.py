@@ -19,6 +19,7 @@ KINDS = ("dense", "sparse", "late-interaction", "cross-encoder", "split-cross-en
 Layers = int | Sequence[int]
 Similarity = Literal["cosine", "dot"]
 PairHead = Literal["classifier", "similarity"]
+Activation = Literal["relu", "log1p_relu"]
 Pooling = Literal["mean", "cls", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens"]
 
 
@@ -125,6 +126,15 @@ class StudentOptions:
         Field(description="Replace the query tower by one learned weight for each token."),
         _SPARSE,
     ] = False
+    activation: Annotated[
+        Activation | None,
+        Field(
+            description="How a logit x becomes a weight: relu is log(1 + relu(x)), log1p_relu is"
+            " log(1 + log(1 + relu(x))) (Shen et al. 2025, arXiv:2504.14839). Default: the"
+            " backbone's, else relu."
+        ),
+        _SPARSE,
+    ] = None
     dimension: Annotated[
         int | None,
         Field(

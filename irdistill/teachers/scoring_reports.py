@@ -17,14 +17,14 @@ WARNING_SHARE = 0.1
 
 _ADVICE = {
     "cut": (
-        "the token limit ended the answers. Raise answer_tokens, allow a longer retry"
-        " (retry_tokens), or switch thinking off (template_options or the server's parameters:"
-        " enable_thinking: false)"
+        "the token limit ended the answers. Raise answer_tokens (thinking_tokens for a model that"
+        " thinks), allow a longer retry (retry_tokens), or switch thinking off (template_options or"
+        " the server's parameters: enable_thinking: false)"
     ),
     "thinks first": (
         "the server's model thinks before it answers, so that no label is its first token. Switch"
         " thinking off (the server's parameters: {chat_template_kwargs: {enable_thinking: false}}),"
-        " or use a listwise card"
+        " allow it (thinking_tokens), or read text or JSON (by: text, by: json)"
     ),
     "garbled": (
         "the answers do not have the form that the prompt asks for. Read some answers in the"
@@ -80,6 +80,27 @@ def report_unscored(run: Run) -> None:
         )
     else:
         logger.info("%s of %s scores are null: %s", f"{nulls:,}", f"{rows:,}", reasons)
+
+
+def report_agreement(run: Run) -> None:
+    """Log how well a listwise teacher's orders by labels agree with those that its model writes."""
+    usage = run.manifest.usage
+    if not usage.get("agreement_windows"):
+        return
+    unread = int(usage.get("agreement_unread", 0))
+    means = (
+        "the same first passage in {agreement_first_mean:.0%}, Kendall's tau"
+        " {agreement_tau_mean:.2f} over the {agreement_passages_mean:.1f} passages on average that"
+        " both contain".format(**usage)
+        if "agreement_tau_mean" in usage
+        else "none could be compared"
+    )
+    logger.info(
+        "orders by labels and generated orders of %s windows: %s%s",
+        f"{int(usage['agreement_windows']):,}",
+        means,
+        f"; {unread:,} could not be compared" if unread and "agreement_tau_mean" in usage else "",
+    )
 
 
 def unscored_flags(run: Run) -> Counter[str]:

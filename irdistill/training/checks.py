@@ -69,6 +69,11 @@ def _student_problems(options: TrainOptions, loss: Loss, student: Student) -> It
             "document_flops, document_l1 or document_active was given, and the document tower is"
             " frozen; leave them out."
         )
+    if options.idf_start and not (kind == "sparse" and student.head):
+        yield (
+            "idf_start was given for a student without query weights; it is for a sparse student"
+            " with inference_free."
+        )
     if options.clusters and not options.cluster_model and kind != "dense":
         yield (
             f"queries are clustered by one vector each, which a {kind} student does not have; name"
@@ -78,6 +83,11 @@ def _student_problems(options: TrainOptions, loss: Loss, student: Student) -> It
         yield (
             f"head_learning_rate={options.head_learning_rate} was given for a {kind} student, which"
             " has no head; leave it out."
+        )
+    if options.codes is not None and kind != "dense":
+        yield (
+            f"quantize={options.quantize} was given for a {kind} student; it is for a dense"
+            " student."
         )
     if dims and kind != "dense":
         yield f"matryoshka_dims were given for a {kind} student; they are for a dense student."

@@ -27,7 +27,8 @@ class LoopOptions:
         Annotated[float, Field(gt=0)] | None,
         Field(
             description="Peak learning rate of the new layers (the head) of a split cross-encoder"
-            " or kernel student. None uses learning_rate."
+            " or kernel student, and of the query weights of an inference-free sparse student. None"
+            " uses learning_rate."
         ),
     ] = None
 

@@ -24,6 +24,7 @@ from irdistill.training.optimizer_options import (
     CheckpointOptions,
     MatryoshkaOptions,
     OptimizerOptions,
+    QuantizeOptions,
 )
 from irdistill.training.validation_options import VALIDATION, ValidationOptions
 
@@ -32,6 +33,7 @@ from irdistill.training.validation_options import VALIDATION, ValidationOptions
 class TrainOptions(
     CheckpointOptions,
     MatryoshkaOptions,
+    QuantizeOptions,
     ValidationOptions,
     ListOptions,
     OptimizerOptions,
@@ -72,6 +74,29 @@ class TrainOptions(
         ),
     ] = 0
     document_active: Annotated[int, Field(ge=0, description="Target for documents.")] = 0
+    document_above: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Penalize only documents with more active dimensions than this (the l0 mask"
+            " of Shen et al. 2025, arXiv:2504.14839).",
+        ),
+    ] = 0
+    idf_penalty: Annotated[
+        bool,
+        Field(
+            description="Divide the weights of documents by the IDF of their tokens in the"
+            " penalties, so that rare tokens are penalized less (Geng et al. 2024,"
+            " arXiv:2411.04403)."
+        ),
+    ] = False
+    idf_start: Annotated[
+        bool,
+        Field(
+            description="Start the query weights of an inference-free student at the IDF of the"
+            " tokens in the corpus, instead of the weights that it has."
+        ),
+    ] = False
     anti_zero: Annotated[
         float,
         Field(
@@ -123,6 +148,11 @@ class TrainOptions(
                 "mine_teacher or mine_take was given without mine_every; set the steps between"
                 " searches, as mine_every=500."
             )
+        if (self.document_above or self.idf_penalty) and not self.penalty_weights("document"):
+            yield (
+                "document_above or idf_penalty was given without a penalty on documents; set one,"
+                " as document_flops=0.001 or document_active=128."
+            )
         if len(set(self.matryoshka_dims)) < len(self.matryoshka_dims):
             yield f"matryoshka_dims is {self.matryoshka_dims}; the dimensions must differ."
         weights = self.matryoshka_weights
@@ -165,7 +195,7 @@ class TrainOptions(
     @property
     def has_penalties(self) -> bool:
         """Whether a sparsity penalty has a weight or a target."""
-        return any(getattr(self, name) for name in _PENALTIES if name != "ramp")
+        return any(getattr(self, name) for name in _PENALTIES - _OF_PENALTIES)
 
     def penalty_weights(self, side: str) -> dict[str, float]:
         """Weights of the sparsity penalties of a side, before the ramp or the controller.
@@ -198,7 +228,11 @@ class TrainOptions(
                 "query_active",
                 "document_active",
                 "anti_zero",
+                "document_above",
+                "idf_penalty",
+                "idf_start",
                 "gradient_accumulation",
+                "quantize",
             )
             if getattr(self, name) == getattr(TrainOptions, name)
         }
@@ -222,6 +256,10 @@ _PENALTIES = frozenset(
         "ramp",
         "query_active",
         "document_active",
+        "document_above",
+        "idf_penalty",
         "anti_zero",
     }
 )
+_OF_PENALTIES = frozenset({"ramp", "document_above", "idf_penalty"})
+"""Options that shape penalties, and are none."""

@@ -8,12 +8,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from irdistill.collections.passage_corpus import reading_corpus
 from irdistill.losses import Loss, parse_loss
 from irdistill.runs import Run, open_run
 from irdistill.runs.stored_representations import Representations
+from irdistill.students.sparse_student import SparseStudent
 from irdistill.training import checks
 from irdistill.training.data.in_batch_teachers import InBatchTeachers, open_in_batch_teachers
 from irdistill.training.data.mining import check_mining
+from irdistill.training.data.passage_lists import PassageLists
 from irdistill.training.data.sampler_setup import cluster_identity
 from irdistill.training.data.stored_vectors import (
     Vectors,
@@ -26,6 +29,7 @@ from irdistill.training.data.teacher_representations import (
     find_representations,
 )
 from irdistill.training.guard_setup import GuardData
+from irdistill.training.objectives.token_idf import TokenIdf, corpus_idf
 from irdistill.training.options import TrainOptions
 from irdistill.training.processes import Processes
 from irdistill.training.tracking import check_trackers
@@ -52,6 +56,13 @@ class TrainingInputs:
     processes: Processes
     validation: ValidationData | None = None
     guard: GuardData | None = None
+    idf: TokenIdf | None = None
+    passages: PassageLists | None = None
+
+    @property
+    def texts(self) -> Collection:
+        """The collection whose documents the student reads: passages if they are split."""
+        return self.collection if self.passages is None else self.passages.view
 
     @classmethod
     def read(
@@ -76,13 +87,16 @@ class TrainingInputs:
         paths = [scores] if isinstance(scores, str | Path | Run) else list(scores)
         with processes.in_turn():
             runs = [open_run(run, collection) for run in paths]
-            stored = find_representations(expression, runs, representations, collection)
-            in_batch = open_in_batch_teachers(
-                expression, runs, representations, collection, options.mix
-            )
+            split = collection.corpus.passages is not None
+            passages = PassageLists(collection, runs) if split else None
+            texts = collection if passages is None else passages.view
+            stored = find_representations(expression, runs, representations, texts)
+            in_batch = open_in_batch_teachers(expression, runs, representations, texts, options.mix)
         checks.check_teachers(len(runs), options)
-        check_vectors(collection, student, vectors)
+        check_vectors(texts, student, vectors)
         check_mining(options, student, len(runs))
+        with processes.in_turn():
+            idf = _prepare_idf(collection, student, options)
         return cls(
             collection,
             runs,
@@ -96,6 +110,8 @@ class TrainingInputs:
             processes,
             validation,
             guard,
+            idf,
+            passages,
         )
 
     def identity(self) -> dict[str, Any]:
@@ -106,7 +122,7 @@ class TrainingInputs:
             "student": self.student.identity(),
             "loss": str(self.loss),
             "options": self.options.identity() | cluster_identity(self.options),
-            "document_vectors": vectors_digest(self.collection, self.student, self.vectors),
+            "document_vectors": vectors_digest(self.texts, self.student, self.vectors),
         }
         if self.processes.world > 1:
             identity["processes"] = self.processes.world
@@ -125,9 +141,23 @@ class TrainingInputs:
         return _as_json(
             {
                 "scores": [asdict(run.identity) for run in self.runs],
-                "document_vectors": vectors_identity(self.collection, self.student, self.vectors),
+                "document_vectors": vectors_identity(self.texts, self.student, self.vectors),
             }
         )
+
+
+def _prepare_idf(
+    collection: Collection, student: Student, options: TrainOptions
+) -> TokenIdf | None:
+    """The IDF of the corpus if an option needs it; the student's query weights are set to it."""
+    if not (options.idf_start or options.idf_penalty):
+        return None
+    tokenizer: Any = student.tower("query")[0].tokenizer
+    idf = corpus_idf(reading_corpus(collection.corpus), tokenizer, student.dimension)
+    if options.idf_start:
+        assert isinstance(student, SparseStudent)
+        student.set_query_weights(idf.weights)
+    return idf
 
 
 def _as_json(value: dict[str, Any]) -> dict[str, Any]:

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     positional=("sources",),
     examples=(
         "irdistill collect handbook --out my-docs",
-        "# Only some files, and a table whose columns are named:",
-        "irdistill collect handbook --include '*.md' 'guide/' --exclude 'drafts/' --out my-docs",
-        "irdistill collect articles.csv --id key --text abstract body --out my-docs",
-        "# Long documents, split into passages of 128 tokens:",
-        "irdistill collect handbook --passage-tokens 128 --out my-docs",
-        "# A dataset of Hugging Face and a collection of ir_datasets:",
-        "irdistill collect hf:OWNER/NAME#train vaswani --out my-docs",
+        "# Only some files:",
+        "irdistill collect handbook --include '*.md' 'guide/' --exclude 'drafts/' --out my-guide",
+        "# A table whose columns are named:",
+        "irdistill collect articles.csv --id key --text abstract body --out my-articles",
+        "# Long documents, split into passages:",
+        "irdistill collect handbook --passage-tokens 128 --out my-passages",
+        "# Files beside a collection with queries and judgments:",
+        "irdistill collect handbook beir/scifact/test --out my-mix",
     ),
 )
 def collect(

@@ -6,6 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from irdistill.card_files import card_folder
@@ -57,6 +58,11 @@ def test_included_cards_make_prompts(path: Path, monkeypatch: pytest.MonkeyPatch
             return Answer(
                 labels=choose_better([1, 2]).labels.repeat(len(labels))[: len(labels)] - 99
             )  # type: ignore[union-attr]
+
+    elif card.settings.get("by") == "labels" and card.kind == "llm-listwise":
+
+        def reply(worths: list[int]) -> Answer:
+            return Answer(labels=np.array(worths, np.float32) - 99)
 
     model = FakeModel(reply)
     monkeypatch.setattr(

@@ -6,37 +6,45 @@
 * ``top-down``: partitioning by a pivot (Parry et al. 2024, arXiv:2405.14589). Fewer windows, most
   of them concurrent.
 
+The order of a window is written by the model (``by: text``), or it is that of the log-probabilities
+of the passages' labels where the answer begins (``by: labels``), which takes one forward pass, as
+FIRST (Gangi Reddy et al. 2024, arXiv:2406.15657), or a server restricts what the model writes to a
+JSON schema (``by: json``).
+
 In both methods, **the last window that contained a passage decides whether it is null.** If that
 answer omits the passage, repeats it or cannot be read, or if there is no answer, the passage is
-null and its flag gives the reason (``omitted``, ``repeated``, ``garbled``, ``cut``, ``refused``, or
-the model's error). Until then such a passage still moves with the others, so that the sort can
-continue: an omitted one is placed after those that the window ranked, a repeated one at its first
-position, and a window that failed keeps its order. A later window that ranks the passage removes
-the flag.
+null and its flag gives the reason (``omitted``, ``repeated``, ``label not reported``, ``garbled``,
+``cut``, ``refused``, or the model's error). Until then such a passage still moves with the others,
+so that the sort can continue: an omitted one is placed after those that the window ranked, a
+repeated one at its first position, and a window that failed keeps its order. A later window that
+ranks the passage removes the flag.
 """
 
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise, zip_longest
 from typing import Any
 
 from irdistill.errors import OptionError
 from irdistill.storage.files import digest
-from irdistill.teachers.llm.language_model import CUT, Answer, LanguageModel, Request, total_usage
-from irdistill.teachers.llm.prompt_templates import Template, cut_passage, cut_usage
-from irdistill.teachers.llm.queue import RequestJob, check_retry, run_jobs, with_retry
-from irdistill.teachers.llm.reading import GARBLED, IDENTIFIER, RankingReader, Reading, read_answer
+from irdistill.teachers.llm.label_probability import MassWarning, label_mass
+from irdistill.teachers.llm.language_model import CUT, Answer, LanguageModel, total_usage
+from irdistill.teachers.llm.order_agreement import in_sample, window_agreement
+from irdistill.teachers.llm.prompt_templates import cut_usage
+from irdistill.teachers.llm.queue import (
+    RequestJob,
+    check_retry,
+    check_thinking,
+    run_jobs,
+    with_retry,
+)
+from irdistill.teachers.llm.reading import GARBLED
+from irdistill.teachers.llm.window_prompt import LABELS, NOT_REPORTED, TEXT, WAYS, WindowPrompt
 from irdistill.teachers.protocol import PartialOrder, TextPair
 
 METHODS = ("sliding", "top-down")
-
-#: Tokens of an answer: per identifier (brackets, digits, separator), and at its beginning and end.
-_TOKENS_EACH, _TOKENS_MORE = 6, 16
-
-_OWN_IDENTIFIER = re.compile(IDENTIFIER)
 
 
 class ListwiseLLMTeacher:
@@ -48,6 +56,7 @@ class ListwiseLLMTeacher:
         prompt: Mapping[str, Any],
         *,
         method: str = "sliding",
+        by: str = TEXT,
         window: int = 20,
         step: int = 10,
         passes: int = 1,
@@ -57,6 +66,8 @@ class ListwiseLLMTeacher:
         seed: int = 0,
         answer_tokens: int | None = None,
         retry_tokens: int | None = None,
+        thinking_tokens: int | None = None,
+        compare_generated: float = 0.0,
     ) -> None:
         """Create a teacher.
 
@@ -64,8 +75,11 @@ class ListwiseLLMTeacher:
             prompt: ``user`` (and ``system``, ``assistant``) with the placeholders ``{query}`` and
                 ``{passages}``, optionally ``{count}``; ``passage``, one passage with the
                 placeholders ``{number}`` and ``{text}``; ``identifier`` and ``ranking`` as in
-                `RankingReader`.
+                `RankingReader`; ``labels``, which are shown instead of the numbers 1, 2, ….
             method: ``sliding`` or ``top-down``.
+            by: ``text`` reads the order that the model writes; ``labels`` compares the
+                log-probabilities of the passages' labels (default: A to Z) at the answer's first
+                token; ``json`` reads an answer that a server restricts to a JSON schema.
             window: passages per request.
             step: how far a sliding window moves; ``window - step`` passages rise from one window to
                 the next.
@@ -75,29 +89,34 @@ class ListwiseLLMTeacher:
             shuffle: start from a random order, which depends on ``seed`` and the query's id,
                 instead of the candidates'.
             answer_tokens: token limit of an answer; None for the tokens of the identifiers of a
-                window. A model that thinks needs thousands.
+                window.
             retry_tokens: token limit of a second try for an answer that was cut before it ranked
-                the window; None for no second try.
+                the window (of its thinking, with ``thinking_tokens``); None for no second try.
+            thinking_tokens: token limit of the thinking before the answer, of a model that thinks.
+                Thinking that does not end is a cut answer.
+            compare_generated: share of the queries whose windows are also ordered by a text, to
+                measure how well both orders agree. Needs ``by: labels``; the scores do not change.
         """
         _check(method, window, step, passes, top)
+        _check_way(by, compare_generated)
         self._model, self._method, self._window, self._step = model, method, window, step
         self._passes, self._top = passes, top
         self._words, self._shuffle, self._seed = passage_words, shuffle, seed
         self._answer_tokens = answer_tokens
-        self._retry_tokens = check_retry(retry_tokens, answer_tokens)
-        defaults = {"passage": "[{number}] {text}", "identifier": IDENTIFIER, "ranking": None}
-        defaults |= {key: prompt[key] for key in defaults if key in prompt}
-        self._template = Template(
-            {key: value for key, value in prompt.items() if key not in defaults},
-            ["query", "passages"],
-            "the prompt of the listwise teacher",
-            ["count"],
+        self._thinking = check_thinking(thinking_tokens, prompt)
+        self._retry_tokens = check_retry(retry_tokens, answer_tokens, self._thinking)
+        self._prompt = WindowPrompt(prompt, by, passage_words, answer_tokens, self._thinking)
+        self._prompt.check(model, window)
+        self._compared = compare_generated
+        self._generated = WindowPrompt(
+            dict(prompt) | {"labels": list(self._prompt.labels) or None},
+            TEXT,
+            passage_words,
+            answer_tokens,
+            self._thinking,
         )
-        self._passage = Template(
-            {"user": defaults["passage"] or ""}, ["number", "text"], "the listwise prompt's passage"
-        )
-        self._reader = RankingReader(defaults["identifier"] or IDENTIFIER, defaults["ranking"])
-        self._digest = digest([self._template.digest, defaults])
+        self._missing = NOT_REPORTED if by == LABELS else "omitted"
+        self._warning = MassWarning()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -112,11 +131,14 @@ class ListwiseLLMTeacher:
             "method": self._method,
             "window": self._window,
             **steps,
-            "prompt": self._digest,
+            **({} if self._prompt.by == TEXT else {"by": self._prompt.by}),
+            "prompt": self._prompt.digest,
             "passage_words": self._words,
             "shuffle": self._seed if self._shuffle else None,
             "answer_tokens": self._answer_tokens,
             **({} if self._retry_tokens is None else {"retry_tokens": self._retry_tokens}),
+            **({"thinking_tokens": self._thinking} if self._thinking else {}),
+            **({"compare_generated": self._compared} if self._compared else {}),
             "model": dict(self._model.identity),
         }
 
@@ -125,8 +147,10 @@ class ListwiseLLMTeacher:
 
         ``usage`` counts, besides the model's: ``windows``; ``windows_ok`` that name each passage
         once and nothing else; ``windows_failed`` without an answer; ``windows_cut`` whose answer
-        was cut; how often passages were ``omitted``, ``repeated`` or ``garbled`` in a window; and
-        ``unknown`` identifiers.
+        was cut; how often passages were ``omitted``, ``repeated`` or ``garbled`` in a window;
+        ``unknown`` identifiers; by labels, labels that were ``unreported``, passages that were
+        ``tied``, and the label mass, as for the pointwise teacher; and the agreement with generated
+        orders (see `window_agreement`).
         """
         return run_jobs(self._model, (self._job(pairs) for pairs in lists))
 
@@ -134,7 +158,10 @@ class ListwiseLLMTeacher:
         order = list(range(len(pairs)))
         if self._shuffle:
             random.Random(digest([self._seed, pairs[0].query.id])).shuffle(order)
-        documents = _List([self._shown(pair.text) for pair in pairs])
+        documents = _List(
+            [self._prompt.shown(pair.text) for pair in pairs],
+            in_sample(pairs[0].query.id, self._compared),
+        )
         if self._method == "sliding":
             order = yield from self._slide(documents, pairs[0].query.text, order)
         else:
@@ -144,13 +171,15 @@ class ListwiseLLMTeacher:
             flag or ("unsorted" if place in documents.unsorted else None)
             for place, flag in enumerate(documents.flags)
         ]
-        return PartialOrder(
-            ranked,
-            flags,
-            usage=total_usage(documents.answers)
+        usage = (
+            total_usage(documents.answers)
             | documents.counts
-            | cut_usage((pair.text for pair in pairs), self._words),
+            | cut_usage((pair.text for pair in pairs), self._words)
         )
+        if self._prompt.by == LABELS and not getattr(self._model, "relative_labels", False):
+            usage |= label_mass(documents.answers)
+            self._warning.look(usage, self._prompt.labels)
+        return PartialOrder(ranked, flags, usage=usage)
 
     def _slide(self, documents: _List, query: str, order: list[int]) -> RequestJob[list[int]]:
         for _ in range(self._passes):
@@ -205,12 +234,16 @@ class ListwiseLLMTeacher:
     def _split(
         self, documents: _List, shown: list[int], answer: Answer, pivot: int
     ) -> tuple[list[int], list[int]]:
-        """The passages above the pivot, and the others; nothing is known about them if the answer
-        omits the pivot.
+        """The passages above the pivot, and the others.
+
+        Nothing is known about them if the answer omits the pivot. But if the pivot's label was not
+        reported, it is less likely than those that were.
         """
         keep = documents.flags[pivot]
         ranked, rest = self._read(documents, shown, answer)
         documents.flags[pivot] = keep
+        if pivot not in ranked and self._prompt.by == LABELS:
+            return ranked, [place for place in rest if place != pivot]
         if pivot not in ranked:
             for place in ranked:
                 documents.flags[place] = "pivot omitted"
@@ -225,7 +258,7 @@ class ListwiseLLMTeacher:
         and counts.
         """
         documents.count("windows", 1)
-        flag, numbers = self._understand(answer, len(shown))
+        flag, numbers = self._prompt.read(answer, len(shown))
         if numbers is None:
             count, number = {CUT: ("windows_cut", 1), GARBLED: ("garbled", len(shown))}.get(
                 flag or "", ("windows_failed", 1)
@@ -235,65 +268,58 @@ class ListwiseLLMTeacher:
             return [], list(shown)
         documents.count("unknown", numbers.unknown)
         documents.count("windows_ok", int(numbers.complete))
-        documents.count("omitted", len(numbers.omitted))
+        documents.count(
+            "unreported" if self._prompt.by == LABELS else "omitted", len(numbers.omitted)
+        )
+        documents.count("tied", numbers.tied)
         documents.count("repeated", len(numbers.repeated))
         ranked = [shown[place] for place in numbers.order]
         rest = [shown[place] for place in numbers.omitted]
         documents.flag(ranked, None)
         documents.flag([shown[place] for place in numbers.repeated], "repeated")
-        documents.flag(rest, "omitted")
+        documents.flag(rest, self._missing)
         return ranked, rest
-
-    def _understand(self, answer: Answer, count: int) -> tuple[str | None, Reading | None]:
-        """The ranking of an answer, or why it has none. A cut answer counts if the whole ranking
-        comes first.
-        """
-        if answer.error is not None:
-            return answer.error, None
-        text = self._template.parts.get("assistant", "") + answer.text
-        reply = read_answer(answer._replace(text=text))
-        if reply.flag not in (None, CUT):
-            return reply.flag, None
-        reading = self._reader.read(text, count)
-        if reply.flag == CUT and (reading.garbled or not reading.certain):
-            return CUT, None
-        return (GARBLED, None) if reading.garbled else (None, reading)
 
     def _ask(
         self, documents: _List, query: str, windows: Sequence[Sequence[int]]
     ) -> RequestJob[list[Answer]]:
+        answers = yield from self._send(documents, self._prompt, query, windows)
+        if documents.compared:
+            texts = yield from self._send(documents, self._generated, query, windows)
+            for shown, answer, text in zip(windows, answers, texts, strict=True):
+                agreement = window_agreement(
+                    self._prompt.read(answer, len(shown))[1],
+                    self._generated.read(text, len(shown))[1],
+                )
+                for name, number in agreement.items():
+                    documents.add(name, number)
+        return answers
+
+    def _send(
+        self,
+        documents: _List,
+        prompt: WindowPrompt,
+        query: str,
+        windows: Sequence[Sequence[int]],
+    ) -> RequestJob[list[Answer]]:
         answers = yield from with_retry(
-            [self._request(documents, query, shown) for shown in windows],
-            self._retry_tokens,
-            lambda place, answer: self._understand(answer, len(windows[place]))[0] == CUT,
+            [
+                prompt.request(query, [documents.texts[place] for place in shown])
+                for shown in windows
+            ],
+            None if prompt.by == LABELS and not self._thinking else self._retry_tokens,
+            lambda place, answer: prompt.read(answer, len(windows[place]))[0] == CUT,
         )
         documents.answers += answers.all
         documents.count("asked_again", len(answers.all) - len(answers.last))
         return answers.last
 
-    def _request(self, documents: _List, query: str, shown: Sequence[int]) -> Request:
-        passages = "\n".join(
-            self._passage.messages(number=str(number), text=documents.texts[place])[0].content
-            for number, place in enumerate(shown, 1)
-        )
-        tokens = self._answer_tokens or _TOKENS_EACH * len(shown) + _TOKENS_MORE
-        return Request(
-            self._template.messages(query=query, passages=passages, count=str(len(shown))),
-            max_tokens=tokens,
-        )
-
-    def _shown(self, text: str) -> str:
-        """A passage on one line, cut, with ``[3]`` written as ``(3)``, so that it is not read as an
-        identifier.
-        """
-        return _OWN_IDENTIFIER.sub(r"(\1)", " ".join(cut_passage(text, self._words)[0].split()))
-
 
 class _List:
     """The passages of one query while they are being ordered."""
 
-    def __init__(self, texts: list[str]) -> None:
-        self.texts = texts
+    def __init__(self, texts: list[str], compared: bool) -> None:
+        self.texts, self.compared = texts, compared
         self.flags: list[str | None] = ["omitted"] * len(texts)
         self.unsorted: set[int] = set()
         self.answers: list[Answer] = []
@@ -305,7 +331,10 @@ class _List:
 
     def count(self, name: str, number: int) -> None:
         if number:
-            self.counts[name] = self.counts.get(name, 0) + number
+            self.add(name, number)
+
+    def add(self, name: str, number: float) -> None:
+        self.counts[name] = self.counts.get(name, 0) + number
 
 
 def window_starts(count: int, window: int, step: int) -> Iterator[int]:
@@ -352,4 +381,19 @@ def _check(method: str, window: int, step: int, passes: int, top: int) -> None:
     if method == "top-down" and not 1 <= top < window:
         raise OptionError(
             f"top is {top} and window is {window}; expected a top from 1 to window - 1."
+        )
+
+
+def _check_way(by: str, compare_generated: float) -> None:
+    if by not in WAYS:
+        raise OptionError(f"by is {by!r}; expected one of {', '.join(WAYS)}.")
+    if not 0 <= compare_generated <= 1:
+        raise OptionError(
+            f"compare_generated is {compare_generated}; expected a share of the queries from 0 to"
+            " 1, such as 0.05."
+        )
+    if compare_generated and by != LABELS:
+        raise OptionError(
+            "compare_generated measures how well orders by labels agree with generated ones, and"
+            f" this teacher orders by {by}. Set by: labels, or leave compare_generated out."
         )

@@ -143,6 +143,7 @@ class Reading(NamedTuple):
         certain: whether the ranking is valid even if the answer was cut: only a label stands before
             it, no words follow on its line, its identifiers are separated by ``>`` or lines, and it
             names all passages or other lines follow.
+        tied: number of passages that the answer ranks like another one, for orders by labels.
     """
 
     order: list[int]
@@ -150,6 +151,7 @@ class Reading(NamedTuple):
     omitted: list[int]
     unknown: int
     certain: bool = True
+    tied: int = 0
 
     @property
     def garbled(self) -> bool:
@@ -195,16 +197,23 @@ class RankingReader:
     passages says nothing.
     """
 
-    def __init__(self, identifier: str = IDENTIFIER, ranking: str | None = None) -> None:
+    def __init__(
+        self,
+        identifier: str = IDENTIFIER,
+        ranking: str | None = None,
+        names: Sequence[str] = (),
+    ) -> None:
         """Compile the patterns of a card.
 
         Args:
             identifier: regular expression of one identifier; its group, or the whole match, is the
-                passage's number, from 1.
+                passage's number, from 1, or its name.
             ranking: if not None, only the last match in the answer (its group, or the whole match)
                 is read, with all its identifiers in their order. It may contain the marker that
                 ends the thinking.
+            names: the names of the passages, in their order; empty if they have numbers.
         """
+        self._numbers = {name: number for number, name in enumerate(names, 1)}
         self._identifier = compile_pattern(identifier, "identifier")
         self._ranking = None if ranking is None else compile_pattern(ranking, "ranking")
 
@@ -231,7 +240,10 @@ class RankingReader:
     def _number(self, match: re.Match[str], count: int) -> int:
         """The number of the passage that an identifier names, from 1; 0 if there is none."""
         name = (match[self._identifier.groups] or "").strip()
-        number = int(name) if name.isdecimal() and len(name) <= _DIGITS else 0
+        if self._numbers:
+            number = self._numbers.get(name, 0)
+        else:
+            number = int(name) if name.isdecimal() and len(name) <= _DIGITS else 0
         return number if 1 <= number <= count else 0
 
     def _chain(self, text: str, count: int) -> tuple[list[int], bool]:

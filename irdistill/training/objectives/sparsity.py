@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from irdistill.losses.regularizers import anti_zero, flops, l1, ramp
+from irdistill.losses.regularizers import anti_zero, flops, l1, longer_than, ramp
 from irdistill.training.objectives.controller import Controller, at_its_bound
+from irdistill.training.objectives.token_idf import TokenIdf
 from irdistill.training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -27,10 +28,14 @@ class Sparsity:
 
     It is called with the vectors of each side as they are encoded. The ramp is a function of the
     optimizer step; checkpoints have the state of the controllers.
+
+    Attributes:
+        idf: of the corpus; ``idf_penalty`` needs it.
     """
 
     def __init__(self, options: TrainOptions) -> None:
         self.options = options
+        self.idf: TokenIdf | None = None
         self.controllers: dict[str, Controller] = {
             kind: Controller(target, options.ramp_steps)
             for kind in _SIDES
@@ -51,13 +56,25 @@ class Sparsity:
             for kind in _SIDES:
                 weight = self.options.penalty_weights(kind).get(name)
                 if weight and kind in self._vectors:
-                    vectors = self._vectors[kind]
+                    vectors = self._penalized(kind)
                     terms[f"{name}({kind})"] = weight * self._share(kind, step) * penalty(vectors)
         if self.options.anti_zero and len(self._vectors) == len(_SIDES):
             terms["AntiZero"] = self.options.anti_zero * anti_zero(
                 *(self._vectors[kind] for kind in _SIDES)
             )
         return terms
+
+    def _penalized(self, kind: TextKind) -> Tensor:
+        """The vectors of a side (n, V) as penalties see them."""
+        vectors = self._vectors[kind]
+        if kind == "query":
+            return vectors
+        if above := self.options.document_above:
+            vectors = longer_than(vectors, above)
+        if self.options.idf_penalty:
+            assert self.idf is not None
+            vectors = vectors * torch.from_numpy(self.idf.costs).to(vectors.device)
+        return vectors
 
     def _share(self, kind: TextKind, step: int) -> Tensor | float:
         controller = self.controllers.get(kind)

@@ -1,0 +1,156 @@
+"""Variants of the inference-free sparse student at equal active terms.
+
+Each variant trains from the same model on the same lists, with a controller that aims at the same
+number of active terms of documents, and is measured on the judged queries of another collection.
+The temperature of KL is set so that the scores of the lists are equally spread before the first
+step, since weights that start at the IDF give larger scores than weights that start at 1. Run with
+
+    python benchmarks/inference_free.py cranfield --train out/queries#train \\
+        --scores out/bm25-scores out/minilm-scores --out out/inference-free
+
+A second call goes on where the first stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import irdistill as ird
+
+MODEL = "package:cognition/model"
+#: Options of the training, and of the student.
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "ones": ({}, {}),
+    "IDF": ({"idf_start": True}, {}),
+    "IDF, double log": ({"idf_start": True}, {"activation": "log1p_relu"}),
+    "IDF, threshold": ({"idf_start": True, "document_above": "active"}, {}),
+    "ones, IDF penalty": ({"idf_penalty": True}, {}),
+    "IDF, IDF penalty": ({"idf_start": True, "idf_penalty": True}, {}),
+    "all": (
+        {"idf_start": True, "idf_penalty": True, "document_above": "active"},
+        {"activation": "log1p_relu"},
+    ),
+}
+
+
+def build(settings: argparse.Namespace, architecture: dict[str, Any]) -> Any:
+    shared = {"inference_free": True, "max_length": settings.length, "device": "cpu"}
+    frozen = settings.freeze
+    return ird.SparseStudent(settings.model, freeze_documents=frozen, **shared, **architecture)
+
+
+def spread(
+    settings: argparse.Namespace, collection: Any, training: dict[str, Any], architecture: Any
+) -> float:
+    """Standard deviation of the scores of a list before the first step, over 16 lists."""
+    from irdistill.training.objectives.token_idf import corpus_idf
+
+    student = build(settings, architecture)
+    if training.get("idf_start"):
+        idf = corpus_idf(collection.corpus, student.model.tokenizer, student.dimension)
+        student.set_query_weights(idf.weights)
+    deviations = []
+    for number, ranked in enumerate(ird.open_run(settings.scores[0])):
+        if number == 16:
+            break
+        rows = collection.corpus.find(list(ranked.doc_ids)[:4])
+        documents = student.encode(list(collection.corpus.texts(rows)), show_progress=False)
+        query = student.encode(
+            [collection.queries[ranked.query_id].text], "query", show_progress=False
+        )
+        deviations.append((query @ documents.T).toarray().std())
+    return float(np.mean(deviations))
+
+
+def learn(settings: argparse.Namespace, name: str, collection: Any, tau: float) -> Path:
+    training, architecture = VARIANTS[name]
+    training = {
+        key: settings.active if value == "active" else value for key, value in training.items()
+    }
+    options = ird.TrainOptions(
+        steps=settings.steps,
+        batch_size=settings.batch,
+        list_size=settings.list,
+        learning_rate=settings.rate,
+        head_learning_rate=settings.head_rate,
+        document_active=0 if settings.freeze else settings.active,
+        document_flops=0.0 if settings.freeze else 0.003,
+        ramp=settings.ramp,
+        schedule="constant",
+        mix="zscore",
+        checkpoint_every=50,
+        seed=settings.seed,
+        **training,
+    )
+    out = settings.out / f"{name.replace(', ', '-').replace(' ', '-')}-{settings.seed}"
+    ird.train(
+        collection,
+        settings.scores,
+        build(settings, architecture),
+        loss=f"KL(tau={tau:.3g}, teacher_tau=0.5)",
+        out=out,
+        options=options,
+    )
+    return out / "model"
+
+
+def measure(settings: argparse.Namespace, model: str | Path, out: Path) -> tuple[Any, float]:
+    """The run of a model on the judged queries, and the active terms of a document."""
+    from irdistill.search.vectors.vector_store import SparseStore, corpus_vectors
+
+    test = ird.load_collection(settings.test)
+    student = ird.load_student(str(model), kind="sparse")
+    run = ird.retrieve(test, student, k=100, out=out)
+    store = corpus_vectors(test.corpus, student)
+    assert isinstance(store, SparseStore)
+    return run, store.part(0, len(store)).nnz / len(store)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("test", help="collection with judgments")
+    parser.add_argument("--train", required=True, help="collection of the training queries")
+    parser.add_argument("--scores", nargs="+", required=True, help="runs of the teachers")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--freeze", action="store_true", help="train the query weights alone")
+    parser.add_argument("--length", type=int, default=128, help="tokens of a text")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--ramp", type=float, default=0.33)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--list", type=int, default=8)
+    parser.add_argument("--active", type=int, default=100, help="active terms of a document")
+    parser.add_argument("--rate", type=float, default=5e-5)
+    parser.add_argument("--head-rate", type=float, default=5e-3)
+    parser.add_argument("--seed", type=int, default=1)
+    settings = parser.parse_args()
+    settings.out.mkdir(parents=True, exist_ok=True)
+    logging.disable(logging.WARNING)
+    collection = ird.load_collection(settings.train)
+    runs, facts = {}, {}
+    for name in settings.variants:
+        tau = spread(settings, collection, *VARIANTS[name]) / 2
+        model = learn(settings, name, collection, tau)
+        runs[name], active = measure(settings, model, settings.out / f"run-{model.parent.name}")
+        facts[name] = {"tau": tau, "active": active}
+        print(name, facts[name], flush=True)
+        if len(runs) > 1:
+            test = ird.load_collection(settings.test)
+            table = ird.evaluate(
+                test, runs, measures="nDCG@10 R@100", baseline=settings.variants[0]
+            )
+            print(table, flush=True)
+    (settings.out / f"facts-{settings.seed}.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
