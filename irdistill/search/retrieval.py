@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from irdistill.distributed.ray_cluster import RayCluster
     from irdistill.runs import RankedList, Run, RunIdentity
     from irdistill.search.searchers import CorpusSearcher
-    from irdistill.students.student_base import Student
+    from irdistill.search.vectors.text_encoder import TextEncoder
 
     Part = tuple[int, list[Query]]
     """The number of a part, and its queries."""
@@ -42,7 +42,7 @@ _TRUE, _FOUND = "true_best", "true_best_found"
 
 def retrieve(
     collection: Collection,
-    model: str | Path | Student,
+    model: str | Path | TextEncoder,
     out: str | Path,
     k: int = 100,
     options: RetrieveOptions | None = None,
@@ -55,7 +55,7 @@ def retrieve(
 
     Args:
         model: ``bm25``, ``lucene``, ``lucene:INDEX``, or a dense, sparse or late-interaction model
-            (folder, ``package:`` path, hub id, or a loaded student).
+            (folder, ``package:`` path, hub id, or a loaded student or encoder).
         options: index, precision and more, see `RetrieveOptions`.
         work: folder of vectors and indexes (default: the cache folder).
         cluster: Ray cluster that encodes the corpus (default: this process). Its workers load the
@@ -103,7 +103,7 @@ def recall(run: Run) -> float | None:
 
 
 def _check_model_options(
-    model: str | Path | Student, options: RetrieveOptions, cluster: RayCluster | None
+    model: str | Path | TextEncoder, options: RetrieveOptions, cluster: RayCluster | None
 ) -> None:
     """Refuse options that only a model given by name, or a dense one, can have."""
     if is_lexical(model) and options.vectors != "float":
@@ -138,7 +138,7 @@ def open_first_stage(
 
 
 def searched_collection(
-    collection: Collection, model: str | Path | Student, options: RetrieveOptions
+    collection: Collection, model: str | Path | TextEncoder, options: RetrieveOptions
 ) -> Collection:
     """The collection without its passages if documents are searched whole.
 
@@ -152,7 +152,7 @@ def searched_collection(
 
 
 def _check_aggregate(
-    collection: Collection, model: str | Path | Student, options: RetrieveOptions
+    collection: Collection, model: str | Path | TextEncoder, options: RetrieveOptions
 ) -> None:
     """Check the options of passages before the corpus is encoded."""
     method = options.aggregate
@@ -187,7 +187,7 @@ def _aggregation(options: RetrieveOptions, tau: float) -> Aggregation:
 
 def open_model(
     collection: Collection,
-    model: str | Path | Student,
+    model: str | Path | TextEncoder,
     options: RetrieveOptions,
     work: str | Path | None = None,
     cluster: RayCluster | None = None,
@@ -196,14 +196,13 @@ def open_model(
     from irdistill.modeling.hardware import choose_dtype
     from irdistill.search.searchers import PassageSearcher, open_searcher
     from irdistill.students import load_student
-    from irdistill.students.student_base import Student
 
     loading = {
         "kind": options.kind,
         "trust_remote_code": options.trust_remote_code,
         "dimension": options.dimension,
     }
-    student = model if isinstance(model, Student) else load_student(model, **loading)
+    student = load_student(model, **loading) if isinstance(model, str | Path) else model
     encode_shards, passages = None, collection.corpus.passages
     if cluster is not None:
         from irdistill.search.vectors.ray_encoding import RayEncoding
