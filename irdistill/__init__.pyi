@@ -1,5 +1,17 @@
 """The Python surface of irdistill, for type checkers."""
 
+from irdistill.bundles.bundle_manifest import (
+    Bundle as Bundle,
+)
+from irdistill.bundles.bundle_searcher import (
+    Searcher as Searcher,
+)
+from irdistill.bundles.bundle_searcher import (
+    SearchHit as SearchHit,
+)
+from irdistill.bundles.package_options import (
+    PackageOptions as PackageOptions,
+)
 from irdistill.collections import (
     Collection as Collection,
 )
@@ -202,6 +214,7 @@ from irdistill.teachers.score_options import (
     ScoreOptions as ScoreOptions,
 )
 from irdistill.training.align_options import AlignOptions as AlignOptions
+from irdistill.training.compress_options import CompressOptions as CompressOptions
 from irdistill.training.options import (
     TrainOptions as TrainOptions,
 )
@@ -235,6 +248,9 @@ from irdistill.verbs.evaluation_verbs import (
 )
 from irdistill.verbs.merge_verbs import (
     merge as merge,
+)
+from irdistill.verbs.package_verbs import (
+    package as package,
 )
 from irdistill.verbs.query_verbs import (
     critic_curve as critic_curve,
@@ -286,6 +302,9 @@ from irdistill.verbs.search_verbs import (
 )
 from irdistill.verbs.search_verbs import (
     search_text as search_text,
+)
+from irdistill.verbs.training_verbs import (
+    compress as compress,
 )
 from irdistill.verbs.training_verbs import (
     export as export,

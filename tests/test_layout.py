@@ -24,7 +24,7 @@ LAYERS = (
     ("verbs",),
     ("training", "queries"),
     ("evaluation",),
-    ("teachers",),
+    ("bundles", "teachers"),
     ("search",),
     ("students",),
     ("losses", "runs"),

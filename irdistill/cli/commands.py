@@ -107,6 +107,12 @@ def verb_command(name: str) -> click.Command:
         json_file = words.pop("json_file")
         import_user_modules(words.pop("imports"))
         values = checked_options(verb, words)
+        if name == "search" and "query" not in values:
+            from irdistill.cli.search_prompt import search_many
+
+            if not search_many(values, json_file):
+                click.get_current_context().exit(1)
+            return
         if not print_result(name, verb.call(values), values, json_file):
             click.get_current_context().exit(1)
 
@@ -129,10 +135,13 @@ def checked_options(verb: Any, words: Mapping[str, Any]) -> dict[str, Any]:
         for name in verb.options
         if words.get(name) not in (None, ())
     }
-    if verb.name == "search" and "query" not in arguments:
-        arguments["query"] = click.prompt("Question", err=True)
     verb.refuse_alternatives(arguments, lambda name: _flag(verb, name))
-    checked: dict[str, Any] = verb.check(arguments, label=lambda name: _flag(verb, name))
+    later = verb.name == "search" and "query" not in arguments  # questions are read afterwards
+    checked: dict[str, Any] = verb.check(
+        arguments | ({"query": "?"} if later else {}), label=lambda name: _flag(verb, name)
+    )
+    if later:
+        del checked["query"]
     return checked
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from irdistill.console.terminal import echo
 
 if TYPE_CHECKING:
+    from irdistill.bundles.bundle_searcher import SearchHit
     from irdistill.collections import Collection
     from irdistill.recipes.specialising import Specialised
     from irdistill.runs import Run
@@ -154,6 +156,8 @@ def _collected(collection: Collection, arguments: Mapping[str, Any]) -> Printed:
     path = Path(folder) / MANIFEST
     manifest = read_json_object(path)
     values = {"collection": folder, "documents": len(collection.corpus)}
+    if collection.corpus.passages is not None:
+        values["passages"] = len(collection.corpus.passages.corpus)
     if collection.queries:
         values |= {"queries": manifest["queries"], "judgments": _sums(manifest["judgments"])}
     values |= summary_lines(manifest)
@@ -188,27 +192,55 @@ def _model(result: Any, arguments: Mapping[str, Any]) -> Printed:
 
 
 def _hits(hits: Any, arguments: Mapping[str, Any]) -> Printed:
+    return Printed(hits_text(hits), hits_json(arguments["query"], hits))
+
+
+def hits_text(hits: Sequence[SearchHit]) -> str:
+    """Documents with their scores and the beginning of their texts."""
     lines = []
     for hit in hits:
-        words = " ".join(hit.text.split())
+        passage = "" if hit.passage is None else f", passage {hit.passage}"
+        title = "" if hit.text.startswith(hit.title) else hit.title  # passages begin with it
+        words = " ".join(f"{title} {hit.text}".split())
         more = "…" if len(words) > 200 else ""
-        place = "" if hit.passage is None else f", passage {hit.passage}"
-        lines.append(
-            f"{hit.rank:>3}. {hit.doc_id}{place}  ({hit.score:.4f})\n     {words[:200]}{more}"
-        )
-    rows = [
-        {"rank": hit.rank, "doc_id": hit.doc_id, "score": hit.score}
-        | ({} if hit.passage is None else {"passage": hit.passage})
-        for hit in hits
-    ]
-    text = "\n".join(lines) or "No document shares a word with the query."
-    return Printed(text, {"query": arguments["query"], "hits": rows})
+        lines.append(f"{hit.rank:>3}. {hit.doc_id}{passage}  ({hit.score:.4f})")
+        lines += [f"     {words[:200]}{more}"] if words else []
+    return "\n".join(lines) or "No document shares a word with the query."
+
+
+def hits_json(query: str, hits: Sequence[SearchHit]) -> dict[str, Any]:
+    """A query and its documents as JSON."""
+    return {"query": query, "hits": [asdict(hit) for hit in hits]}
+
+
+@contextmanager
+def json_lines(json_file: Path | None) -> Iterator[Callable[[str], object]]:
+    """What writes lines of JSON where ``--json`` says: at once for ``-``, else all at the end."""
+    import click
+
+    from irdistill.console.terminal import printable_json
+    from irdistill.storage.files import make_folder
+    from irdistill.storage.ownership import replace_safely
+
+    if json_file is None:
+        yield lambda line: None
+    elif str(json_file) == "-":
+        stream = click.get_current_context().meta[STANDARD_OUTPUT]
+        yield lambda line: echo(printable_json(line), file=stream)
+    else:
+        make_folder(json_file.parent)
+        with (
+            replace_safely(json_file) as temporary,
+            open(temporary, "w", encoding="utf-8", newline="\n") as lines,
+        ):
+            yield lambda line: lines.write(f"{line}\n")
 
 
 def _costs(costs: Any, arguments: Mapping[str, Any]) -> Printed:
-    from irdistill.evaluation.costs import costs_table
+    from irdistill.evaluation.costs import costs_table, index_tables
 
     lines = [costs_table(costs, {}).markdown()]
+    lines += [table.markdown() for table in index_tables(costs)]
     lines += [
         f"{cost.system} reranks {cost.reranks} documents per query; retrieving them is not counted."
         for cost in costs
@@ -262,6 +294,24 @@ def _verified(problems: Mapping[str, list[str]], arguments: Mapping[str, Any]) -
     return Printed("\n".join(lines), {"problems": problems}, not any(problems.values()))
 
 
+def _package(bundle: Any, arguments: Mapping[str, Any]) -> Printed:
+    facts = dict(bundle.contents)
+    values = {
+        "package": str(bundle.path),
+        "format": facts["format"],
+        "model": f"{facts['model']} ({facts['kind']})",
+        "passages" if facts["passages"] else "documents": facts["rows"],
+        "megabytes": bundle.nbytes / 1e6,
+    }
+    if facts["left_out"]:
+        values["left out (no tokens)"] = facts["left_out"]
+    if facts["format"] == "bundle":
+        values["search"] = f'irdistill search {bundle.path} "a question of your own"'
+    else:
+        values["load it"] = f"see {bundle.path / 'README.md'}"
+    return _table(values | {"fingerprint": bundle.fingerprint})
+
+
 def _export(exported: Any, arguments: Mapping[str, Any]) -> Printed:
     left_out = f"; {exported.left_out} rows left out" if exported.left_out else ""
     file = str(arguments["out"])
@@ -273,7 +323,7 @@ _PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], Printed]] = {
     **dict.fromkeys(("retrieve", "score", "fuse", "mask", "runs import", "runs merge"), _run),
     "collect": _collected,
     **dict.fromkeys(("rewrite", "split", "generate", "filter"), _collection),
-    **dict.fromkeys(("train", "pretrain", "align", "terms", "static", "merge"), _model),
+    **dict.fromkeys(("train", "pretrain", "align", "terms", "static", "compress", "merge"), _model),
     "run": _recipe,
     "specialise": _specialised,
     **dict.fromkeys(("runs stats", "runs diff"), lambda values, _: _table(values)),
@@ -281,6 +331,7 @@ _PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], Printed]] = {
         ("cards list", "cards show", "cards copy", "doctor"), lambda printed, _: printed
     ),
     "search": _hits,
+    "package": _package,
     "estimate": lambda cost, _: Printed(_table(cost.lines()).text, cost.to_json()),
     "audit": lambda audit, _: Printed(audit.to_markdown(), audit.to_json()),
     "evaluate": lambda table, _: Printed(table.to_markdown(), {"rows": table.to_rows()}),

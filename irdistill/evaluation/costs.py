@@ -32,6 +32,10 @@ class Efficiency(Displayed):
             an addition), mean over some queries. The search of a flat index is included; the steps
             of a graph index or of BM25 are not.
         reranks: documents reordered per query; 0 where the whole corpus is searched.
+        documents: number of documents in the corpus.
+        index_parts: bytes of the index by part: ``vectors`` or ``codes``, ``scales`` (the ranges
+            of int8 codes), ``rescoring`` (float vectors that candidates are scored with), and
+            ``ids`` (of the documents), which are not in ``index_bytes``.
     """
 
     system: str
@@ -46,6 +50,8 @@ class Efficiency(Displayed):
     documents_per_second: float | None = None
     flops_per_query: float | None = None
     reranks: int = 0
+    documents: int = 0
+    index_parts: Mapping[str, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields as a mapping."""
@@ -56,8 +62,8 @@ class Efficiency(Displayed):
         return [self.to_json()]
 
     def findings(self) -> list[Finding]:
-        """One table of one row."""
-        return [Finding("costs", tables=[costs_table([self])])]
+        """A table of the costs, and one of the parts of the index."""
+        return [Finding("costs", tables=[costs_table([self]), *index_tables([self])])]
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,22 @@ def costs_table(costs: Sequence[Efficiency], retention: Mapping[str, float] | No
         for cost in costs
     ]
     return Table(header.split(","), rows, "Costs at query time.")
+
+
+def index_tables(costs: Sequence[Efficiency]) -> list[Table]:
+    """The bytes of each index by part, if any system has parts."""
+    split = [(cost, cost.index_parts) for cost in costs if cost.index_parts]
+    names = list(dict.fromkeys(name for _, parts in split for name in parts))
+    rows = [
+        [
+            cost.system,
+            *(f"{parts.get(name, 0):,}" for name in names),
+            f"{sum(parts.values()) / max(1, cost.documents):.1f}",
+        ]
+        for cost, parts in split
+    ]
+    header = ["system", *(f"{name} bytes" for name in names), "bytes per document"]
+    return [Table(header, rows, "Bytes of the indexes.")] if split else []
 
 
 def retention(evaluation: Evaluation, teacher: str) -> dict[str, float]:

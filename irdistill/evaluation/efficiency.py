@@ -13,10 +13,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from irdistill.collections import Collection, Query
+from irdistill.collections.passage_corpus import reading_corpus
 from irdistill.errors import InputError
 from irdistill.evaluation.costs import Efficiency
-from irdistill.evaluation.timed_systems import TimedSystem, open_system
-from irdistill.search.retrieve_options import Index
+from irdistill.evaluation.timed_systems import SystemOptions, TimedSystem, open_system
+from irdistill.search.retrieve_options import CodeOptions, Index
 
 _ROUNDS = 3
 _BATCH = 64
@@ -30,20 +31,22 @@ class EfficiencyOptions:
 
     Attributes:
         k: documents per query that are retrieved or reranked.
-        index: index of dense models.
+        index: index of dense models, or their short codes.
         queries: number of the collection's queries to use.
         seed: random seed of approximate indexes.
         kind: kind of all models, or a mapping of names of models to kinds; detected from their
             files if None.
         trust_remote_code: allow code in the models' folders.
+        dimension: truncate the vectors of Matryoshka models to this dimension.
     """
 
     k: int = 100
-    index: Index = "flat"
+    index: Index | CodeOptions = "flat"
     queries: int = 200
     seed: int = 42
     kind: str | Mapping[str, str] | None = None
     trust_remote_code: bool = False
+    dimension: int | None = None
 
 
 def measure_efficiency(
@@ -64,12 +67,20 @@ def measure_efficiency(
     if not timed:
         raise InputError(f"{collection.id} has no queries to measure the speed with.")
     names = [models] if isinstance(models, str | Path) else list(models)
-    k, index, seed, kind = options.k, options.index, options.seed, options.kind
-    parts = []
-    for name in map(str, names):
-        model_kind = kind.get(name) if isinstance(kind, Mapping) else kind
-        trust = options.trust_remote_code
-        parts.append(open_system(collection, name, k, index, work, seed, model_kind, trust))
+    opening = SystemOptions(
+        options.k, options.index, options.seed, options.dimension, options.trust_remote_code
+    )
+    kinds = options.kind
+    parts = [
+        open_system(
+            collection,
+            name,
+            opening,
+            work,
+            kinds.get(name) if isinstance(kinds, Mapping) else kinds,
+        )
+        for name in map(str, names)
+    ]
     batches = [timed[start : start + _BATCH] for start in range(0, len(timed), _BATCH)]
 
     def once(batch: list[Query]) -> None:
@@ -94,7 +105,18 @@ def measure_efficiency(
         _encoding(collection, parts),
         _operations(once, timed[:_COUNTED]),
         max(part.reranks for part in parts),
+        len(collection.corpus),
+        _index_parts(parts) or None,
     )
+
+
+def _index_parts(parts: Sequence[TimedSystem]) -> dict[str, int]:
+    """The bytes of the indexes of all systems by part."""
+    total: dict[str, int] = {}
+    for part in parts:
+        for name, size in part.index_parts.items():
+            total[name] = total.get(name, 0) + size
+    return total
 
 
 def _latencies(once: Callable[[list[Query]], None], queries: Sequence[Query]) -> list[float]:
@@ -112,14 +134,11 @@ def _latencies(once: Callable[[list[Query]], None], queries: Sequence[Query]) ->
 def _encoding(collection: Collection, parts: Sequence[TimedSystem]) -> float | None:
     """Passages per second; each passage goes through all encoders."""
     encoders = [part.encode for part in parts if part.encode is not None]
-    rows = (
-        np.linspace(0, len(collection.corpus) - 1, min(_PASSAGES, len(collection.corpus)))
-        .astype(int)
-        .tolist()
-    )
+    corpus = reading_corpus(collection.corpus)
+    rows = np.linspace(0, len(corpus) - 1, min(_PASSAGES, len(corpus))).astype(int).tolist()
     if not encoders or not rows:
         return None
-    texts = collection.corpus.texts(rows)
+    texts = corpus.texts(rows)
     began = time.perf_counter()
     for encode in encoders:
         encode(texts)

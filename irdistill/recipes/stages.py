@@ -18,8 +18,8 @@ from irdistill.verbs.argument_types import share_of
 from irdistill.verbs.declaration import Verb
 
 RESULT, COMPARISON = "result.json", "comparison.md"
-MODEL_VERBS = ("train", "pretrain", "align", "terms", "static", "merge")
-WITHOUT_QUERIES = ("generate", "pretrain")
+MODEL_VERBS = ("train", "pretrain", "align", "terms", "static", "compress", "merge")
+WITHOUT_QUERIES = ("generate", "package", "pretrain")
 """Verbs that need only the documents of a collection."""
 
 _FROM_RUNNER = ("out", "overwrite")

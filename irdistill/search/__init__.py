@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from irdistill.search.lexical.bm25 import BM25
-from irdistill.search.retrieval import recall, retrieve
-from irdistill.search.retrieve_options import RetrieveOptions
+if TYPE_CHECKING:
+    from irdistill.search.lexical.bm25 import BM25
+    from irdistill.search.retrieval import recall, retrieve
+    from irdistill.search.retrieve_options import RetrieveOptions
 
 __all__ = [
     "BM25",
@@ -19,14 +20,18 @@ __all__ = [
     "retrieve",
 ]
 
-_WITH_TORCH = {
+_MODULES = {
+    "BM25": "lexical.bm25",
     "FaissIndex": "vectors.faiss_index",
+    "RetrieveOptions": "retrieve_options",
     "VectorStore": "vectors.vector_store",
     "open_searcher": "searchers",
+    "recall": "retrieval",
+    "retrieve": "retrieval",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _WITH_TORCH:
-        return getattr(import_module(f"irdistill.search.{_WITH_TORCH[name]}"), name)
+    if name in _MODULES:
+        return getattr(import_module(f"irdistill.search.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'irdistill.search' has no attribute {name!r}")

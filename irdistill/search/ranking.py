@@ -8,6 +8,11 @@ import numpy as np
 
 from irdistill.collections import Corpus
 
+EXTRA_NEIGHBORS = 32
+"""Neighbors beyond k, so that ties at the cut-off are ordered by document id."""
+MAX_EXTRA_ABSENT = 1024
+"""Most extra neighbors for documents without a vector, which an approximate index contains too."""
+
 
 class SearchHits(NamedTuple):
     """Top documents of a query: rows int64 and scores float32, both (at most k,).

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from irdistill.collections import Collection, Query
-from irdistill.collections.collection_ref import passage_source
 from irdistill.collections.passage_corpus import reading_corpus
+from irdistill.collections.split_collections import passage_view, without_passages
 from irdistill.console.progress_bars import progress
 from irdistill.console.terminal import counted
 from irdistill.errors import OptionError
@@ -24,8 +24,8 @@ from irdistill.search.retrieve_options import RetrieveOptions
 if TYPE_CHECKING:
     from irdistill.distributed.ray_cluster import RayCluster
     from irdistill.runs import RankedList, Run, RunIdentity
-    from irdistill.search.searchers import Searcher
-    from irdistill.students.student_base import Student
+    from irdistill.search.searchers import CorpusSearcher
+    from irdistill.search.vectors.text_encoder import TextEncoder
 
     Part = tuple[int, list[Query]]
     """The number of a part, and its queries."""
@@ -42,7 +42,7 @@ _TRUE, _FOUND = "true_best", "true_best_found"
 
 def retrieve(
     collection: Collection,
-    model: str | Path | Student,
+    model: str | Path | TextEncoder,
     out: str | Path,
     k: int = 100,
     options: RetrieveOptions | None = None,
@@ -55,7 +55,7 @@ def retrieve(
 
     Args:
         model: ``bm25``, ``lucene``, ``lucene:INDEX``, or a dense, sparse or late-interaction model
-            (folder, ``package:`` path, hub id, or a loaded student).
+            (folder, ``package:`` path, hub id, or a loaded student or encoder).
         options: index, precision and more, see `RetrieveOptions`.
         work: folder of vectors and indexes (default: the cache folder).
         cluster: Ray cluster that encodes the corpus (default: this process). Its workers load the
@@ -71,12 +71,10 @@ def retrieve(
         raise OptionError(f"k is {k}; expected at least 1 document per query.")
     check_out(out, overwrite)
     _check_model_options(model, options, cluster)
-    _check_aggregate(collection, model, options)
-    if options.aggregate == "whole":
-        collection = replace(collection, corpus=collection.corpus.with_passages(None))
+    collection = searched_collection(collection, model, options)
     extra = max((len(query.excluded) for query in collection.queries.values()), default=0)
     if not is_lexical(model):
-        searcher, settings = _open_model(collection, model, options, work, cluster)
+        searcher, settings = open_model(collection, model, options, work, cluster)
         student = searcher.student
         identity = RunIdentity(
             "student", student.identity(), collection.describe(), None, {"k": k, **settings}
@@ -85,15 +83,9 @@ def retrieve(
         run = _write_run(collection, out, identity, options, overwrite, search, _PARTS_PER_PASS, k)
         search.report_truncation(run)
         return run
-    read = reading_corpus(collection.corpus)
-    lexical = open_lexical(str(model), read, options.k1, options.b, work)
-    kept: dict[str, Any] = {"k": k}
-    search_queries = lexical.search
-    if collection.corpus.passages is not None:
-        aggregation = _aggregation(options, 1.0)
-        kept["aggregate"] = aggregation.settings()
-        search_queries = PassageBM25(collection.corpus, lexical, aggregation).search
-    identity = RunIdentity("first-stage", lexical.identity(), collection.describe(), None, kept)
+    search_queries, producer, settings = open_first_stage(collection, str(model), options, work)
+    kept = {"k": k, **settings}
+    identity = RunIdentity("first-stage", producer, collection.describe(), None, kept)
 
     def search_parts(parts: Sequence[Part]) -> Iterable[PartResult]:
         return ((list(search_queries(queries, k + extra)), {}) for _, queries in parts)
@@ -111,9 +103,13 @@ def recall(run: Run) -> float | None:
 
 
 def _check_model_options(
-    model: str | Path | Student, options: RetrieveOptions, cluster: RayCluster | None
+    model: str | Path | TextEncoder, options: RetrieveOptions, cluster: RayCluster | None
 ) -> None:
-    """Refuse options that only a model given by name can have."""
+    """Refuse options that only a model given by name, or a dense one, can have."""
+    if is_lexical(model) and options.vectors != "float":
+        raise OptionError(
+            f"vectors={options.vectors} was given for {model}, which has no vectors; leave it out."
+        )
     if not is_lexical(model) and isinstance(model, str | Path):
         return
     for name, value in (
@@ -128,8 +124,35 @@ def _check_model_options(
             )
 
 
+def open_first_stage(
+    collection: Collection, model: str, options: RetrieveOptions, work: str | Path | None = None
+) -> tuple[Callable[[Sequence[Query], int], Iterable[RankedList]], dict[str, Any], dict[str, Any]]:
+    """What searches a corpus with BM25, its identity, and how passages are aggregated."""
+    read = reading_corpus(collection.corpus)
+    lexical = open_lexical(model, read, options.k1, options.b, work)
+    if collection.corpus.passages is None:
+        return lexical.search, lexical.identity(), {}
+    aggregation = _aggregation(options, 1.0)
+    search = PassageBM25(collection.corpus, lexical, aggregation).search
+    return search, lexical.identity(), {"aggregate": aggregation.settings()}
+
+
+def searched_collection(
+    collection: Collection, model: str | Path | TextEncoder, options: RetrieveOptions
+) -> Collection:
+    """The collection without its passages if documents are searched whole.
+
+    Raises:
+        OptionError: the options of passages do not fit the model or the collection.
+    """
+    _check_aggregate(collection, model, options)
+    if options.aggregate == "whole":
+        return without_passages(collection)
+    return collection
+
+
 def _check_aggregate(
-    collection: Collection, model: str | Path | Student, options: RetrieveOptions
+    collection: Collection, model: str | Path | TextEncoder, options: RetrieveOptions
 ) -> None:
     """Check the options of passages before the corpus is encoded."""
     method = options.aggregate
@@ -142,8 +165,9 @@ def _check_aggregate(
     elif method in ("firstp", "logsumexp"):
         if is_lexical(model) and model != "bm25":
             check_exact(_aggregation(options, 1.0), str(model))
-        if not is_lexical(model) and options.index != "flat":
-            check_exact(_aggregation(options, 1.0), f"the index {options.index}")
+        if not is_lexical(model) and (options.index != "flat" or options.vectors != "float"):
+            index = options.index if options.vectors == "float" else options.vectors
+            check_exact(_aggregation(options, 1.0), f"the index {index}")
     if options.aggregate_tau is not None and method != "logsumexp":
         raise OptionError(
             f"aggregate_tau is the temperature of logsumexp, and aggregate is {method}; leave it"
@@ -161,35 +185,34 @@ def _aggregation(options: RetrieveOptions, tau: float) -> Aggregation:
     return Aggregation(method, options.aggregate_tau or tau)
 
 
-def _open_model(
+def open_model(
     collection: Collection,
-    model: str | Path | Student,
+    model: str | Path | TextEncoder,
     options: RetrieveOptions,
-    work: str | Path | None,
-    cluster: RayCluster | None,
-) -> tuple[Searcher, dict[str, Any]]:
+    work: str | Path | None = None,
+    cluster: RayCluster | None = None,
+) -> tuple[CorpusSearcher, dict[str, Any]]:
     """The searcher of a model, and what determines its results."""
     from irdistill.modeling.hardware import choose_dtype
     from irdistill.search.searchers import PassageSearcher, open_searcher
     from irdistill.students import load_student
-    from irdistill.students.student_base import Student
 
     loading = {
         "kind": options.kind,
         "trust_remote_code": options.trust_remote_code,
         "dimension": options.dimension,
     }
-    student = model if isinstance(model, Student) else load_student(model, **loading)
+    student = load_student(model, **loading) if isinstance(model, str | Path) else model
     encode_shards, passages = None, collection.corpus.passages
     if cluster is not None:
         from irdistill.search.vectors.ray_encoding import RayEncoding
 
-        source = collection if passages is None else passage_source(collection)
+        source = collection if passages is None else passage_view(collection)
         encode_shards = RayEncoding(cluster, source, str(model), loading).shards
     searcher = open_searcher(
         reading_corpus(collection.corpus),
         student,
-        options.index,
+        options.searched,
         work,
         options.precision,
         options.storage,
@@ -209,7 +232,7 @@ class _ModelSearch:
     """Searches parts of queries with a model, and counts truncation and recall."""
 
     collection: Collection
-    searcher: Searcher
+    searcher: CorpusSearcher
     k: int
     check_recall: bool
 

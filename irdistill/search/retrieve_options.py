@@ -8,10 +8,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from irdistill.errors import OptionError
 from irdistill.option_checks import check_fields
 
 Index = Literal["flat", "hnsw", "ivfflat", "ivfpq", "sq8", "plaid", "seismic", "lucene"]
 Storage = Literal["float32", "float16"]
+Codes = Literal["float", "int8", "binary"]
 
 _FAISS = ("flat", "hnsw", "ivfflat", "ivfpq", "sq8")
 INDEXES: Mapping[str, tuple[str, ...]] = {
@@ -22,8 +24,65 @@ INDEXES: Mapping[str, tuple[str, ...]] = {
 """Indexes of each kind of model; ``flat`` is exact for all of them."""
 
 
+_FACTOR = 4
+"""Candidates per result that are scored again by default."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class RetrieveOptions:
+class CodeOptions:
+    """Document vectors of a dense model as short codes, and their rescoring.
+
+    Examples:
+        >>> CodeOptions(vectors="binary").factor, CodeOptions(vectors="int8").factor
+        (4, 0)
+    """
+
+    vectors: Annotated[
+        Codes,
+        Field(
+            description="Document vectors of a dense model that a search reads: float, int8 (a byte"
+            " per number, in the range of its dimension over the corpus) or binary (the sign of"
+            " each number, found by Hamming distance)."
+        ),
+    ] = "float"
+    rescore: Annotated[
+        Annotated[int, Field(ge=0)] | None,
+        Field(
+            description="Score the best k times this many documents of the codes again with the"
+            " float query; 0 does not. Default: 4 for binary vectors or rescore_by=float, else 0."
+        ),
+    ] = None
+    rescore_by: Annotated[
+        Literal["codes", "float"],
+        Field(
+            description="Document vectors of the rescoring: the codes, or the float vectors, which"
+            " then have to be kept."
+        ),
+    ] = "codes"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.vectors == "float" and (self.rescore is not None or self.rescore_by != "codes"):
+            raise OptionError(
+                "rescore or rescore_by was given with vectors=float, which are exact; choose"
+                " vectors=binary or vectors=int8."
+            )
+        if self.rescore == 0 and self.rescore_by == "float":
+            raise OptionError(
+                "rescore=0 was given with rescore_by=float; leave out one of them, or set"
+                f" rescore={_FACTOR}."
+            )
+
+    @property
+    def factor(self) -> int:
+        """Candidates per result that are scored again; 0 without rescoring."""
+        if self.rescore is not None:
+            return self.rescore
+        return _FACTOR if self.vectors == "binary" or self.rescore_by == "float" else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrieveOptions(CodeOptions):
     """Options of `irdistill.search.retrieve`.
 
     Examples:
@@ -91,4 +150,16 @@ class RetrieveOptions:
     ] = True
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
+        if self.vectors != "float" and self.index != "flat":
+            raise OptionError(
+                f"vectors={self.vectors} was given with index={self.index}; short codes are"
+                " searched without another index, so leave out index."
+            )
+
+    @property
+    def searched(self) -> Index | CodeOptions:
+        """The index, or the codes in its place."""
+        if self.vectors == "float":
+            return self.index
+        return CodeOptions(vectors=self.vectors, rescore=self.rescore, rescore_by=self.rescore_by)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,14 @@ from irdistill.search.passage_ranking import (
     document_scores,
     rank_documents,
 )
-from irdistill.search.ranking import SearchHits, best_rows
-from irdistill.search.retrieve_options import INDEXES, Index, Storage
+from irdistill.search.ranking import EXTRA_NEIGHBORS, MAX_EXTRA_ABSENT, SearchHits, best_rows
+from irdistill.search.retrieve_options import INDEXES, CodeOptions, Index, Storage
 from irdistill.search.sparse.seismic_index import SeismicIndex
 from irdistill.search.sparse.sparse_index import SparseIndex
 from irdistill.search.vectors.brute_force import exact_search, score_blocks
 from irdistill.search.vectors.faiss_index import FaissIndex
+from irdistill.search.vectors.quantized_index import QuantizedIndex
+from irdistill.search.vectors.text_encoder import TextEncoder
 from irdistill.search.vectors.vector_store import (
     EncodeShards,
     SparseStore,
@@ -41,32 +44,29 @@ from irdistill.search.vectors.vector_store import (
     VectorStore,
     corpus_vectors,
 )
-from irdistill.students.student_base import Student
 
-_EXTRA = 32
-"""Neighbors beyond k, so that ties at the cut-off are ordered by document id."""
-_MAX_EXTRA_ABSENT = 1024
-"""Most extra neighbors for documents without a vector, which an approximate index contains too."""
 _TOKEN_NEIGHBORS = 128
 """Fewest nearest tokens per query token whose documents become candidates."""
 
 
-class Searcher(ABC):
+class CorpusSearcher(ABC):
     """Searches one corpus with one model.
 
     Attributes:
         settings: everything that determines the index.
         exact: whether the results are the exact top k.
         nbytes: most bytes that a search reads.
+        sizes: these bytes by part, such as ``codes`` and ``rescoring``; empty for most indexes.
         truncation: how much of the documents the model did not read.
     """
 
     settings: Mapping[str, Any]
     exact: bool = True
     nbytes: int
+    sizes: Mapping[str, int] = MappingProxyType({})
     truncation: Truncation = Truncation()
 
-    def __init__(self, corpus: Corpus, student: Student, precision: Precision) -> None:
+    def __init__(self, corpus: Corpus, student: TextEncoder, precision: Precision) -> None:
         self.corpus, self.student, self.precision = corpus, student, precision
 
     def encode(self, texts: Sequence[str], done: ProgressCallback | None = None) -> Any:
@@ -92,15 +92,21 @@ class Searcher(ABC):
         """
 
 
-class DenseSearcher(Searcher):
+class DenseSearcher(CorpusSearcher):
     """Searches one vector per document by inner product."""
 
     def __init__(
-        self, corpus: Corpus, student: Student, precision: Precision, index: FaissIndex | LuceneHnsw
+        self,
+        corpus: Corpus,
+        student: TextEncoder,
+        precision: Precision,
+        index: FaissIndex | QuantizedIndex | LuceneHnsw,
     ) -> None:
         super().__init__(corpus, student, precision)
         self.index, self.settings, self.nbytes = index, index.settings, index.nbytes
         self.exact = index.kind == "flat"
+        if isinstance(index, QuantizedIndex):
+            self.sizes = index.sizes
         store = index.store
         self._absent = (
             store.absent_rows if isinstance(store, VectorStore) else np.empty(0, np.int64)
@@ -110,7 +116,9 @@ class DenseSearcher(Searcher):
         """Top k documents of query vectors (Q, D)."""
         if self.exact:
             return self.search_exact(groups, k)
-        neighbors = k + _EXTRA + min(len(self._absent), _MAX_EXTRA_ABSENT)
+        neighbors = k  # an index of codes adds those that it scores again
+        if not isinstance(self.index, QuantizedIndex):
+            neighbors += EXTRA_NEIGHBORS + min(len(self._absent), MAX_EXTRA_ABSENT)
         results = self.index.search_groups(groups, neighbors)
         return (
             self._top(vectors, scores, rows, k)
@@ -120,9 +128,11 @@ class DenseSearcher(Searcher):
     def search_exact(self, groups: Sequence[np.ndarray], k: int) -> Iterable[list[SearchHits]]:
         """Exact top k documents of query vectors (Q, D)."""
         matrix, device = self.index.store.matrix, self.student.device
-        results = exact_search(matrix, groups, k + _EXTRA, device=device, skip=self._absent)
+        results = exact_search(
+            matrix, groups, k + EXTRA_NEIGHBORS, device=device, skip=self._absent
+        )
         for vectors, (scores, rows) in zip(groups, results, strict=True):
-            extra, not_empty = _EXTRA, vectors.any(axis=1)
+            extra, not_empty = EXTRA_NEIGHBORS, vectors.any(axis=1)
             while (
                 k < scores.shape[1] < len(matrix)
                 and (scores[not_empty, k - 1] == scores[not_empty, -1]).any()
@@ -153,13 +163,13 @@ class DenseSearcher(Searcher):
         return hits
 
 
-class SparseSearcher(Searcher):
+class SparseSearcher(CorpusSearcher):
     """Searches sparse vectors by inner product, through the terms of the query."""
 
     def __init__(
         self,
         corpus: Corpus,
-        student: Student,
+        student: TextEncoder,
         precision: Precision,
         store: SparseStore,
         index: SparseIndex | SeismicIndex | LuceneImpact,
@@ -190,13 +200,13 @@ def inverted_index(store: SparseStore) -> SparseIndex:
     return SparseIndex.build(store, store.folder / "inverted")
 
 
-class MultiVectorSearcher(Searcher):
+class MultiVectorSearcher(CorpusSearcher):
     """Searches by MaxSim: all documents, or the candidates of an index over tokens."""
 
     def __init__(
         self,
         corpus: Corpus,
-        student: Student,
+        student: TextEncoder,
         precision: Precision,
         store: TokenStore,
         index: FaissIndex | PlaidIndex,
@@ -242,7 +252,7 @@ class MultiVectorSearcher(Searcher):
         return np.unique(np.searchsorted(self.store.starts, tokens[tokens >= 0], side="right") - 1)
 
 
-class PassageSearcher(Searcher):
+class PassageSearcher(CorpusSearcher):
     """Searches passages, and ranks their documents.
 
     Args:
@@ -252,13 +262,15 @@ class PassageSearcher(Searcher):
             be used with MaxP only.
     """
 
-    def __init__(self, corpus: Corpus, passages: Searcher, aggregation: Aggregation = MAXP) -> None:
+    def __init__(
+        self, corpus: Corpus, passages: CorpusSearcher, aggregation: Aggregation = MAXP
+    ) -> None:
         super().__init__(corpus, passages.student, passages.precision)
         if not passages.exact:
             check_exact(aggregation, f"the index {passages.settings['kind']}")
         self.passages, self.aggregation = passages, aggregation
-        self.exact, self.nbytes = passages.exact, passages.nbytes
-        self.truncation = passages.truncation
+        self.exact, self.nbytes, self.sizes = passages.exact, passages.nbytes, passages.sizes
+        self.truncation, self.sizes = passages.truncation, passages.sizes
         self.settings = {**passages.settings, "aggregate": aggregation.settings()}
 
     def encode(self, texts: Sequence[str], done: ProgressCallback | None = None) -> Any:
@@ -291,26 +303,32 @@ class PassageSearcher(Searcher):
 
 def open_searcher(
     corpus: Corpus,
-    student: Student,
-    index: Index = "flat",
+    student: TextEncoder,
+    index: Index | CodeOptions = "flat",
     work: str | Path | None = None,
     precision: Precision = "auto",
     storage: Storage = "float32",
     seed: int = 42,
     encode_shards: EncodeShards | None = None,
-) -> Searcher:
+) -> CorpusSearcher:
     """Encode the corpus and build the index, or open the existing ones.
 
     The passages of a corpus that has any are searched instead of its documents, which are ranked by
     MaxP.
 
     Args:
+        index: an index of float vectors, or the short codes of a dense model.
         encode_shards: encodes the corpus elsewhere, see `EncodeShards` (default: this process).
     """
     known = INDEXES.get(student.kind, ())
-    if known and index not in known:
+    if known and isinstance(index, str) and index not in known:
         raise OptionError(
             f"a {student.kind} model has no index {index!r}; choose one of {', '.join(known)}."
+        )
+    if isinstance(index, CodeOptions) and student.kind != "dense":
+        raise OptionError(
+            f"vectors={index.vectors} was given for a {student.kind} model; short codes are for"
+            " dense models, so leave it out."
         )
     read = reading_corpus(corpus)
     store: Store = corpus_vectors(read, student, work, precision, storage, encode_shards)
@@ -320,10 +338,18 @@ def open_searcher(
 
 
 def _searcher(
-    corpus: Corpus, student: Student, index: Index, precision: Precision, store: Store, seed: int
-) -> Searcher:
+    corpus: Corpus,
+    student: TextEncoder,
+    index: Index | CodeOptions,
+    precision: Precision,
+    store: Store,
+    seed: int,
+) -> CorpusSearcher:
     """The searcher for a kind of store, with its index built or opened."""
     shared, folder = (corpus, student, precision), store.folder
+    if isinstance(index, CodeOptions):
+        assert isinstance(store, VectorStore)
+        return DenseSearcher(*shared, QuantizedIndex.build(store, index, folder / index.vectors))
     if isinstance(store, SparseStore):
         sparse: SparseIndex | SeismicIndex | LuceneImpact
         if index == "lucene":

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sentence_transformers.base.modules import Normalize, Transformer
+from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from torch import Tensor, nn
 
@@ -31,6 +31,7 @@ from irdistill.students.static_tower import (
     static_length,
     tokenize_bags,
 )
+from irdistill.students.student_base import Shortened
 from irdistill.students.student_loading import load_encoder
 from irdistill.students.student_options import Layers, StudentOptions
 from irdistill.students.tower_model import TextKind, TokenColumns, with_prompt
@@ -41,6 +42,7 @@ from irdistill.students.towers import (
     set_lengths,
     set_pooling,
     two_towers,
+    with_modules,
     with_route,
 )
 
@@ -208,6 +210,34 @@ class DenseStudent(SingleVectorStudent):
         for side in frozen:
             self._freeze(side)
 
+    def longer_model(self, kind: TextKind) -> Shortened | None:
+        """As `Student.longer_model`: without truncation, and without a last linear layer behind
+        normalized vectors.
+        """
+        modules, cut = self.tower(kind), self.model.truncate_dim
+        layer: Any = modules[-1].linear if _is_last_layer(modules) else None
+        if layer is None and cut is None:
+            return None
+        longer = with_modules(self.model, modules if layer is None else modules[:-1])
+        longer.truncate_dim = None
+        if layer is not None:
+            longer.similarity_fn_name = "cosine"
+        normalized = self.similarity == "cosine"
+
+        def shorten(vectors: np.ndarray) -> np.ndarray:
+            present = vectors.any(axis=1, keepdims=True)
+            if layer is not None:
+                weight, bias = layer.weight.detach().cpu().numpy(), layer.bias
+                vectors = vectors @ weight.T
+                vectors = vectors if bias is None else vectors + bias.detach().cpu().numpy()
+            vectors = vectors[:, :cut]
+            if normalized:
+                lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+                vectors = vectors / np.maximum(lengths, 1e-12)
+            return np.asarray(vectors * present, dtype=np.float32)
+
+        return Shortened(DenseStudent.from_model(longer, self.source, self.revision), shorten)
+
     def _embed(self, features: Mapping[str, Any], kind: TextKind) -> Tensor:
         """Vectors (n, D) with gradients."""
         with self._gradients(kind):
@@ -238,6 +268,19 @@ class DenseStudent(SingleVectorStudent):
 
         encode_batches(self, texts, kind, precision, budget, show_progress, take)
         return result
+
+
+def _is_last_layer(modules: Sequence[nn.Module]) -> bool:
+    """Whether a tower ends with a linear layer behind a normalization."""
+    last = modules[-1]
+    return (
+        len(modules) > 2
+        and isinstance(modules[-2], Normalize)
+        and isinstance(last, Dense)
+        and isinstance(last.activation_function, nn.Identity)
+        and (last.module_input_name, last.module_output_name) == ("sentence_embedding",) * 2
+        and not last.use_residual
+    )
 
 
 def _is_static(module: nn.Module) -> bool:

@@ -1,11 +1,11 @@
-"""Export of students to ONNX, ONNX with 8-bit weights and OpenVINO, with a check of the scores."""
+"""Export of students to ONNX, ONNX with 8-bit weights and OpenVINO, with a check of the vectors."""
 
 from __future__ import annotations
 
-import inspect
+import json
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,46 +13,71 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import kendalltau
-from sentence_transformers.base.modules import Router, Transformer
-from torch import Tensor, nn
+from torch import Tensor
 
-from irdistill.errors import MissingExtraError, ModelError, OptionError, OutputExistsError
+from irdistill.errors import (
+    MissingExtraError,
+    ModelError,
+    OptionError,
+    OutputExistsError,
+    one_line,
+)
 from irdistill.modeling.library_output import quiet_libraries
 from irdistill.storage.files import make_folder, staging_path, write_json
 from irdistill.storage.ownership import move_into_place
+from irdistill.students import exported_model
 from irdistill.students.cross_encoder_student import CrossEncoderStudent
 from irdistill.students.dense_student import DenseStudent
-from irdistill.students.lora import has_adapters
+from irdistill.students.exported_model import SETTINGS, ExportedModel
+from irdistill.students.late_interaction_student import LateInteractionStudent
+from irdistill.students.saving import largest_difference
+from irdistill.students.sparse_student import SparseStudent
 from irdistill.students.student_base import Student
-from irdistill.students.tower_model import TextKind
+from irdistill.students.tower_network import (
+    TowerNetwork,
+    TowerPart,
+    example_inputs,
+    network_inputs,
+    side_settings,
+    tower_parts,
+)
+from irdistill.students.weight_averaging import without_adapters
+from irdistill.students.word_vectors import WordVectors
 
 logger = logging.getLogger(__name__)
 
-#: Formats, and the files that sentence-transformers expects in a module's folder.
+#: Formats and their files.
 FORMATS = {
-    "onnx": "onnx/model.onnx",
-    "onnx-int8": "onnx/model_qint8.onnx",
-    "openvino": "openvino/openvino_model.xml",
+    "onnx": "model.onnx",
+    "onnx-int8": "model_qint8.onnx",
+    "openvino": "openvino_model.xml",
 }
-#: Scores of a float model may differ by this much, times the largest score if it is above 1.
+_KINDS = (DenseStudent, SparseStudent, LateInteractionStudent, CrossEncoderStudent)
+#: Numbers of a float model may differ by this much, times the largest number if it is above 1.
 TOLERANCE = 1e-4
+_PROTOBUF = 1_800_000_000
+"""Bytes of weights above which ONNX keeps them in a second file; protobuf is limited to 2 GB."""
 
 
 @dataclass(frozen=True)
 class ExportAgreement:
-    """Agreement of the scores of an exported model with those of the student.
+    """Agreement of an exported model with plain sentence-transformers, from texts on.
 
     Attributes:
         pairs: number of pairs that both scored.
-        difference: the largest difference of two scores.
+        difference: the largest difference of two scores, relative to the largest score if that is
+            above 1.
         tau: Kendall's tau-b of the documents of a query, mean over queries.
-        file_bytes: size of the exported network.
+        file_bytes: size of the exported networks.
+        vector_difference: the largest difference of two numbers of the vectors of queries and
+            documents, or of two scores of a cross-encoder, relative in the same way.
     """
 
     pairs: int
     difference: float
     tau: float
     file_bytes: int
+    vector_difference: float
 
 
 def export_student(
@@ -63,195 +88,208 @@ def export_student(
     documents: Sequence[str],
     least_tau: float = 0.9,
 ) -> ExportAgreement:
-    """Save a student with sentence-transformers, with its network in another format as well.
+    """Write a student as networks from token ids to vectors or scores, and the code to run them.
+
+    The folder needs neither torch nor sentence-transformers: `encode.py` in it tokenizes texts and
+    runs the networks.
 
     Args:
         form: one of `FORMATS`.
-        queries, documents: real texts, whose pairs are scored with torch and the new runtime.
+        queries, documents: real texts, encoded by sentence-transformers and by the written folder.
         least_tau: minimal Kendall's tau between the rankings, for 8-bit weights.
 
     Raises:
         OptionError: the format or the kind of student is not supported.
         OutputExistsError: ``out`` exists.
-        ModelError: the format cannot hold a part of the model, or the scores do not agree.
+        ModelError: the format cannot hold a part of the model, or the vectors do not agree.
     """
     if form not in FORMATS:
         raise OptionError(
             f"the format {form!r} is unknown; one of {', '.join(FORMATS)} was expected."
         )
-    if not isinstance(student, DenseStudent | CrossEncoderStudent):
-        raise OptionError(
-            f"a {student.kind} student cannot be exported; dense ones and cross-encoders can."
-        )
+    if not isinstance(student, _KINDS):
+        kinds = ", ".join(kind.kind for kind in _KINDS)
+        raise OptionError(f"a {student.kind} student cannot be exported; {kinds} can.")
     if not queries or len(documents) < 2:
         raise OptionError(
             "no texts to compare scores on; give a collection with queries and at least two"
             " documents."
         )
-    _check_carried(student)
+    _check_extras(form)
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputExistsError(f"{out} exists already; choose another --out, or remove it.")
+    parts = tower_parts(student)
     make_folder(out.parent)
     staged = staging_path(out)
     shutil.rmtree(staged, ignore_errors=True)
     try:
+        staged.mkdir()
         with quiet_libraries():
-            student.save(staged)
-            saved, other = (type(student).load(str(staged), device="cpu") for _ in range(2))
-            files = [
-                _write(module, network.model, kind, staged / place / FORMATS[form], form, student)
-                for (module, kind, place), (network, _, _) in zip(
-                    _modules(student), _modules(other), strict=True
-                )
-            ]
-        agreement = _compare(
-            _scores(saved, queries, documents), _scores(other, queries, documents), sum(files)
-        )
+            settings = _write_folder(student, parts, staged, form)
+            agreement = _compare(student, ExportedModel(staged), queries, documents)
         _check(agreement, form, least_tau)
-        write_json(
-            staged / "irdistill_export.json", {"format": form, "agreement": asdict(agreement)}
-        )
+        write_json(staged / SETTINGS, {**settings, "agreement": asdict(agreement)})
         move_into_place(staged, out)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return agreement
 
 
-def _check_carried(student: Student) -> None:
-    """Refuse a model with parts that an exported network cannot hold."""
-    modules = [module for module, _ in student.saved_modules()]
-    ours = [
-        type(module).__name__
-        for module in modules
-        if not type(module).__module__.startswith("sentence_transformers.")
-    ]
-    if ours:
-        raise ModelError(
-            f"the model {student.source!r} holds {', '.join(ours)}, which no exported network can"
-            " carry, so its scores would be others. Export the model that it was made of, or use"
-            " this one with torch."
-        )
-    if has_adapters(student.model) and not student.merge_lora:
-        raise ModelError(
-            f"the model {student.source!r} holds adapters beside its backbone, which no exported"
-            " network can carry. Train it with lora_merge, which adds them to the weights."
-        )
-
-
-def _modules(student: Student) -> Iterator[tuple[Transformer, TextKind, str]]:
-    """The transformers, the texts that each reads, and their folders in the saved model."""
-    first = student.model[0]
-    if not isinstance(first, Router):
-        yield first, student.sides[0], ""
-        return
-    for route, modules in first.sub_modules.items():
-        for place, module in enumerate(modules):
-            if isinstance(module, Transformer):
-                yield module, route, f"{route}_{place}_{type(module).__name__}"
-
-
-class _Positional(nn.Module):
-    """A network with positional inputs and one output, for tracing."""
-
-    def __init__(self, network: nn.Module, inputs: list[str], output: str) -> None:
-        super().__init__()
-        self.network, self.inputs, self.output = network, inputs, output
-
-    def forward(self, *values: Tensor) -> Tensor:
-        output: Tensor = self.network(**dict(zip(self.inputs, values, strict=True)))[self.output]
-        return output
-
-
-def _write(
-    module: Transformer, other: Any, kind: TextKind, path: Path, form: str, student: Student
-) -> int:
-    """Export the network of a module and let ``other`` run the exported one; returns its bytes."""
+def _check_extras(form: str) -> None:
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(error.name or "onnxruntime", "onnx", "export") from error
-    network = module.model.eval().cpu().float()
-    text: list[Any] = ["a", "a b c d e f"] if kind != "pair" else [("a", "b"), ("a b c", "d e f")]
-    example = student.pad(student.tokenize(text, kind), kind, device=torch.device("cpu"))
-    inputs = [name for name in example if name in inspect.signature(network.forward).parameters]
-    output = str(module.modality_config["text"]["method_output_name"])
-    make_folder(path.parent)
+    if form == "openvino":
+        try:
+            import openvino  # noqa: F401
+        except ImportError as error:
+            raise MissingExtraError("openvino", "openvino", "export to OpenVINO") from error
+
+
+def _write_folder(
+    student: Student, parts: Sequence[TowerPart], folder: Path, form: str
+) -> dict[str, Any]:
+    """Write networks, tokenizers, code and settings; returns the settings."""
+    sides: dict[str, Any] = {}
+    if student.merge_lora:
+        parts = tower_parts(without_adapters(student))
+    for part in parts:
+        place = folder / part.folder
+        place.mkdir()
+        inputs = network_inputs(student, part)
+        _write_network(student, part, inputs, place / FORMATS[form], form)
+        tokenizer = student._first(part.sides[0]).tokenizer
+        getattr(tokenizer, "backend_tokenizer", tokenizer).save(str(place / "tokenizer.json"))
+        for module in part.modules:
+            if isinstance(module, WordVectors):
+                text = json.dumps(module.words, ensure_ascii=False)
+                (place / "words.json").write_text(text, encoding="utf-8")
+        for side in part.sides:
+            sides[side] = {
+                "folder": part.folder,
+                "network": FORMATS[form],
+                "inputs": inputs,
+                "words": part.has_words and side == "query",
+                **side_settings(student, side),
+            }
+    settings = {
+        "format": form,
+        "kind": student.kind,
+        "similarity": student.similarity,
+        "sides": sides,
+    }
+    write_json(folder / SETTINGS, settings)
+    shutil.copyfile(str(exported_model.__file__), folder / "encode.py")
+    return settings
+
+
+def _write_network(
+    student: Student, part: TowerPart, inputs: list[str], path: Path, form: str
+) -> None:
+    """Export one network.
+
+    Raises:
+        ModelError: it cannot be traced.
+    """
+    cut = getattr(student.model, "truncate_dim", None)
+    network = TowerNetwork(part, inputs, student.kind, cut).eval().cpu().float()
+    example = example_inputs(inputs)
     # it warns of operators of libraries that are not installed
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     plain = path if form == "onnx" else path.parent / "plain.onnx"
-    torch.onnx.export(
-        _Positional(network, inputs, output),
-        tuple(example[name] for name in inputs),
-        str(plain),
-        input_names=inputs,
-        output_names=[output],
-        dynamic_shapes=(tuple({0: "batch", 1: "sequence"} for _ in inputs),),
-        dynamo=True,
-        external_data=False,
-        verbose=False,
+    size = sum(value.numel() * value.element_size() for value in network.parameters())
+    shapes = tuple(
+        {0: "batch", 1: "words" if name in ("words", "word_mask") else "sequence"}
+        for name in inputs
     )
+    try:
+        torch.onnx.export(
+            network,
+            tuple(example.values()),
+            str(plain),
+            input_names=inputs,
+            output_names=[network.output],
+            dynamic_shapes=(shapes,),
+            dynamo=True,
+            external_data=size > _PROTOBUF,
+            verbose=False,
+        )
+    except Exception as error:  # torch.onnx has no common class of errors
+        raise ModelError(
+            f"the {' and '.join(part.sides)} side of {student.source!r} cannot be exported:"
+            f" {one_line(error, 300)}"
+        ) from error
     if form == "onnx-int8":
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         quantize_dynamic(plain, path, weight_type=QuantType.QInt8, per_channel=True)
     if form == "openvino":
-        run = _openvino(plain, path, inputs)
-    else:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-        def run(values: list[np.ndarray]) -> np.ndarray:
-            return session.run(None, dict(zip(inputs, values, strict=True)))[0]
-
-    if plain != path:
-        plain.unlink()
-
-    def forward(**features: Any) -> dict[str, Tensor]:
-        values = [features[name].cpu().numpy() for name in inputs]
-        return {output: torch.from_numpy(np.asarray(run(values))).to(features["input_ids"].device)}
-
-    other.forward = forward
-    return sum(file.stat().st_size for file in path.parent.iterdir())
-
-
-def _openvino(plain: Path, path: Path, inputs: list[str]) -> Any:
-    try:
         import openvino
-    except ImportError as error:
-        raise MissingExtraError("openvino", "openvino", "export to OpenVINO") from error
-    model = openvino.convert_model(str(plain))
-    openvino.save_model(model, str(path), compress_to_fp16=False)
-    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda values: compiled(dict(zip(inputs, values, strict=True)))[0]
+
+        openvino.save_model(openvino.convert_model(str(plain)), str(path), compress_to_fp16=False)
+    if plain != path:
+        for file in path.parent.glob("plain.onnx*"):
+            file.unlink()
 
 
 @torch.inference_mode()
-def _scores(student: Student, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
-    """(Q, D) float32 scores of all pairs, by the functions of sentence-transformers."""
+def _compare(
+    student: Student, exported: ExportedModel, queries: Sequence[str], documents: Sequence[str]
+) -> ExportAgreement:
+    """Encode texts with sentence-transformers and with the exported folder."""
     if isinstance(student, CrossEncoderStudent):
         pairs = [(query, document) for query in queries for document in documents]
-        return student.predict(pairs).numpy().reshape(len(queries), len(documents))
-    query_vectors, document_vectors = (
-        encode(list(texts), convert_to_tensor=True, show_progress_bar=False).float().cpu()
-        for encode, texts in (
-            (student.model.encode_query, queries),
-            (student.model.encode_document, documents),
-        )
+        shape = (len(queries), len(documents))
+        one = student.predict(pairs).numpy().reshape(shape)
+        two = exported.predict(pairs).reshape(shape)
+        return _agreement(one, two, largest_difference(*map(_tensors, (one, two))), exported)
+    plain = (
+        _tensors(student.model.encode_query(list(queries), show_progress_bar=False)),
+        _tensors(student.model.encode_document(list(documents), show_progress_bar=False)),
     )
-    assert isinstance(student, DenseStudent)
-    return student.scores(
-        query_vectors, document_vectors, torch.zeros(len(queries), 1, dtype=torch.int64)
-    )[1].numpy()
+    written = (
+        _tensors(exported.encode_query(queries)),
+        _tensors(exported.encode_document(documents)),
+    )
+    difference = max(largest_difference(one, two) for one, two in zip(plain, written, strict=True))
+    scores = [_scores(student, *sides) for sides in (plain, written)]
+    return _agreement(scores[0], scores[1], difference, exported)
 
 
-def _compare(student: np.ndarray, exported: np.ndarray, size: int) -> ExportAgreement:
-    taus = [kendalltau(one, two).statistic for one, two in zip(student, exported, strict=True)]
+def _tensors(vectors: Any) -> list[Tensor]:
+    """The vectors of texts as dense tensors in float32."""
+    rows = [torch.as_tensor(row) for row in vectors]
+    return [(row.to_dense() if row.is_sparse else row).float().cpu() for row in rows]
+
+
+def _scores(student: Student, queries: list[Tensor], documents: list[Tensor]) -> np.ndarray:
+    """(Q, D) float32 scores of all pairs."""
+    index = torch.zeros(len(queries), 1, dtype=torch.int64)
+    if isinstance(student, LateInteractionStudent):
+        scores = student.scores(queries, documents, index)[1]
+    else:
+        scores = student.scores(torch.stack(queries), torch.stack(documents), index)[1]
+    assert scores is not None
+    return scores.numpy()
+
+
+def _agreement(
+    student: np.ndarray, scores: np.ndarray, difference: float, exported: ExportedModel
+) -> ExportAgreement:
+    taus = [kendalltau(one, two).statistic for one, two in zip(student, scores, strict=True)]
     return ExportAgreement(
         student.size,
-        float(np.abs(student - exported).max() / max(1.0, np.abs(student).max())),
-        float(np.nan_to_num(np.mean(taus), nan=1.0 if np.array_equal(student, exported) else 0.0)),
-        size,
+        float(np.abs(student - scores).max() / max(1.0, np.abs(student).max())),
+        float(np.nan_to_num(np.mean(taus), nan=1.0 if np.array_equal(student, scores) else 0.0)),
+        sum(
+            path.stat().st_size
+            for path in exported.folder.rglob("*")
+            if path.suffix in (".onnx", ".data", ".xml", ".bin")
+        ),
+        difference,
     )
 
 
@@ -262,9 +300,10 @@ def _check(agreement: ExportAgreement, form: str, least_tau: float) -> None:
             f" {least_tau:g}: the model would rank differently. Export to onnx, or lower"
             " --least-tau and measure what that costs."
         )
-    if form != "onnx-int8" and not agreement.difference <= TOLERANCE:
+    largest = max(agreement.difference, agreement.vector_difference)
+    if form != "onnx-int8" and not largest <= TOLERANCE:
         raise ModelError(
-            "the exported model's scores differ from the student's by up to"
-            f" {agreement.difference:.3g}; at most {TOLERANCE:g} was expected. This backbone cannot"
+            "the exported model's vectors or scores differ from those of sentence-transformers by"
+            f" up to {largest:.3g}; at most {TOLERANCE:g} was expected. This backbone cannot"
             f" be exported to {form}."
         )

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sentence_transformers.base.modules import Normalize
-from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from sentence_transformers.base.modules import Dense, Normalize
+from sentence_transformers.sentence_transformer.modules import (
+    Pooling,
+    StaticEmbedding,
+    WordEmbeddings,
+)
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import BatchEncoding
@@ -41,6 +45,42 @@ def static_modules(tokenizer: Tokenizer, weight: Tensor, normalize: bool) -> lis
     return [embedding, Normalize()] if normalize else [embedding]
 
 
+def summed_modules(tower: Sequence[nn.Module], tokenizer: Any, weight: Tensor) -> list[nn.Module]:
+    """The modules of a tower whose vector q becomes ``q / |q| + sum_t e_t / sqrt(n)``, of length 1.
+
+    The sum is over the n tokens of the text, special ones included. All modules are those of plain
+    sentence-transformers: the vectors of the tokens replace the tower's token states, the tower's
+    vector takes the place of the first token's, and a linear layer adds both.
+
+    Args:
+        tower: modules up to ``sentence_embedding``; the first is a transformer.
+        tokenizer: of the transformer.
+        weight: (V, D) the vector e of each token id; zeros for special tokens.
+    """
+    dimension = weight.shape[1]
+    same = torch.eye(dimension)
+    copied = linear(same)
+    copied.module_output_name = "cls_token_embeddings"
+    added = linear(torch.cat([same, same], dim=1))
+    return [
+        *(module for module in tower if not isinstance(module, Normalize)),
+        Normalize(),
+        WordEmbeddings(tokenizer, weight.detach().float()),
+        copied,
+        Pooling(dimension, pooling_mode=("cls", "mean_sqrt_len_tokens"), include_prompt=False),
+        added,
+        Normalize(),
+    ]
+
+
+def linear(weight: Tensor) -> Dense:
+    """A linear layer ``x -> weight x`` without bias, of ``sentence_embedding``."""
+    layer = Dense(weight.shape[1], weight.shape[0], bias=False, activation_function=nn.Identity())
+    with torch.no_grad():
+        layer.linear.weight.copy_(weight)
+    return layer
+
+
 def new_static_model(student: DenseStudent) -> Any:
     """The model of a student whose queries get a static tower that has not been trained.
 
@@ -65,6 +105,13 @@ def static_model(student: DenseStudent, tokenizer: Tokenizer, weight: np.ndarray
     queries = static_modules(tokenizer, torch.from_numpy(weight), normalize)
     prompt = "" if student._prompt("query") else None
     return two_towers(student.model, queries, prompt)
+
+
+def summed_model(student: DenseStudent, weight: np.ndarray) -> Any:
+    """The model of a student to whose query vectors token vectors (V, D) are added."""
+    tower = student.tower("query")
+    queries = summed_modules(tower, student._first("query").tokenizer, torch.from_numpy(weight))
+    return two_towers(student.model, queries)
 
 
 def query_tokenizer(student: DenseStudent) -> Tokenizer:

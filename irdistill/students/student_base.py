@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
+import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router, Transformer
@@ -49,6 +50,18 @@ from irdistill.students.towers import (
 
 #: Options that a saved student takes without being built again.
 _KEPT_ARCHITECTURE = {"max_length", "max_query_length", "trust_remote_code"}
+
+
+class Shortened(NamedTuple):
+    """How a model makes its vectors of those of another model.
+
+    Attributes:
+        model: the other model.
+        shorten: maps its vectors (n, D) of texts, as an index has them, to those of this model.
+    """
+
+    model: Student
+    shorten: Callable[[np.ndarray], np.ndarray]
 
 
 class Student(TowerModel, ABC):
@@ -277,6 +290,13 @@ class Student(TowerModel, ABC):
             f"a {self.kind} model has no vectors to search with; it can only rerank: irdistill"
             " score."
         )
+
+    def longer_model(self, kind: TextKind) -> Shortened | None:
+        """A model with longer vectors of which this model's are a function; None without one.
+
+        A store of its vectors serves models that differ in their last linear layer or dimension.
+        """
+        return None
 
     # -- saving
 

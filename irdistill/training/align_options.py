@@ -14,6 +14,7 @@ from irdistill.training.optimizer_options import (
     CheckpointOptions,
     MatryoshkaOptions,
     OptimizerOptions,
+    QuantizeOptions,
     Warmup,
 )
 from irdistill.training.options import TrainOptions
@@ -22,7 +23,7 @@ Side = Literal["query", "document", "both"]
 
 
 @dataclass(frozen=True)
-class AlignOptions(CheckpointOptions, MatryoshkaOptions, OptimizerOptions):
+class AlignOptions(CheckpointOptions, MatryoshkaOptions, QuantizeOptions, OptimizerOptions):
     """Options of `align`, apart from its texts, models and loss.
 
     Raises:
@@ -107,4 +108,5 @@ class AlignOptions(CheckpointOptions, MatryoshkaOptions, OptimizerOptions):
 
     def identity(self) -> dict[str, Any]:
         """The options that decide the trained weights."""
-        return {name: value for name, value in asdict(self).items() if name not in WITHOUT_EFFECT}
+        ignored = WITHOUT_EFFECT | ({"quantize"} if self.codes is None else set())
+        return {name: value for name, value in asdict(self).items() if name not in ignored}

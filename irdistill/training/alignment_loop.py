@@ -89,7 +89,7 @@ def encode_texts(encoder: Encoder, batch: TrainBatch) -> BatchRepresentations:
     assert isinstance(documents, TokenRows)
     return BatchRepresentations(
         queries=encoder(batch.queries, "query") if batch.queries.rows else None,
-        documents=encoder(documents, "document") if documents.rows else None,
+        documents=encoder.documents(documents) if documents.rows else None,
     )
 
 

@@ -84,6 +84,11 @@ def _student_problems(options: TrainOptions, loss: Loss, student: Student) -> It
             f"head_learning_rate={options.head_learning_rate} was given for a {kind} student, which"
             " has no head; leave it out."
         )
+    if options.codes is not None and kind != "dense":
+        yield (
+            f"quantize={options.quantize} was given for a {kind} student; it is for a dense"
+            " student."
+        )
     if dims and kind != "dense":
         yield f"matryoshka_dims were given for a {kind} student; they are for a dense student."
     elif dims and max(dims) > student.dimension:

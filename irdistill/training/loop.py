@@ -88,6 +88,7 @@ class TrainingLoop:
         self.encoder = Encoder(
             student, dtype, options.token_budget, options.grad_cache, self.processes
         )
+        self.encoder.codes = options.codes
         self.sparsity = Sparsity(options) if student.kind == "sparse" else None
         self.encoder.watch = self.sparsity
         loss_modules = nn.ModuleList(self.loss_parameters.values())

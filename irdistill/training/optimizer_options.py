@@ -110,6 +110,25 @@ class MatryoshkaOptions:
 
 
 @dataclass(frozen=True)
+class QuantizeOptions:
+    """Short codes of document vectors; a part of `TrainOptions` and `AlignOptions`."""
+
+    quantize: Annotated[
+        Literal["none", "int8", "binary"],
+        Field(
+            description="Round the document vectors of a dense student to bytes or to signs before"
+            " the loss, with straight-through gradients, as retrieve --vectors searches them."
+            " Queries stay float. Retrieval measures of a validation search these codes, too."
+        ),
+    ] = "none"
+
+    @property
+    def codes(self) -> Literal["int8", "binary"] | None:
+        """The codes of the document vectors, if they are rounded."""
+        return None if self.quantize == "none" else self.quantize
+
+
+@dataclass(frozen=True)
 class CheckpointOptions:
     """Checkpoints and logs; a part of `TrainOptions` and `AlignOptions`."""
 

@@ -24,6 +24,7 @@ from irdistill.training.optimizer_options import (
     CheckpointOptions,
     MatryoshkaOptions,
     OptimizerOptions,
+    QuantizeOptions,
 )
 from irdistill.training.validation_options import VALIDATION, ValidationOptions
 
@@ -32,6 +33,7 @@ from irdistill.training.validation_options import VALIDATION, ValidationOptions
 class TrainOptions(
     CheckpointOptions,
     MatryoshkaOptions,
+    QuantizeOptions,
     ValidationOptions,
     ListOptions,
     OptimizerOptions,
@@ -230,6 +232,7 @@ class TrainOptions(
                 "idf_penalty",
                 "idf_start",
                 "gradient_accumulation",
+                "quantize",
             )
             if getattr(self, name) == getattr(TrainOptions, name)
         }

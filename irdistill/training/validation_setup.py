@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irdistill.runs import Run
+from irdistill.search.retrieve_options import CodeOptions, Index
 from irdistill.storage.files import staging_path
 from irdistill.training.data.list_sampler import ListSampler
 from irdistill.training.data.list_source import ListSource
@@ -86,13 +87,16 @@ def measured_set(
         scratch: folder of the vectors of one validation.
     """
     documents = documents_to_search(options, student)
+    index: Index | CodeOptions = "flat"
+    if options.codes is not None:
+        index = CodeOptions(vectors=options.codes)
     if can_search(student) and not 0 < documents < len(queries.corpus):
-        return SearchedSet(queries, student, queries.corpus, work, scratch)
+        return SearchedSet(queries, student, queries.corpus, work, scratch, index)
     candidates = candidate_rows(queries, options.validate_depth, source, work)
     if not can_search(student):
         return RerankedSet(queries, student, candidates)
     corpus = sampled_corpus(queries, candidates, documents, options.seed)
-    return SearchedSet(queries, student, corpus, work, scratch)
+    return SearchedSet(queries, student, corpus, work, scratch, index)
 
 
 def texts_per_list(student: Student, list_size: int) -> int:

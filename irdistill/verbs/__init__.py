@@ -34,7 +34,7 @@ collect | verbs.collection_verbs:collect | recipes
 retrieve | verbs.search_verbs:retrieve | recipes
     Retrieve the top documents of each query of a collection.
 search | verbs.search_verbs:search_text
-    Search a corpus for one question and show the documents.
+    Search a bundle or a corpus for a question and show the documents.
 score | verbs.scoring_verbs:score | recipes
     Score candidates with a teacher.
 estimate | verbs.scoring_verbs:estimate
@@ -55,6 +55,8 @@ terms | verbs.training_verbs:fit_terms | recipes
     Fit term vectors: distill BM25 into the query tower of a dense model in closed form.
 static | verbs.training_verbs:fit_static | recipes
     Fit a static query tower: a vector for each token, in closed form, no transformer.
+compress | verbs.training_verbs:compress | recipes
+    Fit linear layers behind a dense model, for document vectors of bits, bytes or few numbers.
 merge | verbs.merge_verbs:merge | recipes
     Merge models: average the weights of models of one architecture.
 evaluate | verbs.evaluation_verbs:evaluate | recipes
@@ -81,8 +83,10 @@ critic-curve | verbs.query_verbs:critic_curve
     Size and quality of synthetic queries at thresholds of the teacher's score.
 specialise | recipes.recipe_verbs:specialise
     Specialise a retriever to a corpus, without labels, and report whether it helped.
+package | verbs.package_verbs:package | recipes
+    Package a model with the index of a corpus, to search with or for a search engine.
 export | verbs.training_verbs:export
-    Export a model to ONNX Runtime or OpenVINO and compare its scores.
+    Export a whole model to ONNX Runtime or OpenVINO and compare its vectors.
 runs import | verbs.run_verbs:import_run
     Import a run or score file of another project.
 runs export | verbs.run_verbs:export_run

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from irdistill.errors import NotFoundError, OptionError
-from irdistill.search.retrieve_options import Index
+from irdistill.search.retrieve_options import CodeOptions, Index
 from irdistill.verbs.argument_types import (
     CollectionLike,
     JudgmentsLike,
@@ -277,12 +277,19 @@ def measure(
     trust_remote_code: TrustOption = False,
     queries: Annotated[int, Field(ge=1, description="Queries to time.")] = 200,
     seed: SeedOption = 42,
+    dimension: Annotated[
+        int | None,
+        Field(ge=1, description="Truncate the vectors of Matryoshka models to this dimension."),
+    ] = None,
+    codes: CodeOptions = CodeOptions(),
+    **settings: Any,
 ) -> list[Efficiency]:
     """Measure the cost of systems: latency, throughput, operations, bytes."""
     from irdistill.evaluation.efficiency import EfficiencyOptions, measure_efficiency
 
     loaded = open_collection(collection)
-    options = EfficiencyOptions(k, index, queries, seed, kind, trust_remote_code)
+    searched = index if codes.vectors == "float" else codes
+    options = EfficiencyOptions(k, searched, queries, seed, kind, trust_remote_code, dimension)
     return [
         measure_efficiency(loaded, name, parts, options)
         for name, parts in _named_models(models).items()

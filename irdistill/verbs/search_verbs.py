@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,15 +18,17 @@ from irdistill.verbs.argument_types import (
     WorkersOption,
 )
 from irdistill.verbs.declaration import verb
-from irdistill.verbs.opening_inputs import open_collection, ray_cluster
+from irdistill.verbs.opening_inputs import open_collection, ray_cluster, with_hosted
 from irdistill.verbs.result_cache import open_cached_run
 
 if TYPE_CHECKING:
+    from irdistill.bundles.bundle_searcher import Searcher, SearchHit
+    from irdistill.bundles.collection_search import CollectionSearch
     from irdistill.runs import Run
 
 MODEL_HELP = (
     "bm25, lucene (BM25 by Lucene; lucene:INDEX for an existing index), or a dense, sparse or"
-    " late-interaction model: folder, hub id or package: path."
+    " late-interaction model: folder, hub id or package: path, or the card of a hosted embedder."
 )
 ModelOption = Annotated[ModelLike, Field(description=MODEL_HELP)]
 
@@ -62,7 +64,7 @@ def retrieve(
     assert out is not None
     return retrieve_run(
         open_collection(collection),
-        model,
+        with_hosted(model),
         out,
         k,
         options,
@@ -71,32 +73,36 @@ def retrieve(
     )
 
 
-@dataclass(frozen=True)
-class SearchHit:
-    """A document that a search returned.
+def _check_search(values: Mapping[str, Any]) -> None:
+    from irdistill.bundles.bundle_manifest import is_bundle
 
-    Attributes:
-        text: the best passage if the documents are split, else the document.
-        passage: the number of that passage in the document, from 0; None if it is not split.
-    """
-
-    rank: int
-    doc_id: str
-    score: float
-    text: str
-    passage: int | None = None
+    if "query" in values and not values["query"].strip():
+        raise OptionError("the query is empty; give some words to search for.")
+    chosen = values.get("model", "bm25") != "bm25" or values["options"] != RetrieveOptions()
+    if chosen and is_bundle(values["collection"]):
+        raise OptionError(
+            f"{values['collection']} is a bundle, which holds its model and index; leave out the"
+            " model and the options of retrieval."
+        )
 
 
 @verb(
     "search",
     positional=("collection", "query"),
     examples=(
+        'irdistill search bundle "how do I reset the device"',
         'irdistill search pydocs/howto "how do I merge two dictionaries"',
         'irdistill search pydocs/howto "how do I merge two dictionaries" --model bm25 --k 3',
+        "# Asks for questions; with a pipe, one question per line:",
+        "irdistill search bundle",
+        "irdistill search bundle --json - < questions.txt > hits.jsonl",
     ),
+    check=_check_search,
 )
 def search_text(
-    collection: Annotated[CollectionLike, Field(description="The corpus.")],
+    collection: Annotated[
+        CollectionLike, Field(description="A bundle that irdistill package made, or a corpus.")
+    ],
     query: Annotated[
         str, Field(description="The question. Without one the command asks for questions.")
     ],
@@ -106,30 +112,25 @@ def search_text(
     options: RetrieveOptions = RetrieveOptions(),
     **settings: Any,
 ) -> list[SearchHit]:
-    """Search a corpus for one question and show the documents.
+    """Search a bundle or a corpus for a question and show the documents.
 
-    Vectors and indexes are kept in the cache, so the next question is fast.
+    Vectors and indexes are kept in the cache, so the next question is fast. Without a question the
+    command asks for one after the other and keeps the model loaded.
     """
-    import tempfile
+    return open_search(collection, model, options).search(query, k)
 
-    from irdistill.collections import LoadReport, Qrels, Query
-    from irdistill.runs.named_passages import list_texts
-    from irdistill.search.retrieval import retrieve as retrieve_run
 
-    if not query.strip():
-        raise OptionError("the query is empty; give some words to search for.")
-    corpus = open_collection(collection, queries=False)
-    single = replace(
-        corpus, queries={"query": Query("query", query)}, qrels=Qrels({}), report=LoadReport()
-    )
-    options = replace(options, check_recall=False)
-    with tempfile.TemporaryDirectory() as scratch:
-        ranked = retrieve_run(single, model, Path(scratch) / "run", k, options)["query"]
-    texts = list_texts(corpus.corpus, ranked)
-    numbers = [None] * len(texts) if ranked.passages is None else ranked.passages.tolist()
-    return [
-        SearchHit(rank, doc_id, score, text, number)
-        for rank, (doc_id, score, text, number) in enumerate(
-            zip(ranked.doc_ids, ranked.scores.tolist(), texts, numbers, strict=True), 1
-        )
-    ]
+def open_search(
+    collection: CollectionLike, model: ModelLike = "bm25", options: RetrieveOptions | None = None
+) -> Searcher | CollectionSearch:
+    """Open a bundle, or a corpus and a model, for many questions."""
+    from irdistill.bundles.bundle_manifest import is_bundle
+
+    if is_bundle(collection):
+        from irdistill.bundles.bundle_searcher import Searcher
+
+        return Searcher(str(collection))
+    from irdistill.bundles.collection_search import CollectionSearch
+
+    loaded = open_collection(collection, queries=False)
+    return CollectionSearch(loaded, with_hosted(model), options or RetrieveOptions())

@@ -11,6 +11,7 @@ from pydantic import Field
 from irdistill.errors import OptionError
 from irdistill.queries.raw_texts import TextOptions
 from irdistill.students.student_options import KINDS, StudentOptions, check_student_options
+from irdistill.training.compress_options import CompressOptions
 from irdistill.training.options import TrainOptions
 from irdistill.training.pretraining_options import PretrainOptions
 from irdistill.verbs.argument_types import (
@@ -293,6 +294,42 @@ def fit_terms(
 
 
 @verb(
+    "compress",
+    positional=("collection",),
+    examples=(
+        f"irdistill compress pydocs/train --model {MINILM} --dimensions 384 192 96 --out out/small",
+        "irdistill retrieve pydocs/test --model out/small/model --vectors binary --dimension 192"
+        " --out out/small-test",
+    ),
+    reopen=open_cached_student,
+)
+def compress(
+    collection: Annotated[
+        CollectionLike,
+        Field(description="The corpus, and queries to learn from; judgments are not read."),
+    ],
+    model: Annotated[ModelLike, Field(description="A dense model.")],
+    *,
+    out: Annotated[
+        Path | None, Field(description="Folder of the result; the model goes to OUT/model.")
+    ] = None,
+    options: CompressOptions = CompressOptions(),
+    overwrite: OverwriteOption = False,
+    **settings: Any,
+) -> DenseStudent:
+    """Fit linear layers behind a dense model, for document vectors of bits, bytes or few numbers.
+
+    The corpus is encoded once; the layers are fitted to the stored vectors.
+    """
+    from irdistill.students.dense_student import DenseStudent
+    from irdistill.training.compressing import compress as compress_model
+
+    assert out is not None
+    opened = model if isinstance(model, DenseStudent) else model_path(model)
+    return compress_model(open_collection(collection), opened, out, options, overwrite=overwrite)
+
+
+@verb(
     "static",
     positional=("texts",),
     examples=(
@@ -301,6 +338,10 @@ def fit_terms(
         f"irdistill terms pydocs/train --model {MINILM} --out out/word-terms",
         "irdistill static pydocs/train:sentences,titles --teacher out/word-terms/model"
         " --out out/static-words",
+        "# Added to a tower of two layers, which is then closer to the teacher:",
+        f"irdistill align pydocs/train --teacher {MINILM} --query-layers 2 --out out/two-layers",
+        f"irdistill static pydocs/train --teacher {MINILM} --beside out/two-layers/model"
+        " --out out/two-layers-static",
     ),
     reopen=open_cached_student,
 )
@@ -321,6 +362,13 @@ def fit_static(
             " alone: as much as this many texts of one token.",
         ),
     ] = 0.1,
+    beside: Annotated[
+        ModelLike | None,
+        Field(
+            description="A small model that learned the teacher's vectors; the token vectors are"
+            " added to its query tower, with the weight that is best on held-out texts."
+        ),
+    ] = None,
     text_options: TextOptions = TextOptions(),
     seed: SeedOption = 42,
     trust_remote_code: TrustOption = False,
@@ -329,7 +377,8 @@ def fit_static(
 ) -> DenseStudent:
     """Fit a static query tower: a vector for each token, in closed form, no transformer.
 
-    The vectors of documents stay as they are. Encoding a query is a table look-up.
+    The vectors of documents stay as they are. Encoding a query is a table look-up. With `beside`
+    the vectors are added to a query tower instead of replacing it.
     """
     from irdistill.queries.raw_texts import open_texts
     from irdistill.students.build import load_dense
@@ -339,10 +388,14 @@ def fit_static(
     assert out is not None
     several: list[Any] = list(texts) if isinstance(texts, list | tuple) else [texts]
     corpus = open_texts(several, text_options, seed)
-    opened = teacher
-    if not isinstance(opened, DenseStudent):
-        opened = load_dense(model_path(teacher), trust_remote_code=trust_remote_code)
-    return fit_static_tower(corpus, opened, out, ridge, overwrite)
+
+    def opened(model: ModelLike) -> DenseStudent:
+        if isinstance(model, DenseStudent):
+            return model
+        return load_dense(model_path(model), trust_remote_code=trust_remote_code)
+
+    other = None if beside is None else opened(beside)
+    return fit_static_tower(corpus, opened(teacher), out, ridge, other, seed, overwrite)
 
 
 @verb(
@@ -351,16 +404,22 @@ def fit_static(
     examples=("irdistill export out/student/model --format onnx --out out/student-onnx",),
 )
 def export(
-    model: Annotated[ModelLike, Field(description="A dense model or a cross-encoder.")],
+    model: Annotated[
+        ModelLike,
+        Field(description="A dense, sparse or late-interaction model, or a cross-encoder."),
+    ],
     out: Annotated[Path, Field(description="A new folder.")],
     format: Annotated[
         Literal["onnx", "onnx-int8", "openvino"], Field(description="The runtime's format.")
     ],
     *,
     collection: Annotated[
-        CollectionLike, Field(description="Collection whose texts are used to compare scores.")
+        CollectionLike, Field(description="Collection whose texts are used to compare.")
     ] = "pydocs/howto",
-    queries: Annotated[int, Field(ge=1, description="Queries to compare with.")] = 16,
+    queries: Annotated[
+        int,
+        Field(ge=1, description="Queries to compare (without queries: beginnings of documents)."),
+    ] = 16,
     documents: Annotated[int, Field(ge=2, description="Documents per query to compare.")] = 64,
     least_tau: Annotated[
         float, Field(ge=-1, le=1, description="Refuse 8-bit weights with a lower Kendall's tau.")
@@ -369,15 +428,20 @@ def export(
     trust_remote_code: TrustOption = False,
     seed: SeedOption = 42,
 ) -> ExportAgreement:
-    """Export a model to ONNX Runtime or OpenVINO and compare its scores."""
+    """Export a whole model to ONNX Runtime or OpenVINO and compare its vectors."""
     import numpy as np
 
+    from irdistill.collections.passage_corpus import reading_corpus
     from irdistill.students.exporting import export_student
 
     loaded = open_collection(collection)
     random = np.random.default_rng(seed)
     texts = [query.text for query in loaded.queries.values()]
     chosen = [texts[row] for row in sorted(random.permutation(len(texts))[:queries].tolist())]
-    rows = np.sort(random.permutation(len(loaded.corpus))[:documents])
+    read = reading_corpus(loaded.corpus)
+    rows = np.sort(random.permutation(len(read))[:documents])
+    compared = read.texts(rows)
+    if not chosen:
+        chosen = [" ".join(text.split()[:12]) for text in compared[:queries]]
     student = open_student(model, kind, trust_remote_code=trust_remote_code, device="cpu")
-    return export_student(student, out, format, chosen, list(loaded.corpus.texts(rows)), least_tau)
+    return export_student(student, out, format, chosen, compared, least_tau)

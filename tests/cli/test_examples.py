@@ -162,7 +162,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         student: Any, out: Path, form: str, queries: Any, documents: Any, least_tau: float
     ) -> ExportAgreement:
         assert len(queries) and len(documents) > 1 and form == "onnx"
-        return ExportAgreement(4, 0.0, 1.0, 1)
+        return ExportAgreement(4, 0.0, 1.0, 1, 0.0)
 
     monkeypatch.setattr("irdistill.students.exporting.export_student", no_export)
     # conversations, as irdistill rewrite takes them
@@ -221,6 +221,10 @@ def prepare(line: str, place: Path) -> None:
             )
     if " texts.txt " in line:
         (place / "texts.txt").write_text("how to swim\nwhat is a cat\n")
+    if line.startswith("irdistill collect"):
+        (place / "handbook").mkdir(exist_ok=True)
+        (place / "handbook" / "leave.md").write_text("# Leave\n\nAsk for leave a week before.")
+        (place / "articles.csv").write_text("key,title,abstract,body\n1,Cats,They purr.,Long.\n")
     if line.startswith("irdistill runs import"):
         shutil.copy(place / "run.txt.gz", place / "bm25.txt.gz")
         assert gzip.decompress((place / "bm25.txt.gz").read_bytes())

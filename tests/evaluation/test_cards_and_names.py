@@ -19,7 +19,6 @@ from irdistill.evaluation.reporting.model_card import write_card
 from irdistill.evaluation.reporting.publishing import publish, read_results
 from irdistill.students import build_student
 from irdistill.students.dense_student import DenseStudent
-from irdistill.students.exporting import export_student
 from irdistill.students.term_vectors import TermVectors
 from irdistill.students.towers import copy_tower, two_towers
 from irdistill.training.pretraining import pretrain
@@ -59,7 +58,7 @@ def save_term_vectors(folder: Path, backbone: str) -> None:
         "split-cross-encoder",
         "kernel",
         "term vectors",
-        pytest.param("export", marks=pytest.mark.slow),
+        "similarity",
         "pretrained",
     ],
 )
@@ -72,15 +71,6 @@ def test_code_of_a_model_card_runs(
     )
     if kind == "term vectors":
         save_term_vectors(folder, backbone)
-    elif kind == "export":
-        pytest.importorskip("onnxscript", reason="export needs the extra onnx")
-        export_student(
-            DenseStudent(backbone, device="cpu"),
-            folder,
-            "onnx",
-            ["the cat"],
-            ["a dog", "rain"],
-        )
     elif kind == "pretrained":
         collection = Collection.from_dicts("c", {"d1": "the cat sat", "d2": "a dog"}, {})
         pretrain(
@@ -92,20 +82,22 @@ def test_code_of_a_model_card_runs(
         )
     else:
         frozen = {"freeze_documents": True} if kind == "frozen documents" else {}
-        build_student("dense" if frozen else kind, backbone, device="cpu", **frozen).save(folder)
+        head = {"head": "similarity"} if kind == "similarity" else {}
+        kind = {"frozen documents": "dense", "similarity": "cross-encoder"}.get(kind, kind)
+        build_student(kind, backbone, device="cpu", **frozen, **head).save(folder)
     monkeypatch.chdir(tmp_path)
     card = write_card(figures("small/set"), "student", Path("out/model")).read_text()
     capsys.readouterr()
     exec(code_of(card), {})
     printed = capsys.readouterr().out
     assert "out/model" in code_of(card) and re.search(r"tensor|\[|Size", printed)
-    assert ("trust_remote_code=True" in code_of(card)) == (kind == "term vectors")
+    has_code = (folder / "pair_similarity.py").is_file()
+    assert ("trust_remote_code=True" in code_of(card)) == (has_code or kind == "term vectors")
+    assert ("irdistill must be installed" in card) == (kind == "term vectors")
     assert (
         yaml.safe_load(card.split("---")[1])["model-index"][0]["results"][0]["dataset"]["name"]
         == "small/set"
     )
-    if kind == "export":
-        assert 'backend="onnx", model_kwargs={"file_name": "model.onnx"}' in card
 
 
 def made_of(source: Collection, folder: Path, verb: str, same: bool) -> str:

@@ -9,8 +9,9 @@ from sentence_transformers import SentenceTransformer
 
 from irdistill import IrdistillError
 from irdistill.collections import Collection
-from irdistill.evaluation.costs import Efficiency
+from irdistill.evaluation.costs import Efficiency, index_tables
 from irdistill.evaluation.efficiency import EfficiencyOptions, measure_efficiency
+from irdistill.search.retrieve_options import CodeOptions
 from irdistill.students import build_student
 from tests.students.tiny import tiny_backbone
 
@@ -119,3 +120,15 @@ def test_costs_show_themselves() -> None:
     costs = Efficiency("BM25", 0, 0, 0, 1000, 900.0, 0.5, 0.9, 1.0)
     assert "| BM25" in repr(costs) and costs._repr_html_().count("<table") == 1
     assert costs.to_rows() == [costs.to_json()]
+
+
+def test_bytes_of_short_codes_by_part(
+    collection: Collection, backbone: Path, tmp_path: Path
+) -> None:
+    """7 documents with ids of 2 bytes: 16 bits each, and the float vectors of the rescoring."""
+    codes = CodeOptions(vectors="binary", rescore_by="float")
+    options = EfficiencyOptions(k=1, index=codes, dimension=16)
+    result = measure_efficiency(collection, "dense", str(backbone), options, work=tmp_path / "work")
+    parts = {"codes": 14, "scales": 0, "rescoring": 7 * 16 * 4, "ids": 14}
+    assert result.index_parts == parts and result.index_bytes == 14 + 448
+    assert "68.0" in str(index_tables([result])[0].rows)

@@ -218,3 +218,23 @@ def test_damaged_vectors_in_the_cache_are_not_finished(
     repaired = corpus_vectors(collection.corpus, student)
     assert has_corpus_vectors(collection.corpus, student)
     assert np.array_equal(repaired.matrix[:], expected)
+
+
+def test_shorter_vectors_are_computed_from_the_stored_ones(
+    collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = str(tiny_backbone(tmp_path / "bert"))
+    whole = DenseStudent(backbone, device="cpu")
+    whole.save(tmp_path / "model")
+    cut = DenseStudent.load(tmp_path / "model", device="cpu", dimension=8)
+    expected = cut.encode(collection.corpus.texts(range(90)), precision="float32", normalize=True)
+    work = tmp_path / "work"
+    corpus_vectors(collection.corpus, whole, work, "float32")
+
+    def refuse(*arguments: object, **settings: object) -> None:
+        raise AssertionError("the corpus is encoded twice")
+
+    monkeypatch.setattr(DenseStudent, "encode", refuse)
+    store = corpus_vectors(collection.corpus, cut, work, "float32")
+    np.testing.assert_allclose(store.matrix, expected, atol=1e-5)
+    assert store.truncation == corpus_vectors(collection.corpus, whole, work, "float32").truncation

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.sparse import csr_matrix
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import WordEmbeddings
 
 import irdistill as ird
 from irdistill.collections import Corpus, Document
-from irdistill.errors import IrdistillError
+from irdistill.errors import IrdistillError, ModelError
 from irdistill.queries.raw_texts import open_texts
 from irdistill.students import DenseStudent
 from irdistill.students.static_tower import query_tokenizer
@@ -135,3 +139,73 @@ def test_from_python_and_as_a_backbone(backbone: str, tmp_path: Path) -> None:
     continued = DenseStudent(str(tmp_path / "out" / "model"))
     assert continued.weights_digest() == student.weights_digest()
     assert continued.learns("query") and not continued.learns("document")
+
+
+def test_token_vectors_beside_a_tower_are_added_as_written(backbone: str, tmp_path: Path) -> None:
+    """By hand: the tower's direction plus the tokens' sum over the root of all tokens."""
+    collection = make_collection(queries=20, documents=200)
+    corpus, teacher = open_texts([collection]), DenseStudent(backbone)
+    small = DenseStudent(backbone, query_layers=1)
+    fitted = fit_static(corpus, teacher, tmp_path / "out", beside=small)
+    (embedding,) = (
+        module for module in fitted.tower("query") if isinstance(module, WordEmbeddings)
+    )
+    weight = embedding.emb_layer.weight.numpy()
+    texts = [*(query.text for query in collection.queries.values()), "zebra"]
+    tower = small.encode(texts, "query", "float32", show_progress=False, normalize=True)
+    counts = token_bags(
+        query_tokenizer(small),
+        Corpus.in_memory(Document(str(n), "", text) for n, text in enumerate(texts)),
+    ).toarray()
+    want = tower + counts @ weight / np.sqrt(counts.sum(axis=1, keepdims=True) + 2)
+    want /= np.linalg.norm(want, axis=1, keepdims=True)
+    ours = fitted.encode(texts, "query", "float32", show_progress=False)
+    np.testing.assert_allclose(ours, want, atol=1e-6)
+    assert not weight[:3].any()  # padding and special tokens add nothing
+    plain = SentenceTransformer(str(tmp_path / "out" / "model"), device="cpu")
+    np.testing.assert_allclose(plain.encode_query(texts), want, atol=1e-6)
+
+
+def test_the_sum_is_closer_to_the_teacher_and_documents_stay(backbone: str, tmp_path: Path) -> None:
+    collection = make_collection(queries=20, documents=200)
+    corpus, teacher = open_texts([collection]), DenseStudent(backbone)
+    small = DenseStudent(backbone, query_layers=1)
+    embeddings = small.tower("query")[0].model.get_input_embeddings().weight
+    with torch.no_grad():  # a tower that has learned the teacher's vectors in part
+        embeddings += (
+            2
+            * embeddings.std()
+            * torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(0))
+        )
+    fitted = fit_static(corpus, teacher, tmp_path / "out", beside=small)
+    texts = [query.text for query in collection.queries.values()]
+    assert cosine(fitted, teacher, texts) > cosine(small, teacher, texts) + 0.02
+    assert fitted.weights_digest("document") == teacher.weights_digest("document")
+    record = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert record["cosine"] > record["cosine_alone"] and 0.1 <= record["share"] <= 1
+    assert fit_static(corpus, teacher, tmp_path / "out", beside=small).weights_digest() == (
+        fitted.weights_digest()
+    )
+    with pytest.raises(IrdistillError, match="beside"):
+        fit_static(corpus, teacher, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"query_layers": 0}, "has a static query tower already"),
+        ({"query_layers": 1, "similarity": "dot"}, "compared by dot products"),
+    ],
+)
+def test_models_that_token_vectors_cannot_join_are_refused(
+    backbone: str, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    corpus = open_texts([make_collection(documents=20)])
+    with pytest.raises(ModelError, match=message):
+        fit_static(
+            corpus,
+            DenseStudent(backbone),
+            tmp_path / "out",
+            beside=DenseStudent(backbone, **options),
+        )
+    assert not (tmp_path / "out").exists()

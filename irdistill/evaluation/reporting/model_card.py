@@ -31,12 +31,6 @@ _KINDS = {
 }
 #: Kinds of irdistill's format -> class.
 _IRDISTILL_KINDS = {"split-cross-encoder": "SplitCrossEncoderStudent", "kernel": "KernelStudent"}
-#: Format of an export -> backend, file and package that runs it.
-_EXPORTS = {
-    "onnx": ("onnx", "model.onnx", "optimum-onnx"),
-    "onnx-int8": ("onnx", "model_qint8.onnx", "optimum-onnx"),
-    "openvino": ("openvino", "openvino_model.xml", "optimum-intel"),
-}
 _SYNTHETIC = re.compile(r" (held-out synthetic )?queries\)")
 
 
@@ -48,6 +42,7 @@ class _Kind:
         library, pipeline, name: the hub's names of library, pipeline and kind.
         cls: the class that loads the model.
         trust: further argument of the class.
+        needs_irdistill: whether the class of a module is in irdistill, not in the folder.
     """
 
     library: str
@@ -55,6 +50,7 @@ class _Kind:
     name: str
     cls: str = ""
     trust: str = ""
+    needs_irdistill: bool = False
 
 
 def write_card(
@@ -78,9 +74,6 @@ def write_card(
     generated = {dataset for dataset in evaluation.datasets if is_synthetic(dataset, beside)}
     judged = [row for row in rows if row.dataset not in generated]
     synthetic = _tables([row for row in rows if row.dataset in generated])
-    exported = folder / "irdistill_export.json"
-    form = read_json(exported).get("format") if exported.is_file() else None
-    names = ("backend", "file", "extra")
     text = render_template(
         "model_card.md.j2",
         metadata=_metadata(kind, system, judged, short_names(evaluation.datasets)),
@@ -92,7 +85,6 @@ def write_card(
         path=_shown_path(folder),
         query=_QUERY,
         document=_DOCUMENT,
-        export=dict(zip(names, _EXPORTS[form], strict=True)) if form in _EXPORTS else None,
         training=_training(folder.parent / "training.json"),
     )
     write_file(path, text.rstrip() + "\n")
@@ -110,13 +102,13 @@ def _kind_of(folder: Path) -> _Kind:
         return _Kind("transformers", "feature-extraction", "backbone")
     saved = read_json(settings) if settings.is_file() else {}
     cls = _known(saved.get("model_type", "SentenceTransformer"), _KINDS, settings)
+    files = [folder / name for name in ("modules.json", "router_config.json")]
     needs_irdistill = any(
-        "irdistill." in path.read_text(encoding="utf-8")
-        for path in (folder / "modules.json", folder / "router_config.json")
-        if path.is_file()
+        '"irdistill.' in file.read_text(encoding="utf-8") for file in files if file.is_file()
     )
-    trust = ", trust_remote_code=True" if needs_irdistill else ""
-    return _Kind("sentence-transformers", *_KINDS[cls], cls, trust)
+    has_code = any(folder.glob("*.py"))
+    trust = ", trust_remote_code=True" if needs_irdistill or has_code else ""
+    return _Kind("sentence-transformers", *_KINDS[cls], cls, trust, needs_irdistill)
 
 
 def _known(kind: str, kinds: dict[str, Any], path: Path) -> str:

@@ -40,7 +40,8 @@ def import_faiss() -> Any:
 
 
 @contextmanager
-def _threads(faiss: Any, count: int) -> Iterator[None]:
+def faiss_threads(faiss: Any, count: int) -> Iterator[None]:
+    """Let FAISS use this many threads, and then as many as before."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(count)
     try:
@@ -104,7 +105,7 @@ class FaissIndex:
 
         def write(path: Path) -> None:
             faiss = import_faiss()
-            with _threads(faiss, threads):
+            with faiss_threads(faiss, threads):
                 index = _train_and_add(faiss, store, kind, settings)
             faiss.write_index(index, str(path))
 
@@ -158,12 +159,24 @@ class FaissIndex:
             self._index.hnsw.efSearch = max(int(self.settings["ef_search"]), 2 * k)
         index = self._index if self._on_gpus is None or k > MOST_NEIGHBORS else self._on_gpus
         results = []
-        with _threads(faiss, max(1, torch.get_num_threads())):
+        with faiss_threads(faiss, max(1, torch.get_num_threads())):
             for group in groups:
                 scores, rows = index.search(np.ascontiguousarray(group, dtype=np.float32), k)
                 scores[rows < 0] = -np.inf
                 results.append(sort_by_score_and_row(scores, rows))
         return results
+
+
+def new_index(vectors: Any, kind: IndexKind, seed: int = 42) -> tuple[Any, dict[str, Any]]:
+    """An index of faiss over vectors, in memory, and its settings.
+
+    Args:
+        vectors: has ``dimension`` D, and ``matrix`` (N, D), which is read in slices.
+        kind: ``flat`` holds the vectors themselves.
+    """
+    faiss, settings = import_faiss(), {"kind": kind, **_settings(vectors, kind, seed)}
+    with faiss_threads(faiss, 1):
+        return _train_and_add(faiss, vectors, kind, settings), settings
 
 
 def _settings(store: Vectors, kind: IndexKind, seed: int) -> dict[str, Any]:
@@ -211,6 +224,8 @@ def _train_and_add(faiss: Any, store: Vectors, kind: IndexKind, settings: dict[s
 
 def _empty_index(faiss: Any, dimension: int, kind: IndexKind, settings: dict[str, Any]) -> Any:
     product = faiss.METRIC_INNER_PRODUCT
+    if kind == "flat":
+        return faiss.IndexFlatIP(dimension)
     if kind == "hnsw":
         index = faiss.IndexHNSWFlat(dimension, settings["neighbours"], product)
         index.hnsw.efConstruction = settings["ef_construction"]

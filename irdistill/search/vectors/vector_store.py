@@ -22,11 +22,18 @@ from irdistill.errors import DamagedError, InputError, ModelError, NotFoundError
 from irdistill.modeling.batching import TokenBudget
 from irdistill.modeling.hardware import Precision, choose_dtype
 from irdistill.modeling.truncation import Truncation, changes, snapshot
-from irdistill.search.array_shards import TRUNCATION, Arrays, Layout, ShardOptions, write_arrays
+from irdistill.search.array_shards import (
+    TRUNCATION,
+    Arrays,
+    Layout,
+    ShardOptions,
+    read_part,
+    write_arrays,
+)
 from irdistill.search.retrieve_options import Storage
+from irdistill.search.vectors.text_encoder import TextEncoder
 from irdistill.storage.checksums import CheckedArray
 from irdistill.storage.files import cache_folder, digest
-from irdistill.students.student_base import Student
 from irdistill.students.tower_model import TextKind
 
 logger = logging.getLogger(__name__)
@@ -99,7 +106,7 @@ class Store(Arrays):
     def build(
         cls,
         corpus: Corpus,
-        encoder: Student,
+        encoder: TextEncoder,
         folder: str | Path,
         *,
         shard_rows: int | None = None,
@@ -282,7 +289,7 @@ STORES: Mapping[str, type[Store]] = {
 
 def encode_rows(
     corpus: Corpus,
-    encoder: Student,
+    encoder: TextEncoder,
     start: int,
     end: int,
     precision: Precision,
@@ -314,7 +321,7 @@ def encode_rows(
 
 def store_identity(
     corpus: Corpus,
-    encoder: Student,
+    encoder: TextEncoder,
     precision: Precision,
     storage: str,
     kind: TextKind = "document",
@@ -334,7 +341,7 @@ def store_identity(
 
 def corpus_vectors(
     corpus: Corpus,
-    encoder: Student,
+    encoder: TextEncoder,
     work: str | Path | None = None,
     precision: Precision = "auto",
     storage: Storage = "float32",
@@ -343,6 +350,9 @@ def corpus_vectors(
 ) -> Any:
     """The vectors of a corpus, built on first use, in a folder named by their identity.
 
+    Vectors that a model makes of those of a longer model (`Student.longer_model`) are computed from
+    the store of that model, in this process.
+
     Args:
         encode_shards: encodes ranges of documents elsewhere (default: this process).
         kind: the tower that encodes the texts.
@@ -350,21 +360,44 @@ def corpus_vectors(
     Returns:
         The store of the student's kind.
     """
+    store = _build(corpus, encoder, work, precision, storage, encode_shards, kind)
+    report_cut_texts(store, encoder, kind)
+    return store
+
+
+def _build(
+    corpus: Corpus,
+    encoder: TextEncoder,
+    work: str | Path | None,
+    precision: Precision,
+    storage: Storage,
+    encode_shards: EncodeShards | None,
+    kind: TextKind,
+) -> Store:
     identity = store_identity(corpus, encoder, precision, storage, kind)
-    store = STORES[encoder.kind].build(
+    longer = encoder.longer_model(kind) if encode_shards is None else None
+
+    def shortened(*arguments: Any) -> Iterator[Mapping[str, np.ndarray]]:
+        assert longer is not None
+        store = _build(corpus, longer.model, work, precision, storage, None, kind)
+        assert isinstance(store, VectorStore)
+        for start, end in arguments[-1]:
+            counts = store.truncation if start == 0 else Truncation()
+            vectors = longer.shorten(read_part(store.matrix, start, end))
+            yield {**VectorStore.arrays(vectors), TRUNCATION: counts.to_array()}
+
+    return STORES[encoder.kind].build(
         corpus,
         encoder,
         _vectors_folder(encoder, identity, work),
         precision=precision,
         storage=storage,
-        encode_shards=encode_shards,
+        encode_shards=encode_shards if longer is None else shortened,
         kind=kind,
     )
-    report_cut_texts(store, encoder, kind)
-    return store
 
 
-def has_corpus_vectors(corpus: Corpus, encoder: Student) -> bool:
+def has_corpus_vectors(corpus: Corpus, encoder: TextEncoder) -> bool:
     """Whether `corpus_vectors` finds finished vectors in the cache folder, and encodes nothing."""
     identity = store_identity(corpus, encoder, "auto", "float32")
     try:
@@ -374,7 +407,9 @@ def has_corpus_vectors(corpus: Corpus, encoder: Student) -> bool:
     return True
 
 
-def _vectors_folder(encoder: Student, identity: Mapping[str, Any], work: str | Path | None) -> Path:
+def _vectors_folder(
+    encoder: TextEncoder, identity: Mapping[str, Any], work: str | Path | None
+) -> Path:
     """The folder of a corpus's vectors, named by their identity."""
     base = Path(work) if work is not None else cache_folder() / "vectors"
     return base / digest(dict(identity) | {"shard_rows": STORES[encoder.kind].shard_rows})
@@ -383,7 +418,7 @@ def _vectors_folder(encoder: Student, identity: Mapping[str, Any], work: str | P
 _reported: set[Path] = set()
 
 
-def report_cut_texts(store: Arrays, encoder: Student, kind: TextKind = "document") -> None:
+def report_cut_texts(store: Arrays, encoder: TextEncoder, kind: TextKind = "document") -> None:
     """Log, once per process and store, how much of the texts the encoder does not read."""
     folder = store.folder.resolve()
     if folder not in _reported:

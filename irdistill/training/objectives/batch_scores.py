@@ -21,10 +21,7 @@ def encode_batch(encoder: Encoder, batch: TrainBatch) -> tuple[Any, Any]:
     """
     if batch.pairs is not None:
         return encoder(batch.pairs, "pair"), None
-    queries = encoder(batch.queries, "query")
-    if isinstance(batch.documents, VectorBatch):
-        return queries, batch.documents.on(encoder.student.device)
-    return queries, encoder(batch.documents, "document")
+    return encoder(batch.queries, "query"), encoder.documents(batch.documents)
 
 
 def score_batch(

@@ -10,7 +10,9 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from irdistill.modeling.batching import TokenBudget, token_budget_batches
+from irdistill.search.vectors.vector_store import VectorBatch
 from irdistill.training.data.collate import TokenRows
+from irdistill.training.objectives.quantization import Codes, quantized_documents
 from irdistill.training.processes import Processes
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class Encoder:
 
     Attributes:
         watch: called with the side and the result, if set.
+        codes: short codes that document vectors are rounded to, if any.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Encoder:
         self.token_budget = token_budget
         self.processes = processes or Processes()
         self.watch: Callable[[TextKind, Any], None] | None = None
+        self.codes: Codes | None = None
 
     def autocast(self) -> torch.autocast:
         """The precision of the forward pass."""
@@ -77,6 +81,15 @@ class Encoder:
         if self.watch is not None:
             self.watch(kind, result)
         return result
+
+    def documents(self, documents: TokenRows | VectorBatch) -> Any:
+        """The documents of a batch, encoded or stored, rounded to short codes if there are any."""
+        student = self.student
+        if isinstance(documents, VectorBatch):
+            vectors = documents.on(student.device)
+        else:
+            vectors = self(documents, "document")
+        return quantized_documents(vectors, student, self.codes)
 
     def _embed(self, features: dict[str, Any], kind: TextKind) -> Any:
         if self.cached and torch.is_grad_enabled():
