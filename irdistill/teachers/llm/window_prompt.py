@@ -86,11 +86,24 @@ class WindowPrompt:
         self._reader = RankingReader(
             parts["identifier"] or identifier, parts["ranking"], self._names
         )
+        if self.labels and parts["identifier"]:
+            self._check_identifier(parts["identifier"])
         read = {"passage": parts["passage"], "identifier": parts["identifier"] or identifier}
         read["ranking"] = parts["ranking"]
         self.digest = digest(
             [self._template.digest, read, *([list(self.labels)] if self.labels else [])]
         )
+
+    def _check_identifier(self, identifier: str) -> None:
+        """Refuse an identifier of numbers for passages that have labels."""
+        name = self._names[0]
+        shown = self._passage.messages(number=name, text="")[0].content
+        if self._reader.read(shown, 1).garbled:
+            raise InputError(
+                f"the prompt's identifier {identifier!r} does not find the label {name!r} in a"
+                f" passage as it is shown, {shown.strip()!r}. Remove identifier, whose default fits"
+                " the labels, and ask for the labels in the prompt."
+            )
 
     def check(self, model: LanguageModel, window: int) -> None:
         """Refuse windows with more passages than labels, labels that the model does not read as one

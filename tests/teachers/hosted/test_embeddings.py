@@ -207,6 +207,10 @@ def test_retrieve_searches_with_the_servers_vectors(stub: Any, folder: Path) -> 
     sent = len(server.bodies)
     assert run_command(["retrieve", "set", "--model", str(path), "--k", "3", "--out", "again"]) == 0
     assert len(server.bodies) == sent and contents(folder / "found") == contents(folder / "again")
+    cached = ird.retrieve("set", str(path), k=3)
+    assert cached["q1"].doc_ids == run["q1"].doc_ids and len(server.bodies) == sent
+    hit = ird.search_text("set", "question 1", str(path), k=1)[0]
+    assert hit.doc_id == run["q1"].doc_ids[0]
 
 
 ALIGN = [
