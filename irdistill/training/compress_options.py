@@ -56,7 +56,7 @@ class CompressOptions:
     ] = 0.03
     spread_out: Annotated[
         float,
-        Field(ge=0, description="Weight of the squared cosines of different documents, times D."),
+        Field(ge=0, description="Weight of the squared cosines of random documents, times D."),
     ] = 1.0
     document_queries: Annotated[
         int,
