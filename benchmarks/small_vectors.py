@@ -8,9 +8,9 @@ model cut to their first numbers, principal components, a rotation for signs, an
     python benchmarks/small_vectors.py pydocs/test pydocs/howto --train pydocs/train
     python benchmarks/small_vectors.py FOLDER/scifact#test --train FOLDER/scifact#train out/queries
 
-Learned layers read at most 4000 queries of each collection of ``--train``, and no judgments. P values are of paired
-randomization tests of the learned layers against each other method of the same size and rescoring,
-after Holm over the collection; shares are of the model's own float vectors.
+Learned layers read at most 4000 queries of each collection of ``--train``, and no judgments. P
+values are of paired randomization tests of the learned layers against each other method of the same
+size and rescoring, after Holm over the collection; shares are of the model's own float vectors.
 """
 
 from __future__ import annotations
