@@ -41,7 +41,7 @@ class CompressOptions:
             " rotated so that signs lose least (ITQ). learned: begins there, and learns the"
             " model's own float scores by gradients."
         ),
-    ] = "learned"
+    ] = "rotation"
     steps: Annotated[int, Field(ge=1, description="Optimizer steps of learned.")] = 300
     learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 1e-3
     batch_size: Annotated[int, Field(ge=1, description="Queries per step.")] = 64
