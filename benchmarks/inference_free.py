@@ -80,7 +80,7 @@ def learn(settings: argparse.Namespace, name: str, collection: Any, tau: float) 
         learning_rate=settings.rate,
         head_learning_rate=settings.head_rate,
         document_active=0 if settings.freeze else settings.active,
-        document_flops=0.0 if settings.freeze else 0.003,
+        document_flops=0.0 if settings.freeze else 0.001,
         ramp=settings.ramp,
         schedule="constant",
         mix="zscore",
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--list", type=int, default=8)
     parser.add_argument("--active", type=int, default=100, help="active terms of a document")
-    parser.add_argument("--rate", type=float, default=5e-5)
+    parser.add_argument("--rate", type=float, default=2e-5)
     parser.add_argument("--head-rate", type=float, default=5e-3)
     parser.add_argument("--seed", type=int, default=1)
     settings = parser.parse_args()

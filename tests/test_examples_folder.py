@@ -19,6 +19,7 @@ SHOWN = {
     "audit_teachers.py": "nDCG@10",
     "conversational_search.py": "with history",
     "evaluate_with_significance.py": "reversed",
+    "library_pages.py": "800 pages in pages",
     "score_on_ray.py": "queries",
     "small_corpus.py": "irdistill-example",
     "specialise_your_documents.py": "nDCG@10",

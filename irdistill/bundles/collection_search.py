@@ -16,7 +16,7 @@ from irdistill.search.retrieval import open_first_stage, open_model, searched_co
 from irdistill.search.retrieve_options import RetrieveOptions
 
 if TYPE_CHECKING:
-    from irdistill.students.student_base import Student
+    from irdistill.search.vectors.text_encoder import TextEncoder
 
 
 class CollectionSearch:
@@ -28,7 +28,7 @@ class CollectionSearch:
     """
 
     def __init__(
-        self, collection: Collection, model: str | Path | Student, options: RetrieveOptions
+        self, collection: Collection, model: str | Path | TextEncoder, options: RetrieveOptions
     ) -> None:
         self.collection, self.model = searched_collection(collection, model, options), model
         if is_lexical(model):

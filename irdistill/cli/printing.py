@@ -156,6 +156,8 @@ def _collected(collection: Collection, arguments: Mapping[str, Any]) -> Printed:
     path = Path(folder) / MANIFEST
     manifest = read_json_object(path)
     values = {"collection": folder, "documents": len(collection.corpus)}
+    if collection.corpus.passages is not None:
+        values["passages"] = len(collection.corpus.passages.corpus)
     if collection.queries:
         values |= {"queries": manifest["queries"], "judgments": _sums(manifest["judgments"])}
     values |= summary_lines(manifest)

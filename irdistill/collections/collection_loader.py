@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from irdistill.collections.beir import is_beir_folder, load_beir, missing_queries_advice
 from irdistill.collections.collecting.collect_options import CollectOptions
@@ -71,12 +72,14 @@ def collect(
     sources: Sequence[str],
     out: Path | None,
     options: CollectOptions,
+    passages: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Collection:
     """Collect documents into a collection; see `irdistill.collect`.
 
     Args:
         out: the folder; None means the cache.
+        passages: how the caller will split the documents of the folder, as plain values.
     """
     cache = cache_folder()
 
@@ -86,7 +89,7 @@ def collect(
     if out is None:
         folder = collect_into_cache(sources, options, load, cache)
     else:
-        folder = collect_sources(sources, out, options, load, overwrite)
+        folder = collect_sources(sources, out, options, load, passages, overwrite)
     splits = sorted(judgment_files(folder / "qrels"))
     split = f"#{splits[0]}" if splits and "test" not in splits else ""
     return load_collection(f"{folder}{split}", queries=False)

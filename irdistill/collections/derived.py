@@ -17,6 +17,7 @@ from irdistill.collections.collection import Collection, Query
 from irdistill.collections.judgment_checks import drop_line_numbers
 from irdistill.collections.judgments import judgment_files, numbered_judgments
 from irdistill.collections.load_report import LoadReport
+from irdistill.collections.passage_files import has_passages
 from irdistill.collections.qrels import Qrels
 from irdistill.collections.slices import split_folder
 from irdistill.errors import (
@@ -73,6 +74,7 @@ def write_derived(
         The folder. `load_collection` opens it as ``FOLDER`` or ``FOLDER#SPLIT``.
     """
     written = list(queries)
+    check_stored_passages(source)
     _check_queries(written, folder, source, same_questions)
     identity = _new_identity(source, made_by, same_questions)
     splits = {
@@ -100,6 +102,23 @@ def write_derived(
         _write_files(out, written, splits)
         write_json(out / DERIVED, identity | {"complete": True, "files": names})
     return out
+
+
+def check_stored_passages(source: Collection) -> None:
+    """Check, before any work, that the passages of a collection come with its folder.
+
+    Raises:
+        InputError: the documents were split in Python, not in their folder.
+    """
+    if source.corpus.passages is None:
+        return
+    folder = Path(split_folder(_corpus_id(source))[0])
+    if not has_passages(folder):
+        raise InputError(
+            f"the documents of {source.id!r} are split into passages that are not in its folder, so"
+            " a collection with new queries would lose them. Split the documents in a folder:"
+            " collect with --passage-tokens, or split_into_passages with out."
+        )
 
 
 def _check_queries(
@@ -131,6 +150,8 @@ def _new_identity(
         "origin": origin,
         "made_by": dict(made_by),
     }
+    if source.corpus.passages is not None:
+        identity["passages"] = source.corpus.passages.fingerprint
     return dict(json.loads(json.dumps(identity)))
 
 
@@ -196,6 +217,14 @@ def load_derived(
             f"{folder} was made for a corpus with the fingerprint"
             f" {identity['corpus_fingerprint']}, and {identity['corpus']!r} now has"
             f" {corpus.fingerprint}: its documents have changed. Make the collection again."
+        )
+    passages = None if corpus.passages is None else corpus.passages.fingerprint
+    if identity.get("passages", passages) != passages:
+        raise WrongCollectionError(
+            f"{folder} was made from passages with the fingerprint {identity['passages']}, and the"
+            f" documents of {identity['corpus']!r} are now"
+            f" {'read whole' if passages is None else f'split into others ({passages})'}. Make the"
+            " collection again, or split the documents as they were."
         )
     report = LoadReport(documents=len(corpus))
     queries = read_queries(folder / QUERIES, report)

@@ -18,7 +18,7 @@ from irdistill.collections.document_table import Document
 from irdistill.collections.passage_files import MANIFEST, PASSAGES, SCHEMA, open_passages
 from irdistill.collections.text_splitting import split_text
 from irdistill.console.progress_bars import progress
-from irdistill.errors import IrdistillError, OptionError
+from irdistill.errors import InputError, IrdistillError, OptionError
 from irdistill.modeling.token_places import TokenPlaces
 from irdistill.option_checks import check_fields
 from irdistill.storage.checksums import read_sealed, write_sealed
@@ -99,6 +99,7 @@ def split_into_passages(
         The collection with passages, as ``collection.corpus.passages``.
 
     Raises:
+        InputError: ``out`` is not a collection's folder in BEIR layout.
         OptionError: the passages are too short for the special tokens of the encoder.
         ModelError: the encoder has no tokenizer that can be used.
 
@@ -112,6 +113,12 @@ def split_into_passages(
     options = options or PassageOptions()
     if not isinstance(collection, Collection):
         collection = load_collection(collection, queries=False)
+    if out is not None and not any(Path(out).glob("corpus.jsonl*")):
+        raise InputError(
+            f"{out} has no corpus.jsonl, and passages are stored beside it. Make such a folder:"
+            f" irdistill collect {collection.id} --passage-tokens {options.passage_tokens} --out"
+            " NEW."
+        )
     corpus, places = collection.corpus, TokenPlaces(options.passage_encoder)
     if options.passage_tokens - places.special < _LEAST_TEXT:
         raise OptionError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -90,6 +90,13 @@ class Passages:
         documents = np.asarray(documents, np.int64)
         counts: np.ndarray = self.starts[documents + 1] - self.starts[documents]
         return counts
+
+    def of_documents(self, documents: Sequence[int]) -> Passages:
+        """The passages of some documents, in memory."""
+        rows = self.all_of(documents).tolist()
+        corpus = Corpus.in_memory(self.corpus.document(row) for row in rows)
+        starts = np.append(0, np.cumsum(self.counts(documents)))
+        return Passages(corpus, starts.astype(np.int64), self.settings)
 
     def __len__(self) -> int:
         return len(self.corpus)

@@ -13,6 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from irdistill.collections import Collection, Query
+from irdistill.collections.passage_corpus import reading_corpus
 from irdistill.errors import InputError
 from irdistill.evaluation.costs import Efficiency
 from irdistill.evaluation.timed_systems import SystemOptions, TimedSystem, open_system
@@ -133,14 +134,11 @@ def _latencies(once: Callable[[list[Query]], None], queries: Sequence[Query]) ->
 def _encoding(collection: Collection, parts: Sequence[TimedSystem]) -> float | None:
     """Passages per second; each passage goes through all encoders."""
     encoders = [part.encode for part in parts if part.encode is not None]
-    rows = (
-        np.linspace(0, len(collection.corpus) - 1, min(_PASSAGES, len(collection.corpus)))
-        .astype(int)
-        .tolist()
-    )
+    corpus = reading_corpus(collection.corpus)
+    rows = np.linspace(0, len(corpus) - 1, min(_PASSAGES, len(corpus))).astype(int).tolist()
     if not encoders or not rows:
         return None
-    texts = collection.corpus.texts(rows)
+    texts = corpus.texts(rows)
     began = time.perf_counter()
     for encode in encoders:
         encode(texts)

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from irdistill.collections import Collection, Corpus, Query
+from irdistill.collections.passage_corpus import reading_corpus
 from irdistill.search import open_searcher
 from irdistill.search.lexical.first_stages import is_lexical, open_lexical
+from irdistill.search.lexical.passage_bm25 import PassageBM25
+from irdistill.search.passage_ranking import MAXP
 from irdistill.search.retrieve_options import CodeOptions, Index
 from irdistill.students import CrossEncoderStudent, load_student
 from irdistill.students.model_kinds import model_kind
@@ -69,8 +72,11 @@ def open_system(
     """
     corpus, k, trust_remote_code = collection.corpus, options.k, options.trust_remote_code
     if is_lexical(model):
-        lexical = open_lexical(model, corpus, work=work)
-        return TimedSystem(lambda batch: list(lexical.search(batch, k)), None, 0, 0, lexical.bytes)
+        lexical = open_lexical(model, reading_corpus(corpus), work=work)
+        search = lexical.search
+        if corpus.passages is not None:
+            search = PassageBM25(corpus, lexical, MAXP).search
+        return TimedSystem(lambda batch: list(search(batch, k)), None, 0, 0, lexical.bytes)
     kind = model_kind(model, kind)
     if kind == "cross-encoder":
         return _cross_encoder(
@@ -101,7 +107,8 @@ def _id_bytes(corpus: Corpus) -> int:
 
 
 def _cross_encoder(collection: Collection, student: CrossEncoderStudent, k: int) -> TimedSystem:
-    texts = collection.corpus.texts(range(min(k, len(collection.corpus))))
+    corpus = reading_corpus(collection.corpus)
+    texts = corpus.texts(range(min(k, len(corpus))))
 
     def answer(batch: list[Query]) -> Any:
         return [

@@ -14,7 +14,8 @@ import numpy as np
 from pydantic import Field
 
 from irdistill.collections import Collection, Query, load_collection
-from irdistill.collections.derived import write_derived
+from irdistill.collections.derived import check_stored_passages, write_derived
+from irdistill.collections.passage_corpus import reading_corpus
 from irdistill.errors import InputError, OptionError
 from irdistill.option_checks import check_fields
 from irdistill.queries.llm_writing import (
@@ -37,6 +38,9 @@ from irdistill.queries.query_kinds import (
     extract_queries,
 )
 from irdistill.queries.rewriting import read_prompt
+from irdistill.runs import RankedList
+from irdistill.runs.named_passages import list_texts
+from irdistill.search.passage_choice import PassageChoice
 from irdistill.storage.files import digest
 from irdistill.teachers.llm.language_model import LanguageModel, Request
 from irdistill.teachers.llm.prompt_templates import Template, cut_passage
@@ -133,10 +137,11 @@ def generate(
     """Make synthetic queries from the passages of a collection.
 
     The new collection has the same corpus. The judgment of a query is its source passage, in the
-    split ``train`` or, for held-out passages, ``dev``. The id of a query consists of its kind and
-    the id of the passage. Queries and judgments of the collection are only read to avoid relevant
-    passages as sources. An interrupted job resumes and ends with the same bytes. Unusable answers
-    of the language model (refusals, cut answers) are left out and counted.
+    split ``train`` or, for held-out passages, ``dev``; if documents are split into passages, it is
+    the document of the passage. The id of a query consists of its kind and the id of the passage.
+    Queries and judgments of the collection are only read to avoid relevant passages as sources. An
+    interrupted job resumes and ends with the same bytes. Unusable answers of the language model
+    (refusals, cut answers) are left out and counted.
 
     Args:
         options: kinds and numbers of queries, see `Generation`.
@@ -150,6 +155,7 @@ def generate(
     options = options or Generation()
     pairs = example_pairs(examples)
     _check_inputs(options, llm, pairs)
+    check_stored_passages(collection)
     model = load_writer(llm) if isinstance(llm, str) else llm
     log = response_log_path(out) if log is None else log
     sources = _source_passages(collection, options)
@@ -158,7 +164,7 @@ def generate(
     drafts: list[DraftQuery] = []
     replies: list[Reply] = []
     needs_words = {"keyword", "keyword-questions"} & set(options.kinds)
-    keywords = KeywordSampler(collection.corpus) if needs_words else None
+    keywords = KeywordSampler(reading_corpus(collection.corpus)) if needs_words else None
     for kind in options.kinds:
         before = len(drafts)
         if kind in EXTRACTED_KINDS or model is None:
@@ -180,7 +186,7 @@ def generate(
     made_by = _record(options, sources, model, pairs)
     summary = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     logger.info("%d queries of %d passages: %s", len(drafts), len(sources.rows), summary)
-    dev = _dev_passages({collection.corpus.id(draft.row) for draft in drafts}, options)
+    dev = _dev_passages({source_document(collection, draft.row) for draft in drafts}, options)
     queries, qrels = assign_ids(collection, drafts, dev)
     splits = {
         split: {
@@ -270,14 +276,22 @@ def assign_ids(
     queries: list[Query] = []
     qrels: dict[str, dict[str, int]] = {}
     for draft in drafts:
-        source = collection.corpus.id(draft.row)
-        name = f"{draft.kind}:{source}"
+        source = source_document(collection, draft.row)
+        name = f"{draft.kind}:{reading_corpus(collection.corpus).id(draft.row)}"
         excluded = () if source in dev or draft.kind not in EXTRACTED_KINDS else (source,)
         query = Query(f"{name}:{numbers[name]}", draft.text, excluded=excluded)
         numbers[name] += 1
         queries.append(query)
         qrels[query.id] = {source: 1}
     return queries, qrels
+
+
+def source_document(collection: Collection, row: int) -> str:
+    """The id of the document that a source passage is, or is in."""
+    corpus = collection.corpus
+    if corpus.passages is None:
+        return corpus.id(row)
+    return corpus.id(int(corpus.passages.documents_of(np.array([row]))[0]))
 
 
 def query_kind(query_id: str) -> str:
@@ -299,6 +313,7 @@ def example_pairs(
     if not isinstance(examples, Collection):
         return examples
     pairs, corpus = [], examples.corpus
+    choice = None if corpus.passages is None else PassageChoice(corpus)
     for query in examples.queries.values():
         judged = [
             (grade, doc_id)
@@ -306,7 +321,10 @@ def example_pairs(
             if grade > 0 and corpus.has(doc_id)
         ]
         if judged:
-            pairs.append((corpus.text(corpus.row(max(judged)[1])), query.text))
+            ranked = RankedList(query.id, [max(judged)[1]], np.zeros(1, np.float32))
+            if choice is not None:
+                ranked = ranked._replace(passages=choice.best(query, ranked))
+            pairs.append((list_texts(corpus, ranked)[0], query.text))
     return pairs
 
 
@@ -320,6 +338,8 @@ def _source_passages(collection: Collection, options: Generation) -> _SourcePass
     }
     judged_rows = corpus.find(sorted(judged))
     relevant = np.unique(judged_rows[judged_rows >= 0])
+    if corpus.passages is not None:
+        relevant, corpus = corpus.passages.all_of(relevant), corpus.passages.corpus
     everything = np.arange(len(corpus))
     rows, note = np.setdiff1d(everything, relevant), ""
     avoided = len(relevant)
@@ -352,7 +372,7 @@ def _extract(
     drafts: list[DraftQuery] = []
     for row in sources.rows.tolist():
         rng = np.random.default_rng([options.seed, 1, row])
-        document = collection.corpus.document(row)
+        document = reading_corpus(collection.corpus).document(row)
         drafts += extract_queries(document, row, kind, options.sentences, rng, keywords)
     return drafts
 
@@ -380,10 +400,10 @@ def _requests(
                 f"Passage: {cut_passage(passage, 60)[0]}\nQuery: {query}"
                 for passage, query in (pairs[place] for place in chosen)
             )
-        text = collection.corpus.text(row)
+        text = reading_corpus(collection.corpus).text(row)
         if kind in FROM_PARTS:
             rng = np.random.default_rng([options.seed, 3, row])
-            document = collection.corpus.document(row)
+            document = reading_corpus(collection.corpus).document(row)
             drafts = extract_queries(document, row, FROM_PARTS[kind], 1, rng, keywords)
             text = next((draft.text for draft in drafts), "")
             if not text:

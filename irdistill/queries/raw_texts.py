@@ -14,6 +14,7 @@ from pydantic import Field
 
 from irdistill.collections import Collection, Corpus, Document, load_collection
 from irdistill.collections.compiling import open_or_compile
+from irdistill.collections.passage_corpus import reading_corpus
 from irdistill.collections.text_files import uncompressed_name
 from irdistill.collections.text_lines import json_objects, numbered_lines, read_text_field
 from irdistill.console.progress_bars import progress
@@ -141,7 +142,8 @@ def open_source(
 def _collection_source(
     name: str, collection: Collection, kinds: Sequence[CollectionTexts]
 ) -> TextSource:
-    identity: dict[str, Any] = {"corpus": collection.corpus.fingerprint, "kinds": sorted(kinds)}
+    read = reading_corpus(collection.corpus)
+    identity: dict[str, Any] = {"corpus": read.fingerprint, "kinds": sorted(kinds)}
     if "queries" in kinds:
         identity["queries"] = collection.queries_fingerprint
     return TextSource(name, identity, lambda: _texts(collection, kinds))
@@ -171,9 +173,12 @@ def _lines(path: Path, field: str) -> Iterator[str]:
 
 
 def _texts(collection: Collection, kinds: Sequence[CollectionTexts]) -> Iterator[str]:
-    """The texts of a collection, document by document, then its queries."""
+    """The texts of a collection, document by document (passages if they are split), then its
+    queries.
+    """
     form = count()
-    for document in collection.corpus.documents() if set(kinds) - {"queries"} else ():
+    read = reading_corpus(collection.corpus)
+    for document in read.documents() if set(kinds) - {"queries"} else ():
         if "documents" in kinds:
             yield f"{document.title} {document.text}".strip()
         if "titles" in kinds:

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from irdistill.card_files import find_card
 from irdistill.collections import Collection, Query, load_collection
-from irdistill.collections.derived import write_derived
+from irdistill.collections.derived import check_stored_passages, write_derived
 from irdistill.collections.slices import split_folder
 from irdistill.errors import InputError, OptionError
 from irdistill.option_checks import check_fields
@@ -91,6 +91,7 @@ def rewrite(
             "rewrite needs exactly one of by (human or last-turn), history and llm; history may"
             " also be given together with llm."
         )
+    check_stored_passages(collection)
     if llm is not None:
         model = load_writer(llm) if isinstance(llm, str) else llm
         log = response_log_path(out) if log is None else log

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 from irdistill import __version__
+from irdistill.bundles.bundle_manifest import package_files
 from irdistill.collections.derived import derived_files
 from irdistill.console.progress_bars import describe_kept, note_on_interrupt
 from irdistill.errors import DamagedError, IrdistillError, SettingsDifferError
@@ -187,8 +188,8 @@ def stage_files(folder: Path, name: str) -> FileTest:
         run = run_files(place)
     except IrdistillError:
         run = no_file
-    training, derived = training_file_test(place), derived_files(place)
-    return lambda file: file in results or run(file) or training(file) or derived(file)
+    tests = (run, training_file_test(place), derived_files(place), package_files(place))
+    return lambda file: file in results or any(test(file) for test in tests)
 
 
 def _is_recipe_folder(folder: Path) -> bool:

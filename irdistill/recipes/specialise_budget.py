@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from irdistill.collections import Collection
+from irdistill.collections.passage_corpus import reading_corpus
 from irdistill.errors import OptionError
 from irdistill.queries.query_kinds import split_sentences
 from irdistill.recipes.specialise_options import SpecialiseOptions
@@ -87,7 +88,7 @@ def measure_budget(collection: Collection, model: str, options: SpecialiseOption
         ModelError: the model cannot be loaded or has two towers.
     """
     began = time.perf_counter()
-    corpus = collection.corpus
+    corpus = reading_corpus(collection.corpus)
     student = load_dense(model, options.kind, trust_remote_code=options.trust_remote_code)
     one_tower(student.model, f"the model {model!r}")
     draw = np.random.default_rng(options.seed)

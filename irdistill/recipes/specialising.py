@@ -27,6 +27,7 @@ from typing import Any
 import yaml
 
 from irdistill.collections import Collection, load_collection
+from irdistill.collections.passage_corpus import reading_corpus
 from irdistill.errors import SettingsDifferError
 from irdistill.modeling.model_files import resolve_model
 from irdistill.recipes.recipe import fill, read_recipe
@@ -177,7 +178,7 @@ def _settings(
     return asdict(options) | {
         "collection": collection,
         "model": model,
-        "corpus": opened.corpus.fingerprint,
+        "corpus": reading_corpus(opened.corpus).fingerprint,
         "judged": len(opened.qrels),
         "kinds": list(options.query_kinds),
         "rules": list(options.rules),

@@ -182,12 +182,13 @@ class RunWriter:
     def pending(self) -> list[tuple[int, list[str]]]:
         """The parts that are left: number and query ids of each."""
         return [
-            (number, self._queries(number))
+            (number, self.queries_of(number))
             for number in self.manifest.part_numbers()
             if number not in self._done
         ]
 
-    def _queries(self, number: int) -> list[str]:
+    def queries_of(self, number: int) -> list[str]:
+        """The query ids of a part."""
         size = self.manifest.part_queries
         return self.query_ids[number * size : (number + 1) * size]
 
@@ -203,7 +204,7 @@ class RunWriter:
             usage: what the part took (pairs, tokens, cost); numbers that are the same if the job
                 is executed again.
         """
-        expected = self._queries(number)
+        expected = self.queries_of(number)
         rows = list(lists)
         query_ids = [row.query_id for row in rows]
         if query_ids != expected:

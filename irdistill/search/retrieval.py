@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from irdistill.collections import Collection, Query
-from irdistill.collections.collection_ref import passage_source
 from irdistill.collections.passage_corpus import reading_corpus
+from irdistill.collections.split_collections import passage_view, without_passages
 from irdistill.console.progress_bars import progress
 from irdistill.console.terminal import counted
 from irdistill.errors import OptionError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from irdistill.distributed.ray_cluster import RayCluster
     from irdistill.runs import RankedList, Run, RunIdentity
     from irdistill.search.searchers import CorpusSearcher
-    from irdistill.students.student_base import Student
+    from irdistill.search.vectors.text_encoder import TextEncoder
 
     Part = tuple[int, list[Query]]
     """The number of a part, and its queries."""
@@ -42,7 +42,7 @@ _TRUE, _FOUND = "true_best", "true_best_found"
 
 def retrieve(
     collection: Collection,
-    model: str | Path | Student,
+    model: str | Path | TextEncoder,
     out: str | Path,
     k: int = 100,
     options: RetrieveOptions | None = None,
@@ -55,7 +55,7 @@ def retrieve(
 
     Args:
         model: ``bm25``, ``lucene``, ``lucene:INDEX``, or a dense, sparse or late-interaction model
-            (folder, ``package:`` path, hub id, or a loaded student).
+            (folder, ``package:`` path, hub id, or a loaded student or encoder).
         options: index, precision and more, see `RetrieveOptions`.
         work: folder of vectors and indexes (default: the cache folder).
         cluster: Ray cluster that encodes the corpus (default: this process). Its workers load the
@@ -103,7 +103,7 @@ def recall(run: Run) -> float | None:
 
 
 def _check_model_options(
-    model: str | Path | Student, options: RetrieveOptions, cluster: RayCluster | None
+    model: str | Path | TextEncoder, options: RetrieveOptions, cluster: RayCluster | None
 ) -> None:
     """Refuse options that only a model given by name, or a dense one, can have."""
     if is_lexical(model) and options.vectors != "float":
@@ -138,7 +138,7 @@ def open_first_stage(
 
 
 def searched_collection(
-    collection: Collection, model: str | Path | Student, options: RetrieveOptions
+    collection: Collection, model: str | Path | TextEncoder, options: RetrieveOptions
 ) -> Collection:
     """The collection without its passages if documents are searched whole.
 
@@ -147,12 +147,12 @@ def searched_collection(
     """
     _check_aggregate(collection, model, options)
     if options.aggregate == "whole":
-        return replace(collection, corpus=collection.corpus.with_passages(None))
+        return without_passages(collection)
     return collection
 
 
 def _check_aggregate(
-    collection: Collection, model: str | Path | Student, options: RetrieveOptions
+    collection: Collection, model: str | Path | TextEncoder, options: RetrieveOptions
 ) -> None:
     """Check the options of passages before the corpus is encoded."""
     method = options.aggregate
@@ -165,8 +165,9 @@ def _check_aggregate(
     elif method in ("firstp", "logsumexp"):
         if is_lexical(model) and model != "bm25":
             check_exact(_aggregation(options, 1.0), str(model))
-        if not is_lexical(model) and options.index != "flat":
-            check_exact(_aggregation(options, 1.0), f"the index {options.index}")
+        if not is_lexical(model) and (options.index != "flat" or options.vectors != "float"):
+            index = options.index if options.vectors == "float" else options.vectors
+            check_exact(_aggregation(options, 1.0), f"the index {index}")
     if options.aggregate_tau is not None and method != "logsumexp":
         raise OptionError(
             f"aggregate_tau is the temperature of logsumexp, and aggregate is {method}; leave it"
@@ -186,7 +187,7 @@ def _aggregation(options: RetrieveOptions, tau: float) -> Aggregation:
 
 def open_model(
     collection: Collection,
-    model: str | Path | Student,
+    model: str | Path | TextEncoder,
     options: RetrieveOptions,
     work: str | Path | None = None,
     cluster: RayCluster | None = None,
@@ -195,19 +196,18 @@ def open_model(
     from irdistill.modeling.hardware import choose_dtype
     from irdistill.search.searchers import PassageSearcher, open_searcher
     from irdistill.students import load_student
-    from irdistill.students.student_base import Student
 
     loading = {
         "kind": options.kind,
         "trust_remote_code": options.trust_remote_code,
         "dimension": options.dimension,
     }
-    student = model if isinstance(model, Student) else load_student(model, **loading)
+    student = load_student(model, **loading) if isinstance(model, str | Path) else model
     encode_shards, passages = None, collection.corpus.passages
     if cluster is not None:
         from irdistill.search.vectors.ray_encoding import RayEncoding
 
-        source = collection if passages is None else passage_source(collection)
+        source = collection if passages is None else passage_view(collection)
         encode_shards = RayEncoding(cluster, source, str(model), loading).shards
     searcher = open_searcher(
         reading_corpus(collection.corpus),

@@ -35,6 +35,7 @@ from irdistill.search.sparse.sparse_index import SparseIndex
 from irdistill.search.vectors.brute_force import exact_search, score_blocks
 from irdistill.search.vectors.faiss_index import FaissIndex
 from irdistill.search.vectors.quantized_index import QuantizedIndex
+from irdistill.search.vectors.text_encoder import TextEncoder
 from irdistill.search.vectors.vector_store import (
     EncodeShards,
     SparseStore,
@@ -43,7 +44,6 @@ from irdistill.search.vectors.vector_store import (
     VectorStore,
     corpus_vectors,
 )
-from irdistill.students.student_base import Student
 
 _TOKEN_NEIGHBORS = 128
 """Fewest nearest tokens per query token whose documents become candidates."""
@@ -66,7 +66,7 @@ class CorpusSearcher(ABC):
     sizes: Mapping[str, int] = MappingProxyType({})
     truncation: Truncation = Truncation()
 
-    def __init__(self, corpus: Corpus, student: Student, precision: Precision) -> None:
+    def __init__(self, corpus: Corpus, student: TextEncoder, precision: Precision) -> None:
         self.corpus, self.student, self.precision = corpus, student, precision
 
     def encode(self, texts: Sequence[str], done: ProgressCallback | None = None) -> Any:
@@ -98,7 +98,7 @@ class DenseSearcher(CorpusSearcher):
     def __init__(
         self,
         corpus: Corpus,
-        student: Student,
+        student: TextEncoder,
         precision: Precision,
         index: FaissIndex | QuantizedIndex | LuceneHnsw,
     ) -> None:
@@ -169,7 +169,7 @@ class SparseSearcher(CorpusSearcher):
     def __init__(
         self,
         corpus: Corpus,
-        student: Student,
+        student: TextEncoder,
         precision: Precision,
         store: SparseStore,
         index: SparseIndex | SeismicIndex | LuceneImpact,
@@ -206,7 +206,7 @@ class MultiVectorSearcher(CorpusSearcher):
     def __init__(
         self,
         corpus: Corpus,
-        student: Student,
+        student: TextEncoder,
         precision: Precision,
         store: TokenStore,
         index: FaissIndex | PlaidIndex,
@@ -270,7 +270,7 @@ class PassageSearcher(CorpusSearcher):
             check_exact(aggregation, f"the index {passages.settings['kind']}")
         self.passages, self.aggregation = passages, aggregation
         self.exact, self.nbytes, self.sizes = passages.exact, passages.nbytes, passages.sizes
-        self.truncation = passages.truncation
+        self.truncation, self.sizes = passages.truncation, passages.sizes
         self.settings = {**passages.settings, "aggregate": aggregation.settings()}
 
     def encode(self, texts: Sequence[str], done: ProgressCallback | None = None) -> Any:
@@ -303,7 +303,7 @@ class PassageSearcher(CorpusSearcher):
 
 def open_searcher(
     corpus: Corpus,
-    student: Student,
+    student: TextEncoder,
     index: Index | CodeOptions = "flat",
     work: str | Path | None = None,
     precision: Precision = "auto",
@@ -339,7 +339,7 @@ def open_searcher(
 
 def _searcher(
     corpus: Corpus,
-    student: Student,
+    student: TextEncoder,
     index: Index | CodeOptions,
     precision: Precision,
     store: Store,

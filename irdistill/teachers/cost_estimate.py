@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -15,16 +15,21 @@ from pydantic import Field
 from scipy.stats import t as students_t
 
 from irdistill.collections import Collection
+from irdistill.collections.split_collections import passage_view, without_passages
 from irdistill.console.progress_bars import progress
+from irdistill.errors import OptionError
 from irdistill.option_checks import check_fields
 from irdistill.runs import PartEntry, RankedList, Run
 from irdistill.runs.part_files import encode_table
 from irdistill.runs.ranked_lists import ranked, to_table
 from irdistill.teachers.function_teacher import LoadedTeacher, TeacherFunction
 from irdistill.teachers.part_scoring import score_part, top_k
-from irdistill.teachers.protocol import BatchTeacher, ListwiseTeacher, TextPair
+from irdistill.teachers.passage_reading import PassageReading
+from irdistill.teachers.protocol import BatchTeacher, ListwiseTeacher, TeacherScores, TextPair
 from irdistill.teachers.score_options import ScoreOptions
 from irdistill.teachers.scoring_engine import open_candidates
+from irdistill.teachers.teacher_card import HOSTED_KINDS, card_of
+from irdistill.teachers.teacher_loading import TeacherSpec
 
 #: The fewest queries that are sampled, and the number of groups that the sample is divided into.
 MIN_QUERIES = 5
@@ -45,6 +50,13 @@ class EstimateOptions:
     hourly_price: Annotated[
         float | None, Field(ge=0, description="Price of the machine per hour.")
     ] = None
+    dry_run: Annotated[
+        bool,
+        Field(
+            description="Of a hosted teacher: send nothing; count the requests and tokens of the"
+            " whole job, and their cost by the card's prices."
+        ),
+    ] = False
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -72,8 +84,9 @@ class CostEstimate:
 
     Attributes:
         queries: number of queries of the candidates.
-        sampled: number of queries that were scored.
-        pairs: rows of the candidates down to rank k; counted, not estimated.
+        sampled: number of queries that were scored; 0 for a dry run.
+        pairs: rows of the candidates down to rank k; counted, not estimated, unless documents are
+            split into passages.
         load_seconds: seconds to load the teacher, once per worker; not part of ``hours``.
         figures: ``hours``, ``bytes`` (size of the run), ``unscored`` rows, and what the teacher
             counts (``tokens``, ``requests``, ``cost``, …); ``machine_cost`` if a price per hour
@@ -93,8 +106,9 @@ class CostEstimate:
 
     def lines(self) -> dict[str, str]:
         """The figures as text, by name."""
+        sample = f"{self.sampled:,} of {self.queries:,} queries"
         shown = {
-            "sample": f"{self.sampled:,} of {self.queries:,} queries",
+            "sample": sample if self.sampled else "none; nothing was sent",
             "pairs": f"{self.pairs:,}",
         }
         for name, figure in self.figures.items():
@@ -103,6 +117,8 @@ class CostEstimate:
             if figure.low is not None and figure.high is not None and figure.low != figure.high:
                 text += f"  ({show(figure.low)} to {show(figure.high)})"
             shown["time" if name == "hours" else name.replace("_", " ")] = text
+        if not self.sampled:
+            return shown
         return shown | {"loading": f"{self.load_seconds:.1f} seconds more, once per worker"}
 
 
@@ -124,24 +140,39 @@ def estimate_cost(
     often than underestimated.
     """
     options, estimate = options or ScoreOptions(), estimate or EstimateOptions()
+    options.check_passages(collection)
+    if options.aggregate == "whole":
+        collection = without_passages(collection)
     run = open_candidates(collection, candidates)
+    split = collection.corpus.passages is not None
+    view = passage_view(collection) if split else collection
+    if estimate.dry_run:
+        return _foresee(collection, run, options.spec(teacher), options)
     began = time.perf_counter()
-    loaded = options.spec(teacher).load(collection.corpus)
+    loaded = options.spec(teacher).load(view.corpus)
     load_seconds = time.perf_counter() - began
-    groups = _sample_groups(run, options, estimate)
+    documents = groups = _sample_groups(run, options, estimate)
+    reading = PassageReading.of(collection, run, options, loaded.identity) if split else None
+    if reading is not None:
+        groups = [list(map(reading.expand, group)) for group in documents]
     count = sum(map(len, groups))
-    load_seconds += _warm_up(collection, groups[0], loaded)
+    load_seconds += _warm_up(view, groups[0], loaded)
     scored: list[RankedList] = []
     took: list[dict[str, float]] = []
     with progress(sum(map(_rows, groups)), "pairs", "estimate") as bar:
-        for group in groups:
+        for whole, group in zip(documents, groups, strict=True):
             began = time.perf_counter()
-            scored_lists, usage = score_part(collection, group, loaded, bar.update)
+            scored_lists, usage = score_part(view, group, loaded, bar.update)
             seconds = time.perf_counter() - began
+            if reading is not None:
+                pairs_of_lists = zip(whole, scored_lists, strict=True)
+                scored_lists = [reading.collapse(*pair) for pair in pairs_of_lists]
             scored += map(ranked, scored_lists)
             nulls = sum(int(np.isnan(scores.scores).sum()) for scores in scored_lists)
             took.append(usage | {"hours": seconds / 3600} | ({"unscored": nulls} if nulls else {}))
-    pairs = _count_rows(run, options.k)
+    rows = pairs = _count_rows(run, options.k)
+    if reading is not None:
+        pairs = round(rows * sum(map(_rows, groups)) / max(1, sum(map(_rows, documents))))
     if isinstance(loaded, ListwiseTeacher):
         units, total = np.array([len(group) for group in groups], np.float64), len(run)
     else:
@@ -155,8 +186,49 @@ def estimate_cost(
     }
     if estimate.hourly_price is not None:
         figures["machine_cost"] = figures["hours"].times(estimate.hourly_price)
-    figures["bytes"] = _size(scored, run, pairs, options.part_queries)
+    figures["bytes"] = _size(scored, run, rows, options.part_queries)
     return CostEstimate(len(run), count, pairs, load_seconds, figures)
+
+
+def _foresee(
+    collection: Collection, run: Run, spec: TeacherSpec, options: ScoreOptions
+) -> CostEstimate:
+    """What a hosted teacher would send for all queries; it needs no key."""
+    name = spec.teacher
+    if not isinstance(name, str) or card_of(name, spec.kind).kind not in HOSTED_KINDS:
+        raise OptionError(
+            f"a dry run was asked of the teacher {spec.name!r}, which is not hosted; only hosted"
+            " teachers know what they would send. Leave out dry_run to score a sample."
+        )
+    split = collection.corpus.passages is not None
+    view = passage_view(collection) if split else collection
+    dry = _DryTeacher(replace(spec, settings={**spec.settings, "replay": True}), view)
+    reading = PassageReading.of(collection, run, options, dry.identity) if split else None
+    totals: dict[str, float] = {}
+    size, query_ids = options.part_queries, run.query_ids
+    with progress(len(run), "queries", "count") as bar:
+        for start in range(0, len(query_ids), size):
+            group = [top_k(run[name], options.k) for name in query_ids[start : start + size]]
+            expanded = group if reading is None else list(map(reading.expand, group))
+            for key, amount in score_part(view, expanded, dry)[1].items():
+                totals[key] = totals.get(key, 0) + amount
+            bar.update(len(group))
+    pairs = round(totals.pop("pairs", 0))
+    figures = {key: EstimatedValue(totals[key]) for key in sorted(totals)}
+    return CostEstimate(len(run), 0, pairs, 0.0, figures)
+
+
+class _DryTeacher:
+    """Scores nothing; its usage is what a hosted teacher would take."""
+
+    def __init__(self, spec: TeacherSpec, collection: Collection) -> None:
+        self._teacher: Any = spec.load(collection.corpus)
+        self.identity: Mapping[str, Any] = self._teacher.identity
+
+    def score(self, pairs: Sequence[TextPair]) -> TeacherScores:
+        """No scores, and the usage of the pairs."""
+        values = np.full(len(pairs), np.nan, np.float32)
+        return TeacherScores(values, ["not sent"] * len(pairs), self._teacher.foresee(pairs))
 
 
 def _sample_groups(

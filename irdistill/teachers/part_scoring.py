@@ -43,7 +43,8 @@ def top_k(ranked: RankedList, k: int | None) -> RankedList:
     """The first k documents of a list; the list itself if k is None."""
     if k is None:
         return ranked
-    return RankedList(ranked.query_id, ranked.doc_ids[:k], ranked.scores[:k])
+    passages = None if ranked.passages is None else ranked.passages[:k]
+    return RankedList(ranked.query_id, ranked.doc_ids[:k], ranked.scores[:k], None, passages)
 
 
 def score_part(

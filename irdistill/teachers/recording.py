@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -26,6 +27,7 @@ from irdistill.teachers.part_scoring import (
     score_part,
     top_k,
 )
+from irdistill.teachers.passage_reading import PassageCandidates, PassageReading
 from irdistill.teachers.protocol import BatchTeacher, TextPair
 from irdistill.teachers.score_options import ScoreOptions
 from irdistill.teachers.scoring_engine import NumberedPart, ScoredPart
@@ -106,6 +108,8 @@ class RecordingEngine:
 
     Args:
         out: folder of the run.
+        documents: the collection of the candidates. If its documents are split, the vectors are
+            those of the passages that the teacher reads.
         candidates: the run whose documents are scored.
         options: ``k``, ``part_queries`` and ``representations`` are used.
     """
@@ -113,8 +117,11 @@ class RecordingEngine:
     collection: Collection
     teacher: Any  # a PooledStateTeacher or a TextVectorTeacher
 
-    def __init__(self, out: Path, candidates: Run, options: ScoreOptions) -> None:
-        self.out, self.candidates, self.options = out, candidates, options
+    def __init__(
+        self, out: Path, documents: Collection, candidates: Run, options: ScoreOptions
+    ) -> None:
+        self.out, self.documents = out, documents
+        self.candidates, self.options = candidates, options
 
     @contextmanager
     def start(self, collection: Collection, teacher: TeacherSpec) -> Iterator[RecordingEngine]:
@@ -132,6 +139,12 @@ class RecordingEngine:
             )
         self.collection, self.teacher = collection, loaded
         self.identity = dict(loaded.identity)
+        if self.documents.corpus.passages is not None:
+            reading = PassageReading.of(
+                self.documents, self.candidates, self.options, self.identity
+            )
+            self.candidates = PassageCandidates(self.candidates, reading, self.options.k)
+            self.options = replace(self.options, k=None)
         yield self
 
     def score(

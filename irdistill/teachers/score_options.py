@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from irdistill.collections import Collection
 from irdistill.errors import OptionError
 from irdistill.option_checks import check_fields
 from irdistill.teachers.function_teacher import LoadedTeacher, TeacherFunction
@@ -170,6 +171,29 @@ class ScoreOptions(TeacherOptions):
     k: Annotated[
         int | None, Field(ge=1, description="Score only the top k documents of each query.")
     ] = None
+    score_passages: Annotated[
+        str,
+        Field(
+            pattern=r"^(auto|best|all|[1-9][0-9]*)$",
+            description="Passages of a split document that the teacher reads: best (the one that"
+            " the candidates name, else the best by BM25), all, or a number of them. auto is all"
+            " for BM25 and retrievers, which encode a passage once, and best for others.",
+        ),
+    ] = "auto"
+    aggregate: Annotated[
+        Literal["maxp", "firstp", "logsumexp", "whole"],
+        Field(
+            description="Score of a split document: its best passage, its first one, or the"
+            " log-sum-exp of those read. whole reads documents whole, cut to the teacher's length."
+        ),
+    ] = "maxp"
+    aggregate_tau: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            description="Temperature of logsumexp (default: 0.05 for a dense retriever, else 1).",
+        ),
+    ] = None
     part_queries: Annotated[
         int, Field(ge=1, description="Queries per part (the most work a crash can lose).")
     ] = 64
@@ -226,6 +250,26 @@ class ScoreOptions(TeacherOptions):
             raise OptionError(
                 "representations are stored by one process for the whole run. Leave out shard and"
                 " the engine ray."
+            )
+
+    def check_passages(self, collection: Collection) -> None:
+        """Check the options of passages before the teacher is loaded.
+
+        Raises:
+            OptionError: an option needs passages that the collection does not have, or cannot be
+                used with them.
+        """
+        split = collection.corpus.passages is not None and self.aggregate != "whole"
+        if not split and (self.aggregate not in ("maxp", "whole") or self.score_passages != "auto"):
+            raise OptionError(
+                f"aggregate is {self.aggregate} and score_passages {self.score_passages}, and the"
+                f" documents of {collection.id!r} are read whole. Split them (collect with"
+                " --passage-tokens), or leave the options out."
+            )
+        if self.aggregate_tau is not None and self.aggregate != "logsumexp":
+            raise OptionError(
+                f"aggregate_tau is the temperature of logsumexp, and aggregate is"
+                f" {self.aggregate}; leave it out."
             )
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from irdistill.collections import Collection
+from irdistill.collections.split_collections import without_passages
 from irdistill.errors import OptionError
 from irdistill.runs import Run, check_out
 from irdistill.teachers.function_teacher import LoadedTeacher, TeacherFunction
@@ -32,7 +33,8 @@ def score(
     and cut into batches of a token budget, independently of all other parts: parts give the same
     numbers in any order, on any shard and on any worker. A job that was stopped resumes where it
     stopped and ends with the same bytes. A listwise teacher gets whole lists; documents that it
-    leaves out are null with a flag.
+    leaves out are null with a flag. Of documents that are split into passages the teacher reads
+    passages, see `ScoreOptions.score_passages`; the run names the best one of each.
 
     With ``representations``, the vectors from which the scores are made are stored next to the
     run: D numbers per pair of a cross-encoder, D per query and document of a dense retriever, or
@@ -84,11 +86,14 @@ def score(
             f"the options {', '.join(settings)} were given with a TeacherSpec; set them in the"
             " TeacherSpec."
         )
+    options.check_passages(collection)
+    if options.aggregate == "whole":
+        collection = without_passages(collection)
     opened = open_candidates(collection, candidates)
     check_out(out, options.overwrite, [opened])
     if options.representations is None:
         return score_run(collection, opened, teacher, out, options, _engine(options))
-    engine = RecordingEngine(Path(out), opened, options)
+    engine = RecordingEngine(Path(out), collection, opened, options)
     run = score_run(collection, opened, teacher, out, options, engine)
     engine.complete()
     return run

@@ -12,12 +12,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from irdistill.collections import Collection
+from irdistill.collections.split_collections import passage_view
 from irdistill.console.progress_bars import progress
 from irdistill.errors import WrongCollectionError
 from irdistill.runs import RankedList, Run, RunIdentity, RunWriter, open_run
 from irdistill.runs.opening import subset_for
 from irdistill.teachers.function_teacher import LoadedTeacher
 from irdistill.teachers.part_scoring import ProgressCallback, score_part, top_k
+from irdistill.teachers.passage_reading import PassageReading
 from irdistill.teachers.score_options import ScoreOptions
 from irdistill.teachers.scoring_reports import (
     report_agreement,
@@ -113,14 +115,27 @@ def score_run(
     engine: ScoringEngine,
 ) -> Run:
     """Score the pending parts of a run with an engine and write them; see `scoring.score`."""
-    with engine.start(collection, teacher) as scorer:
+    split = collection.corpus.passages is not None
+    with engine.start(passage_view(collection) if split else collection, teacher) as scorer:
+        reading = None
+        if split:
+            reading = PassageReading.of(collection, candidates, options, scorer.identity)
         identity = RunIdentity(
             "teacher",
             dict(scorer.identity),
             collection.describe(),
             candidates.fingerprint,
-            {"k": options.k},
+            {"k": options.k} | ({} if reading is None else {"passages": reading.settings()}),
         )
+
+        def documents(number: int) -> list[RankedList]:
+            ids = writer.queries_of(number)
+            return [top_k(candidates[query_id], options.k) for query_id in ids]
+
+        def read(number: int) -> list[RankedList]:
+            lists = documents(number)
+            return lists if reading is None else list(map(reading.expand, lists))
+
         with RunWriter(
             out,
             identity,
@@ -131,15 +146,17 @@ def score_run(
             fingerprints=collection.query_fingerprints,
         ) as writer:
             pending = writer.pending()
-            parts = (
-                (number, [top_k(candidates[query_id], options.k) for query_id in query_ids])
-                for number, query_ids in pending
-            )
+            parts = ((number, read(number)) for number, _ in pending)
             queries = sum(len(query_ids) for _, query_ids in pending)
             rows_per_query = options.k or max(1, candidates.num_rows // len(candidates))
+            if reading is not None:
+                rows_per_query = reading.pairs(rows_per_query)
             warned = False
             with progress(queries * rows_per_query, "pairs", "score") as bar:
                 for part in scorer.score(parts, bar.update):
+                    if reading is not None:
+                        pairs = zip(documents(part.number), part.lists, strict=True)
+                        part = part._replace(lists=[reading.collapse(*pair) for pair in pairs])
                     writer.write_part(*part)
                     warned = warned or _warn_if_unscored(part)
             run = writer.finish()

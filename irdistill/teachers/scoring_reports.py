@@ -17,14 +17,14 @@ WARNING_SHARE = 0.1
 
 _ADVICE = {
     "cut": (
-        "the token limit ended the answers. Raise answer_tokens, allow a longer retry"
-        " (retry_tokens), or switch thinking off (template_options or the server's parameters:"
-        " enable_thinking: false)"
+        "the token limit ended the answers. Raise answer_tokens (thinking_tokens for a model that"
+        " thinks), allow a longer retry (retry_tokens), or switch thinking off (template_options or"
+        " the server's parameters: enable_thinking: false)"
     ),
     "thinks first": (
         "the server's model thinks before it answers, so that no label is its first token. Switch"
         " thinking off (the server's parameters: {chat_template_kwargs: {enable_thinking: false}}),"
-        " or use a listwise card"
+        " allow it (thinking_tokens), or read text or JSON (by: text, by: json)"
     ),
     "garbled": (
         "the answers do not have the form that the prompt asks for. Read some answers in the"
@@ -37,7 +37,10 @@ _ADVICE = {
         "the model refuses. Read some answers in the response log, and change the prompt or the"
         " model"
     ),
-    "too long": "prompts do not fit. Shorten the passages (passage_words), or raise max_length",
+    "too long": (
+        "prompts do not fit. Shorten the passages (passage_words, or document_characters of a"
+        " hosted reranker), or raise max_length"
+    ),
     "no answer": "the model does not answer. Read the server's log, and send one request by hand",
     "labels not reported": (
         "the labels are not among the most likely first tokens. Labels are case-sensitive; read"

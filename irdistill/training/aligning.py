@@ -26,6 +26,7 @@ from irdistill.losses.embedding import TowerSide
 from irdistill.modeling.hardware import deterministic_kernels
 from irdistill.modeling.truncation import changes, snapshot
 from irdistill.search.vectors.ray_encoding import RayEncoding
+from irdistill.search.vectors.text_encoder import TextEncoder
 from irdistill.search.vectors.vector_store import VectorStore, corpus_vectors, store_identity
 from irdistill.storage.files import make_folder
 from irdistill.storage.locking import lock_folder
@@ -56,7 +57,7 @@ LOSS = "EmbeddingCosine"
 
 def align(
     texts: Corpus,
-    teacher: DenseStudent,
+    teacher: TextEncoder,
     student: DenseStudent,
     out: str | Path,
     loss: str | Loss = LOSS,
@@ -74,6 +75,7 @@ def align(
 
     Args:
         texts: see `irdistill.queries.raw_texts.open_texts`.
+        teacher: a dense model, or an embedding model behind a server.
         student: is trained in place.
         out: folder for ``model/``, ``training.json``, ``train_log.jsonl`` and checkpoints.
         loss: an expression of losses that compare vectors, without sides.
@@ -96,7 +98,8 @@ def align(
     folder = make_folder(out)
     processes = Processes.join()
     job = _Alignment(texts, teacher, student, expression, options, processes)
-    identity = job.identity()
+    with processes.in_turn():
+        identity = job.identity()
     with ExitStack() as stack:
         processes.agree(lambda: stack.enter_context(lock_folder(folder)))
         if processes.agree(lambda: is_finished(folder, identity)):
@@ -108,7 +111,7 @@ def align(
     return folder / "model"
 
 
-def _check_models(teacher: DenseStudent, student: DenseStudent, options: AlignOptions) -> None:
+def _check_models(teacher: TextEncoder, student: DenseStudent, options: AlignOptions) -> None:
     """Refuse models that cannot be teacher or student, and say whose index serves the student."""
     for role, model in (("teacher", teacher), ("student", student)):
         if model.kind != "dense":
@@ -147,7 +150,7 @@ class _Alignment:
     """An alignment, checked and ready to run."""
 
     corpus: Corpus
-    teacher: DenseStudent
+    teacher: TextEncoder
     student: DenseStudent
     loss: Loss
     options: AlignOptions
@@ -174,8 +177,15 @@ class _Alignment:
         }
         if self.processes.world > 1:
             identity["processes"] = self.processes.world
+        self._release()
         plain: dict[str, Any] = json.loads(json.dumps(identity, default=str))
         return plain
+
+    def _release(self) -> None:
+        """Let other processes use the answers of a teacher behind a server."""
+        close = getattr(self.teacher, "close", None)
+        if close is not None:
+            close()
 
     def teacher_vectors(self, cluster: RayCluster | None) -> dict[TowerSide, VectorStore]:
         """The teacher's vectors of all texts by side, encoded on first use."""
@@ -192,6 +202,7 @@ class _Alignment:
                 encode_shards=encode_shards,
                 kind=side,
             )
+        self._release()
         return stores
 
     def run(
@@ -209,7 +220,7 @@ class _Alignment:
             LengthOrder(self.corpus, size, options.seed),
             processes,
         )
-        parameters = new_loss_parameters(self.loss, student, collator, self.options)
+        parameters = new_loss_parameters(self.loss, student, collator, self.options, processes)
         checkpoint = processes.agree(lambda: start_training(folder, record, student, options.steps))
         tokenized, began = snapshot(student), time.monotonic()
         with deterministic_kernels(options.deterministic):

@@ -17,6 +17,7 @@ from sentence_transformers.base.modules import Dense, Normalize, Router
 from torch import nn
 
 from irdistill.collections import Collection
+from irdistill.collections.passage_corpus import reading_corpus
 from irdistill.errors import InputError, OptionError
 from irdistill.search.vectors.vector_store import VectorStore, corpus_vectors
 from irdistill.students.build import load_dense
@@ -74,7 +75,7 @@ def compress(
     }
 
     def compute() -> tuple[DenseStudent, dict[str, Any]]:
-        store: VectorStore = corpus_vectors(collection.corpus, student, work)
+        store: VectorStore = corpus_vectors(reading_corpus(collection.corpus), student, work)
         queries = _queries(collection, student, store, options)
         maps = fit_maps(StoredVectors(store.matrix, queries), options)
         return with_maps(student, maps), {"documents": len(store), "queries": len(queries)}

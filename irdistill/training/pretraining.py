@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from transformers import DataCollatorForLanguageModeling
 
+from irdistill.collections.passage_corpus import reading_corpus
 from irdistill.console.progress_bars import note_on_interrupt, progress
 from irdistill.errors import IrdistillError, ModelError, OptionError
 from irdistill.modeling.hardware import best_device, choose_dtype
@@ -120,7 +121,8 @@ def pretrain(
             logger.info("%s is finished already", folder / "model")
             return folder / "model"
         write_json(folder / "training.json", record | {"finished": False} | recorded_model(folder))
-        rows = _train(folder, collection.corpus, transformer, options) if options.steps else []
+        corpus = reading_corpus(collection.corpus)
+        rows = _train(folder, corpus, transformer, options) if options.steps else []
         write_text(folder / "train_log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         _finish(folder, transformer, record)
     return folder / "model"

@@ -271,10 +271,10 @@ def _prepare(inputs: TrainingInputs, folder: Path) -> _Prepared:
     tables = in_batch.check(first) if in_batch is not None else []
     warnings = checks.check_lists(loss, first, student, options, tables) + warnings
     with processes.in_turn():
-        vectors = open_vectors(collection, student, inputs.vectors, inputs.work)
+        vectors = open_vectors(inputs.texts, student, inputs.vectors, inputs.work)
 
     def collator_of(sampler: ListSampler) -> Collator:
-        collator = make_collator(collection, sampler, student, vectors, processes)
+        collator = make_collator(inputs.texts, sampler, student, vectors, processes)
         if inputs.representations is not None:
             collator.representations = TeacherRepresentations(
                 inputs.representations, compared_fields(loss), sampler.query_ids
@@ -290,7 +290,16 @@ def _prepare(inputs: TrainingInputs, folder: Path) -> _Prepared:
         parameters = fit_loss_parameters(loss, student, collator, options)
     miner = None
     if options.mine_every:
-        miner = Miner(collection, student, sampler, folder, options, inputs.work, processes.in_turn)
+        miner = Miner(
+            collection,
+            student,
+            sampler,
+            folder,
+            options,
+            inputs.work,
+            processes.in_turn,
+            inputs.passages,
+        )
     counts = {
         "queries": len(sampler.query_ids),
         "unusable_queries": sampler.unusable,
@@ -333,14 +342,21 @@ def _validation(
 
 def _samplers(inputs: TrainingInputs) -> tuple[ListSampler, ListSampler | None, list[str]]:
     """The samplers of the lists to train on and of the held-out lists, and warnings."""
-    options, corpus, processes = inputs.options, inputs.collection.corpus, inputs.processes
-    relevant = judgments_by_row(inputs.collection)
+    options, passages, processes = inputs.options, inputs.passages, inputs.processes
+    corpus = inputs.texts.corpus
+    with processes.in_turn():
+        relevant = judgments_by_row(inputs.collection) if passages is None else passages.judgments()
     identity: dict[str, Any] = {
         "runs": [run.fingerprint for run in inputs.runs],
         "qrels": inputs.collection.qrels.fingerprint,
     }
+    if passages is not None:
+        identity["passages"] = passages.choice.passages.fingerprint
     with processes.in_turn():
-        compiled = [compile_run(run, corpus) for run in inputs.runs]
+        compiled = [
+            compile_run(run, corpus) if passages is None else passages.compile(run)
+            for run in inputs.runs
+        ]
     runs: list[ListSource] = list(compiled)
     if options.mix != "none":
         mixing = options.mixing()
@@ -362,6 +378,7 @@ def _samplers(inputs: TrainingInputs) -> tuple[ListSampler, ListSampler | None, 
         options,
         inputs.validation,
         counts,
+        None if passages is None else passages.siblings,
     )
     if sampler.unusable:
         logger.info(

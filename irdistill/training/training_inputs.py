@@ -16,6 +16,7 @@ from irdistill.students.sparse_student import SparseStudent
 from irdistill.training import checks
 from irdistill.training.data.in_batch_teachers import InBatchTeachers, open_in_batch_teachers
 from irdistill.training.data.mining import check_mining
+from irdistill.training.data.passage_lists import PassageLists
 from irdistill.training.data.sampler_setup import cluster_identity
 from irdistill.training.data.stored_vectors import (
     Vectors,
@@ -56,6 +57,12 @@ class TrainingInputs:
     validation: ValidationData | None = None
     guard: GuardData | None = None
     idf: TokenIdf | None = None
+    passages: PassageLists | None = None
+
+    @property
+    def texts(self) -> Collection:
+        """The collection whose documents the student reads: passages if they are split."""
+        return self.collection if self.passages is None else self.passages.view
 
     @classmethod
     def read(
@@ -80,12 +87,13 @@ class TrainingInputs:
         paths = [scores] if isinstance(scores, str | Path | Run) else list(scores)
         with processes.in_turn():
             runs = [open_run(run, collection) for run in paths]
-            stored = find_representations(expression, runs, representations, collection)
-            in_batch = open_in_batch_teachers(
-                expression, runs, representations, collection, options.mix
-            )
+            split = collection.corpus.passages is not None
+            passages = PassageLists(collection, runs) if split else None
+            texts = collection if passages is None else passages.view
+            stored = find_representations(expression, runs, representations, texts)
+            in_batch = open_in_batch_teachers(expression, runs, representations, texts, options.mix)
         checks.check_teachers(len(runs), options)
-        check_vectors(collection, student, vectors)
+        check_vectors(texts, student, vectors)
         check_mining(options, student, len(runs))
         with processes.in_turn():
             idf = _prepare_idf(collection, student, options)
@@ -103,6 +111,7 @@ class TrainingInputs:
             validation,
             guard,
             idf,
+            passages,
         )
 
     def identity(self) -> dict[str, Any]:
@@ -113,7 +122,7 @@ class TrainingInputs:
             "student": self.student.identity(),
             "loss": str(self.loss),
             "options": self.options.identity() | cluster_identity(self.options),
-            "document_vectors": vectors_digest(self.collection, self.student, self.vectors),
+            "document_vectors": vectors_digest(self.texts, self.student, self.vectors),
         }
         if self.processes.world > 1:
             identity["processes"] = self.processes.world
@@ -132,7 +141,7 @@ class TrainingInputs:
         return _as_json(
             {
                 "scores": [asdict(run.identity) for run in self.runs],
-                "document_vectors": vectors_identity(self.collection, self.student, self.vectors),
+                "document_vectors": vectors_identity(self.texts, self.student, self.vectors),
             }
         )
 

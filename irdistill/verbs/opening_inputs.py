@@ -129,6 +129,15 @@ def model_path(model: ModelLike) -> str:
     return str(place)
 
 
+def with_hosted(model: ModelLike) -> Any:
+    """A model as it is, or the encoder that the card of a hosted embedder declares."""
+    if not isinstance(model, str | Path):
+        return model
+    from irdistill.teachers.hosted.hosted_loading import find_hosted_encoder
+
+    return find_hosted_encoder(str(model)) or model
+
+
 def ray_options(
     engine: str, workers: int | None, ray_address: str | None
 ) -> tuple[int | None, str | None] | None:

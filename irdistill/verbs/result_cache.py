@@ -102,12 +102,18 @@ def _object_identity(value: Any) -> Any:
 
 
 def _model_identity(model: str) -> Any:
-    """A folder's files with their sizes and times, or the name of a model on the Hub."""
+    """A folder's files with their sizes and times, the name of a model on the Hub, or the identity
+    of a hosted embedder.
+    """
     from irdistill.modeling.model_files import resolve_model
     from irdistill.search.lexical.first_stages import is_lexical
+    from irdistill.verbs.opening_inputs import with_hosted
 
     if is_lexical(model):
         return model
+    opened = with_hosted(model)
+    if not isinstance(opened, str):
+        return _object_identity(opened)
     folder = Path(resolve_model(model))
     if not folder.exists():
         return model

@@ -431,14 +431,16 @@ def export(
     """Export a whole model to ONNX Runtime or OpenVINO and compare its vectors."""
     import numpy as np
 
+    from irdistill.collections.passage_corpus import reading_corpus
     from irdistill.students.exporting import export_student
 
     loaded = open_collection(collection)
     random = np.random.default_rng(seed)
     texts = [query.text for query in loaded.queries.values()]
     chosen = [texts[row] for row in sorted(random.permutation(len(texts))[:queries].tolist())]
-    rows = np.sort(random.permutation(len(loaded.corpus))[:documents])
-    compared = list(loaded.corpus.texts(rows))
+    read = reading_corpus(loaded.corpus)
+    rows = np.sort(random.permutation(len(read))[:documents])
+    compared = read.texts(rows)
     if not chosen:
         chosen = [" ".join(text.split()[:12]) for text in compared[:queries]]
     student = open_student(model, kind, trust_remote_code=trust_remote_code, device="cpu")

@@ -6,6 +6,7 @@ import json
 import os
 import runpy
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from irdistill.errors import (
     NotFoundError,
     OptionError,
     OutputExistsError,
+    SettingsDifferError,
 )
+from irdistill.recipes import read_recipe, run_recipe
 from irdistill.runs.named_passages import list_texts
 from irdistill.search import retrieve
 from irdistill.search.retrieve_options import RetrieveOptions
@@ -43,7 +46,9 @@ from tests.bundles.small_packages import (
     small_collection,
     tiny_model,
 )
+from tests.recipes.tiny import beir_folder
 from tests.search.passage_collection import passage_collection
+from tests.students.tiny import tiny_backbone
 
 KINDS = ("dense", "sparse", "late-interaction")
 
@@ -360,3 +365,28 @@ def test_passages_are_searched_and_documents_returned(
     runpy.run_path(str(script), run_name="__main__")
     printed = [line.split("  ")[1] for line in capsys.readouterr().out.splitlines()]
     assert printed == [hit.doc_id for hit in hits[:10]]
+
+
+def test_a_stage_of_a_recipe(tmp_path: Path) -> None:
+    """It is done once, and replaced with --overwrite if it was run with other settings."""
+    data, model = beir_folder(tmp_path / "data"), tiny_backbone(tmp_path / "model", layers=1)
+    recipe = tmp_path / "small.yaml"
+    text = (
+        "name: small\ndescription: A bundle.\nsettings: {texts: true}\nstages:\n"
+        f"  - {{name: bundle, verb: package, model: '{model}', collection: '{data}#train', onnx: false,"
+        " texts: '${texts}'}\n"
+    )
+    recipe.write_text(text)
+    for texts in (True, False):
+        with pytest.raises(SettingsDifferError) if not texts else nullcontext():
+            run_recipe(read_recipe(recipe, [f"texts={str(texts).lower()}"]), tmp_path / "out")
+    assert ird.Searcher(tmp_path / "out" / "bundle").search("the cat")[0].text
+    run_recipe(read_recipe(recipe, ["texts=false"]), tmp_path / "out", overwrite=True)
+    assert ird.Searcher(tmp_path / "out" / "bundle").search("the cat")[0].text == ""
+
+
+def test_the_cache_holds_a_package_without_out(tmp_path: Path) -> None:
+    data, model = beir_folder(tmp_path / "data"), tiny_backbone(tmp_path / "model", layers=1)
+    first = ird.package(str(model), f"{data}#train", onnx=False)
+    assert tmp_path / "cache" in first.path.parents
+    assert ird.package(str(model), f"{data}#train", onnx=False).path == first.path

@@ -52,6 +52,10 @@ VERBS: Mapping[str, str] = {
     ),
     "generate": "generate IN/data#train --kinds sentence --out OUT",
     "split": "split IN/data#train --folds 2 --out OUT",
+    "package": "package IN/model IN/data#train --no-onnx --out OUT",
+    "package for an engine": (
+        "package IN/model IN/data#train --format qdrant --part-documents 2 --out OUT"
+    ),
     "recipe": "run IN/small.yaml --out OUT",
 }
 

@@ -221,6 +221,10 @@ def prepare(line: str, place: Path) -> None:
             )
     if " texts.txt " in line:
         (place / "texts.txt").write_text("how to swim\nwhat is a cat\n")
+    if line.startswith("irdistill collect"):
+        (place / "handbook").mkdir(exist_ok=True)
+        (place / "handbook" / "leave.md").write_text("# Leave\n\nAsk for leave a week before.")
+        (place / "articles.csv").write_text("key,title,abstract,body\n1,Cats,They purr.,Long.\n")
     if line.startswith("irdistill runs import"):
         shutil.copy(place / "run.txt.gz", place / "bm25.txt.gz")
         assert gzip.decompress((place / "bm25.txt.gz").read_bytes())

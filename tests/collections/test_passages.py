@@ -81,6 +81,8 @@ def test_passages_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_long_title_leaves_half_of_the_budget(tmp_path: Path) -> None:
     passage_collection(tmp_path)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "corpus.jsonl").touch()
     docs = {"a": ("cat " * 30, "dog " * 30)}
     encoder = str(tmp_path / "encoder")
     collection = split_into_passages(
@@ -153,6 +155,9 @@ def test_options_that_cannot_work(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="less than half"):
         PassageOptions(32, 16)
     collection = passage_collection(tmp_path)
+    encoder = str(tmp_path / "encoder")
+    with pytest.raises(InputError, match=r"has no corpus\.jsonl"):
+        split_into_passages(collection, PassageOptions(16, 0, encoder), tmp_path / "elsewhere")
     passages = collection.corpus.passages
     assert passages is not None
     with pytest.raises(NotFoundError, match="passage 99"):

@@ -99,7 +99,15 @@ def test_teacher_scores_equal_student_scores(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{}, {"inference_free": True}, {"query_layers": 1}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"inference_free": True},
+        {"inference_free": True, "activation": "log1p_relu"},
+        {"query_layers": 1},
+    ],
+)
 def test_students_learn_and_stay_sparse(
     settings: dict[str, Any], adi: Collection, run: Any, model: str, work: Path, tmp_path: Path
 ) -> None:

@@ -45,7 +45,7 @@ class Anserini(EngineFormat):
     def other_files(self, index: EngineIndex, parts: Sequence[str]) -> Mapping[str, str]:
         """The query script and the commands."""
         more = {"terms.json": compact_json(index.terms) + "\n"} if index.terms else {}
-        notes = fill_template("anserini.md", kind=index.kind)
+        notes = fill_template("anserini.md", kind=index.kind, passages=index.passages)
         return more | {"query.py": _query(index), "README.md": notes}
 
 
@@ -57,7 +57,8 @@ def _fields(index: EngineIndex, text: IndexedText) -> str:
         )
     number = "" if text.passage is None else f"#{text.passage}"
     contents = f"{text.title}\n{text.text}".strip() if index.texts else ""
-    return compact_json({"id": text.id + number, "contents": contents or text.id})
+    name = "docid" if index.kind == "dense" else "id"  # as each collection class of Anserini reads
+    return compact_json({name: text.id + number, "contents": contents or text.id})
 
 
 def _vector(index: EngineIndex, vector: Any) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 from irdistill.collections.collecting.decoding import UTF8
 from irdistill.console.terminal import counted
 
+UNKNOWN = "unknown kind"
+_SHOWN_ENDINGS = 5
 MOST_LISTED = 100_000
 """Entries of a list in the manifest; the counts continue."""
 
@@ -77,6 +79,13 @@ def summary_lines(manifest: Mapping[str, Any]) -> dict[str, str]:
     skipped = manifest["skipped"]
     if skipped["counts"]:
         lines["skipped"] = _counts(skipped["counts"])
+    endings = Counter(
+        entry["reason"].removeprefix(UNKNOWN).removeprefix(": ")
+        for entry in skipped["files"]
+        if entry["reason"].startswith(UNKNOWN)
+    )
+    if endings:
+        lines["unknown kinds"] = _counts(dict(endings.most_common(_SHOWN_ENDINGS)))
     if manifest["duplicates"]["count"]:
         repeated = counted(manifest["duplicates"]["count"], "document")
         lines["duplicates"] = f"{repeated} left out: the same text as another document"

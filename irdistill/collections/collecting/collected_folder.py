@@ -20,6 +20,7 @@ from irdistill.collections.collecting.document_sources import (
 from irdistill.collections.collecting.document_writer import DocumentWriter
 from irdistill.collections.collection import Query
 from irdistill.collections.derived import query_entry
+from irdistill.collections.passage_files import PASSAGE_FILES
 from irdistill.errors import DamagedError, InputError, NotFoundError, OptionError, OutputExistsError
 from irdistill.storage.build_cache import open_or_build
 from irdistill.storage.checksums import REBUILT, WHOLE_BYTES
@@ -53,6 +54,7 @@ def collect_sources(
     out: Path,
     options: CollectOptions,
     load: LoadCollection,
+    passages: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Collect sources into a folder; see `irdistill.collect`.
@@ -61,6 +63,7 @@ def collect_sources(
 
     Args:
         load: loads a collection by its id.
+        passages: how the documents will be split, a part of the settings.
         overwrite: replace a folder that was collected from others.
 
     Raises:
@@ -68,7 +71,7 @@ def collect_sources(
     """
     _refuse_inside(out, sources)
     opened = open_sources(sources, options, load)
-    identity = _identity(opened, options)
+    identity = _identity(opened, options, passages)
     ours = collected_files(out)
     refuse_foreign_files(out, ours, "a collection")
     if ours is not no_file:
@@ -89,6 +92,7 @@ def collect_sources(
             _remove_all_but(staged, LOCK)
             _build(staged, opened, options, identity)
             (staged / LOCK).unlink()
+            _release(out)
             move_into_place(staged, out, ours)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
@@ -123,11 +127,15 @@ def collect_into_cache(
     return open_or_build(folder, build, _checked)
 
 
-def _identity(opened: Sequence[DocumentSource], options: CollectOptions) -> dict[str, Any]:
+def _identity(
+    opened: Sequence[DocumentSource],
+    options: CollectOptions,
+    passages: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """What decides the documents: the sources with digests of their states, and the settings."""
     return {
         "sources": {source.source: digest(source.state()) for source in opened},
-        "settings": options.to_json(),
+        "settings": options.to_json() | ({"passages": dict(passages)} if passages else {}),
     }
 
 
@@ -135,7 +143,7 @@ def collected_files(folder: Path) -> FileTest:
     """A test whether a file of a folder is part of the collection that was collected into it."""
     if not is_manifest(folder / MANIFEST, ("identity", "files"), format=_FORMAT):
         return no_file
-    names = {MANIFEST, *read_json_object(folder / MANIFEST)["files"]}
+    names = {MANIFEST, *read_json_object(folder / MANIFEST)["files"], *PASSAGE_FILES}
     return lambda name: name in names
 
 
@@ -170,6 +178,13 @@ def _refuse_inside(out: Path, sources: Sequence[str]) -> None:
                 f"--out {out} lies in the source {source}, whose files are read. Choose a folder"
                 " outside of it."
             )
+
+
+def _release(out: Path) -> None:
+    """Remove the lock file of an existing folder, unless another process writes there."""
+    if out.is_dir():
+        with lock_folder(out):
+            (out / LOCK).unlink()
 
 
 def _remove_all_but(folder: Path, kept: str) -> None:

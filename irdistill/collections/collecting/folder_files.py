@@ -11,7 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from irdistill.collections.collecting.collect_options import CollectOptions
-from irdistill.collections.collecting.file_kinds import PLAIN, FileKind, is_table, kind_of
+from irdistill.collections.collecting.file_kinds import (
+    PLAIN,
+    FileKind,
+    is_table,
+    kind_of,
+    suffix_of,
+)
 from irdistill.errors import InputError, OptionError
 
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|^\\s|\\s$")
@@ -167,7 +173,7 @@ def _add(
     elif kind is None and is_table(path.name):
         listing.tables.append(doc_id)
     elif kind is None:
-        listing.skipped.append((doc_id, "unknown kind", path.suffix or "no ending"))
+        listing.skipped.append((doc_id, "unknown kind", suffix_of(path.name) or "no ending"))
     else:
         try:
             file = source_file(doc_id, path, kind)

@@ -20,6 +20,7 @@ aside button canvas footer form head iframe input link meta nav noscript object 
 svg template textarea
 """
 _BLOCKS, _LEFT_OUT = frozenset(_BLOCK_TAGS.split()), frozenset(_TAGS_LEFT_OUT.split())
+_LINK_SIGNS = frozenset({"#", "¶", "§"})
 _ROLES_LEFT_OUT = frozenset({"navigation", "search", "contentinfo", "complementary", "banner"})
 _LAYOUT_CELL = " | ".join(f"./td//{tag}" for tag in ("table", "pre", "ul", "ol", "div", *_HEADINGS))
 """What a cell of a table of data does not hold; old pages are laid out by tables."""
@@ -185,12 +186,11 @@ class _HtmlReader:
             self._children(element)
 
     def _is_left_out(self, element: Any, tag: str) -> bool:
-        classes = (element.get("class") or "").split()
         return (
             tag in _LEFT_OUT
             or element.get("role") in _ROLES_LEFT_OUT
             or element.get("hidden") is not None
-            or "headerlink" in classes
+            or _is_permanent_link(element)
         )
 
     def _block(self, element: Any, tag: str) -> None:
@@ -237,10 +237,14 @@ def _text(element: Any) -> str:
     parts = [element.text or ""]
     for child in element:
         if isinstance(child.tag, str):
-            classes = (child.get("class") or "").split()
             if child.tag == "br":
                 parts.append("\n")
-            elif child.tag not in _LEFT_OUT and "headerlink" not in classes:
+            elif child.tag not in _LEFT_OUT and not _is_permanent_link(child):
                 parts.append(_text(child))
         parts.append(child.tail or "")
     return "".join(parts)
+
+
+def _is_permanent_link(element: Any) -> bool:
+    """Whether an element is the sign beside a heading that links to it."""
+    return element.tag == "a" and (element.text or "").strip() in _LINK_SIGNS and not len(element)

@@ -115,13 +115,11 @@ def _add_word_block(blocks: TextBlocks, block: Any) -> None:
 
 
 def _titled(blocks: TextBlocks, title: str) -> ExtractedText:
-    """The text with the title of its properties, else its first heading, else its first line."""
+    """The text with the title of its properties, else its first line."""
     words = " ".join(title.split())
-    if words and not _PLACEHOLDER.fullmatch(words.lower()):
-        return blocks.extracted(words)
-    extracted = blocks.extracted("")
-    first = extracted.text.partition("\n")[0].strip()
-    return extracted if extracted.title else extracted._replace(title=first[:_LONGEST_TITLE])
+    if not words or _PLACEHOLDER.fullmatch(words.lower()):
+        words = blocks.text().partition("\n")[0].lstrip("# ")[:_LONGEST_TITLE]
+    return blocks.extracted(words)
 
 
 def _damaged(what: str, error: BaseException) -> SkippedFileError:

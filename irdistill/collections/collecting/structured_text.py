@@ -87,7 +87,8 @@ class _RstReader:
         elif kind == "row":
             self.blocks.row([_words(entry) for entry in node.children])
         elif kind == "field":
-            self.blocks.paragraph(": ".join(_words(part) for part in node.children))
+            name, body = map(_words, node.children)
+            self.blocks.paragraph(f"{name}: {body}" if body.strip() else "")
         elif kind == "option_list_item":
             self.blocks.paragraph("  ".join(_words(part) for part in node.children))
         elif kind == "system_message":

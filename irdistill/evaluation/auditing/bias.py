@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from irdistill.collections import Corpus
-from irdistill.evaluation.auditing.query_sample import Grades, Lists, shared_parts
+from irdistill.evaluation.auditing.query_sample import Grades, Lists, scored_texts, shared_parts
 from irdistill.evaluation.significance import interval
 
 FEWEST = 5
@@ -85,7 +85,7 @@ def measure_bias(
         if read >= MAX_DOCUMENTS:
             break
         read += len(scores.doc_ids)
-        texts = corpus.texts(corpus.rows(scores.doc_ids)) if scores.doc_ids else []
+        texts = scored_texts(corpus, scores)
         lengths[query] = np.array([len(text.split()) for text in texts], dtype=np.float64)
     length = _correlation({query: lists[query] for query in lengths}, lengths, qrels, seed)
     if first_stage is None:

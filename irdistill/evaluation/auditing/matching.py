@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from irdistill.collections import Collection
+from irdistill.collections.split_collections import passage_view
 from irdistill.errors import InputError
 from irdistill.evaluation.auditing.query_sample import Grades, Lists, ScoredList
 
@@ -126,6 +127,8 @@ def _student_values(
     from irdistill.teachers import TextPair, load_teacher, score_pairs
     from irdistill.teachers.teacher_kinds import kind_of
 
+    if collection.corpus.passages is not None:
+        return _passage_values(collection, drawn, model, kind, trust_remote_code)
     doc_ids = sorted({doc for docs in drawn.values() for doc in docs})
     rows = collection.corpus.rows(doc_ids)
     texts = dict(zip(doc_ids, collection.corpus.texts(rows), strict=True))
@@ -157,6 +160,29 @@ def _student_values(
     ends = np.cumsum([len(docs) for docs in drawn.values()])
     similarity = str(teacher.identity.get("similarity", "logit"))
     return similarity, dict(zip(drawn, np.split(scores, ends[:-1]), strict=True))
+
+
+def _passage_values(
+    collection: Collection,
+    drawn: Mapping[str, Sequence[str]],
+    model: str,
+    kind: str | None,
+    trust_remote_code: bool,
+) -> tuple[str, dict[str, np.ndarray]]:
+    """As `_student_values`, for documents that are split: the scores of their best passages."""
+    passages = collection.corpus.passages
+    assert passages is not None
+    rows = {query: collection.corpus.rows(docs) for query, docs in drawn.items()}
+    read = {query: passages.corpus.ids_at(passages.all_of(some)) for query, some in rows.items()}
+    similarity, values = _student_values(
+        passage_view(collection), read, model, kind, trust_remote_code
+    )
+    return similarity, {
+        query: np.maximum.reduceat(
+            values[query], np.cumsum(passages.counts(some)) - passages.counts(some)
+        )
+        for query, some in rows.items()
+    }
 
 
 def match_temperatures(

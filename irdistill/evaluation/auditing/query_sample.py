@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from irdistill.collections import Collection
+from irdistill.collections import Collection, Corpus
 from irdistill.console.progress_bars import progress
 from irdistill.errors import WrongCollectionError
 from irdistill.runs import RankedList, Run
+from irdistill.runs.named_passages import list_texts
 
 
 class ScoredList(NamedTuple):
@@ -19,17 +20,23 @@ class ScoredList(NamedTuple):
 
     Attributes:
         scores: (n,) float64, all finite.
+        passages: (n,) int32 number of the best passage of each document, -1 where not known; None
+            if documents were read whole.
     """
 
     query_id: str
     doc_ids: list[str]
     scores: np.ndarray
+    passages: np.ndarray | None = None
 
     def only(self, doc_ids: Container[str]) -> ScoredList:
         """The part of the list with these documents, in the same order."""
         places = [place for place, doc in enumerate(self.doc_ids) if doc in doc_ids]
         return ScoredList(
-            self.query_id, [self.doc_ids[place] for place in places], self.scores[places]
+            self.query_id,
+            [self.doc_ids[place] for place in places],
+            self.scores[places],
+            None if self.passages is None else self.passages[places],
         )
 
     def to_dict(self) -> dict[str, float]:
@@ -57,6 +64,21 @@ def scored(ranked_list: RankedList) -> ScoredList:
         ranked_list.query_id,
         [ranked_list.doc_ids[place] for place in keep.tolist()],
         ranked_list.scores[keep].astype(np.float64),
+        None if ranked_list.passages is None else ranked_list.passages[keep],
+    )
+
+
+def scored_texts(
+    corpus: Corpus, scores: ScoredList, places: Sequence[int] | None = None
+) -> list[str]:
+    """The texts that were scored, of all documents or of those at some places: the passages that
+    the list names, else whole documents.
+    """
+    chosen = list(range(len(scores.doc_ids)) if places is None else places)
+    passages = None if scores.passages is None else scores.passages[chosen]
+    doc_ids = [scores.doc_ids[place] for place in chosen]
+    return list_texts(
+        corpus, RankedList(scores.query_id, doc_ids, scores.scores[chosen], None, passages)
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from irdistill.collections import Collection
-from irdistill.evaluation.auditing.query_sample import Lists, ScoredList
+from irdistill.evaluation.auditing.query_sample import Lists, ScoredList, scored_texts
 
 BOTTOM = 0.25
 """The share of a list, of at least FEWEST documents, that is its bottom."""
@@ -125,7 +125,7 @@ def _example(
     collection: Collection, ranked: ScoredList, place: int, margin: float, best: int | None = None
 ) -> Example:
     def text(at: int) -> str:
-        return snippet(collection.corpus.text(collection.corpus.row(ranked.doc_ids[at])))
+        return snippet(scored_texts(collection.corpus, ranked, [at])[0])
 
     return Example(
         ranked.query_id,

@@ -12,7 +12,8 @@ from irdistill.collections import Collection
 from irdistill.evaluation.costs import CostPoint
 from irdistill.evaluation.figures import Evaluation
 from irdistill.evaluation.reporting.rendering import render_html
-from irdistill.runs import Run
+from irdistill.runs import RankedList, Run
+from irdistill.runs.named_passages import list_texts
 
 EXCERPT = 400
 """Characters of a document that the page shows."""
@@ -54,23 +55,24 @@ def _queries(
         for measure in measures
     }
     spread = np.ptp(values[measures[0]], axis=0)
-    numbers: dict[str, int] = {}
+    numbers: dict[tuple[str, int | None], int] = {}
     lists = {}
     for place in np.sort(np.argsort(-spread, kind="stable")[:queries]).tolist():
         judged = collection.qrels[ids[place]]
         rankings = [_scored(runs[system], ids[place]) for system in systems]
+        named = [_passages(runs[system], ids[place]) for system in systems]
         ranks = [{doc: rank for rank, doc in enumerate(ranking, 1)} for ranking in rankings]
         lists[place] = [
             [
                 [
-                    numbers.setdefault(doc, len(numbers)),
+                    numbers.setdefault((doc, passages.get(doc)), len(numbers)),
                     round(score, 5),
                     judged.get(doc),
                     [system_ranks.get(doc) for system_ranks in ranks],
                 ]
                 for doc, score in list(ranking.items())[:k]
             ]
-            for ranking in rankings
+            for ranking, passages in zip(rankings, named, strict=True)
         ]
     texts = collection.queries
     return {
@@ -81,7 +83,9 @@ def _queries(
         "values": {measure: np.round(table, 6).tolist() for measure, table in values.items()},
         "relevant": [sum(grade > 0 for grade in collection.qrels[query].values()) for query in ids],
         "lists": lists,
-        "documents": [[doc, _excerpt(collection, doc)] for doc in numbers],
+        "documents": [
+            [_label(doc, number), _excerpt(collection, doc, number)] for doc, number in numbers
+        ],
     }
 
 
@@ -94,9 +98,24 @@ def _scored(run: Run, query_id: str) -> dict[str, float]:
     return {doc: score for doc, score in pairs if score == score}
 
 
-def _excerpt(collection: Collection, doc_id: str) -> str:
-    """The beginning of a document."""
+def _label(doc_id: str, passage: int | None) -> str:
+    return doc_id if passage is None else f"{doc_id}, passage {passage}"
+
+
+def _passages(run: Run, query_id: str) -> dict[str, int]:
+    """The best passage of each document that has one."""
+    ranking = run.get(query_id)
+    if ranking is None or ranking.passages is None:
+        return {}
+    pairs = zip(ranking.doc_ids, ranking.passages.tolist(), strict=True)
+    return {doc: number for doc, number in pairs if number >= 0}
+
+
+def _excerpt(collection: Collection, doc_id: str, passage: int | None = None) -> str:
+    """The beginning of a document, or of one of its passages."""
     if not collection.corpus.has(doc_id):
         return ""
-    text = " ".join(collection.corpus.text(collection.corpus.row(doc_id)).split())
+    numbers = None if passage is None else np.array([passage], np.int32)
+    ranked = RankedList("", [doc_id], np.zeros(1, np.float32), None, numbers)
+    text = " ".join(list_texts(collection.corpus, ranked)[0].split())
     return text if len(text) <= EXCERPT else text[: EXCERPT - 1] + "…"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
 
-from irdistill.collections import Collection
+from irdistill.collections import Collection, Document
 from irdistill.runs.formats.jsonl import records, write_json_lines
 from irdistill.runs.formats.rows import (
     Record,
@@ -23,6 +24,7 @@ from irdistill.runs.formats.rows import (
     scored_documents,
     split_rows,
 )
+from irdistill.runs.named_passages import list_texts
 from irdistill.runs.ranked_lists import RankedList
 from irdistill.runs.run import Run
 from irdistill.runs.score_file import ScoreFile
@@ -41,14 +43,18 @@ UNKNOWN, AMBIGUOUS = -1, -2
 class TextIndex:
     """Text -> row of the document: sorted hashes, 12 bytes per text; a hit is compared exactly.
 
-    A document is known by title and text joined, or by its text. White space at the ends is
-    ignored.
+    A document is known by title and text joined, or by its text, and if it is split by those of its
+    passages. White space at the ends is ignored.
     """
 
     def __init__(self, collection: Collection) -> None:
         self._corpus = collection.corpus
+        passages = self._corpus.passages
         hashes, rows = array("Q"), array("i")
-        for row, document in enumerate(self._corpus.documents()):
+        texts: Iterator[tuple[int, Document]] = enumerate(self._corpus.documents())
+        if passages is not None:
+            texts = chain(texts, zip(passages.documents, passages.corpus.documents(), strict=True))
+        for row, document in texts:
             titled = {f"{document.title} {document.text}"} if document.title else set()
             for text in {document.text} | titled:
                 hashes.append(_hash(text))
@@ -68,8 +74,14 @@ class TextIndex:
         return rows.pop() if len(rows) == 1 else AMBIGUOUS if rows else UNKNOWN
 
     def _has_text(self, row: int, text: str) -> bool:
-        document = self._corpus.document(row)
-        return text.strip() in (document.text.strip(), f"{document.title} {document.text}".strip())
+        documents = [self._corpus.document(row)]
+        passages = self._corpus.passages
+        if passages is not None:
+            documents += map(passages.corpus.document, passages.all_of([row]).tolist())
+        return any(
+            text.strip() in (document.text.strip(), f"{document.title} {document.text}".strip())
+            for document in documents
+        )
 
 
 def _hash(text: str) -> int:
@@ -110,7 +122,10 @@ def read_flag(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
 
 
 def write_flag(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
-    """Relevant documents as ``pos``; texts as in the collection, title and text joined."""
+    """Relevant documents as ``pos``; texts as in the collection, title and text joined.
+
+    The text of a document that is split is the passage that the run names.
+    """
     assert collection is not None
 
     def line(ranked: RankedList) -> tuple[Any, int]:
@@ -119,8 +134,9 @@ def write_flag(run: Run, path: Path, collection: Collection | None, options: Wri
         if not options.accept(positive, negative):
             return None, 0
         value: dict[str, Any] = {"query": collection.queries[ranked.query_id].text}
+        texts = dict(zip(ranked.doc_ids, list_texts(collection.corpus, ranked), strict=True))
         for side, some in (("pos", positive), ("neg", negative)):
-            value[side] = collection.corpus.texts(collection.corpus.rows([doc for doc, _ in some]))
+            value[side] = [texts[doc] for doc, _ in some]
         for side, some in (("pos_scores", positive), ("neg_scores", negative)):
             value[side] = [score for _, score in some]
         return value, len(rows)
@@ -152,17 +168,25 @@ def read_tevatron(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
 def write_tevatron(
     run: Run, path: Path, collection: Collection | None, options: WriteOptions
 ) -> int:
-    """Every document with its text; ``score`` for a document that has one."""
+    """Every document with its text; ``score`` for a document that has one.
+
+    The text of a document that is split is the passage that the run names.
+    """
     assert collection is not None
     corpus = collection.corpus
 
-    def passage(doc: str, score: float | None) -> dict[str, Any]:
+    def passage(doc: str, score: float | None, number: int) -> dict[str, Any]:
         document = corpus.document(corpus.row(doc))
+        if number >= 0 and corpus.passages is not None:
+            [row] = corpus.passages.rows([corpus.row(doc)], [number])
+            document = corpus.passages.corpus.document(int(row))
         entry = {"docid": doc, "title": document.title, "text": document.text}
         return entry if score is None else entry | {"score": score}
 
     def line(ranked: RankedList) -> tuple[Any, int]:
         scores = dict(scored_documents(ranked))
+        numbers = [-1] * len(scores) if ranked.passages is None else ranked.passages.tolist()
+        named = dict(zip(ranked.doc_ids, numbers, strict=False))
         rows = [(doc, scores.get(doc)) for doc in ranked.doc_ids]
         positive, negative = split_rows(rows, relevant_documents(collection, ranked.query_id))
         if not options.accept(positive, negative):
@@ -170,8 +194,8 @@ def write_tevatron(
         value: dict[str, Any] = {
             "query_id": ranked.query_id,
             "query": collection.queries[ranked.query_id].text,
-            "positive_passages": [passage(*row) for row in positive],
-            "negative_passages": [passage(*row) for row in negative],
+            "positive_passages": [passage(*row, named.get(row[0], -1)) for row in positive],
+            "negative_passages": [passage(*row, named.get(row[0], -1)) for row in negative],
         }
         return value, len(ranked.doc_ids)
 

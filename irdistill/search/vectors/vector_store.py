@@ -31,9 +31,9 @@ from irdistill.search.array_shards import (
     write_arrays,
 )
 from irdistill.search.retrieve_options import Storage
+from irdistill.search.vectors.text_encoder import TextEncoder
 from irdistill.storage.checksums import CheckedArray
 from irdistill.storage.files import cache_folder, digest
-from irdistill.students.student_base import Student
 from irdistill.students.tower_model import TextKind
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class Store(Arrays):
     def build(
         cls,
         corpus: Corpus,
-        encoder: Student,
+        encoder: TextEncoder,
         folder: str | Path,
         *,
         shard_rows: int | None = None,
@@ -289,7 +289,7 @@ STORES: Mapping[str, type[Store]] = {
 
 def encode_rows(
     corpus: Corpus,
-    encoder: Student,
+    encoder: TextEncoder,
     start: int,
     end: int,
     precision: Precision,
@@ -321,7 +321,7 @@ def encode_rows(
 
 def store_identity(
     corpus: Corpus,
-    encoder: Student,
+    encoder: TextEncoder,
     precision: Precision,
     storage: str,
     kind: TextKind = "document",
@@ -341,7 +341,7 @@ def store_identity(
 
 def corpus_vectors(
     corpus: Corpus,
-    encoder: Student,
+    encoder: TextEncoder,
     work: str | Path | None = None,
     precision: Precision = "auto",
     storage: Storage = "float32",
@@ -367,7 +367,7 @@ def corpus_vectors(
 
 def _build(
     corpus: Corpus,
-    encoder: Student,
+    encoder: TextEncoder,
     work: str | Path | None,
     precision: Precision,
     storage: Storage,
@@ -397,7 +397,7 @@ def _build(
     )
 
 
-def has_corpus_vectors(corpus: Corpus, encoder: Student) -> bool:
+def has_corpus_vectors(corpus: Corpus, encoder: TextEncoder) -> bool:
     """Whether `corpus_vectors` finds finished vectors in the cache folder, and encodes nothing."""
     identity = store_identity(corpus, encoder, "auto", "float32")
     try:
@@ -407,7 +407,9 @@ def has_corpus_vectors(corpus: Corpus, encoder: Student) -> bool:
     return True
 
 
-def _vectors_folder(encoder: Student, identity: Mapping[str, Any], work: str | Path | None) -> Path:
+def _vectors_folder(
+    encoder: TextEncoder, identity: Mapping[str, Any], work: str | Path | None
+) -> Path:
     """The folder of a corpus's vectors, named by their identity."""
     base = Path(work) if work is not None else cache_folder() / "vectors"
     return base / digest(dict(identity) | {"shard_rows": STORES[encoder.kind].shard_rows})
@@ -416,7 +418,7 @@ def _vectors_folder(encoder: Student, identity: Mapping[str, Any], work: str | P
 _reported: set[Path] = set()
 
 
-def report_cut_texts(store: Arrays, encoder: Student, kind: TextKind = "document") -> None:
+def report_cut_texts(store: Arrays, encoder: TextEncoder, kind: TextKind = "document") -> None:
     """Log, once per process and store, how much of the texts the encoder does not read."""
     folder = store.folder.resolve()
     if folder not in _reported:

@@ -159,6 +159,9 @@ class HostedEncoder:
         """The tokens that the server reads of a text; 0 if the card does not say."""
         return self.model.limits.text_tokens or 0
 
+    def longer_model(self, kind: TextKind) -> None:
+        """None: vectors are not made of longer ones here."""
+
     def tower_identity(self, kind: TextKind) -> dict[str, Any]:
         """All that determines the vectors of the texts of a kind."""
         role = _role(kind)
@@ -178,6 +181,7 @@ class HostedEncoder:
         """All that determines the vectors, for manifests."""
         return {
             "kind": "hosted-embedder",
+            "type": "dense",
             **self._shared,
             "roles": self._roles,
             "prompts": {role: self._prompt(role) for role in ("query", "document")},
@@ -232,6 +236,10 @@ class HostedEncoder:
             lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
             vectors /= np.where(lengths > 0, lengths, 1)
         return vectors, flags, results.usage
+
+    def close(self) -> None:
+        """Close the response log, so that another process can use it."""
+        self.model.close()
 
     def foresee(self, texts: Sequence[str], role: TextRole) -> dict[str, float]:
         """What encoding would take; nothing is sent."""

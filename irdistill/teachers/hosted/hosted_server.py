@@ -21,6 +21,8 @@ _TOO_LARGE = re.compile(
     r"|too (long|large|many)|(must have|have) less than|exceed|larger than",
     re.I,
 )
+#: llama.cpp refuses long texts with status 500: "input (608 tokens) is too large to process".
+_LASTING = re.compile(r"too large to process", re.I)
 
 
 class HostedServer(ModelServer[HostedRequest, HostedReply]):
@@ -68,6 +70,9 @@ class HostedServer(ModelServer[HostedRequest, HostedReply]):
         if status == 413 or "context_length" in code or _TOO_LARGE.search(text):
             return HostedReply(error=TOO_LONG)
         return None
+
+    def _lasting_error(self, request: HostedRequest, status: int, text: str) -> HostedReply | None:
+        return HostedReply(error=TOO_LONG) if status >= 500 and _LASTING.search(text) else None
 
 
 class RerankServer(HostedServer):

@@ -12,7 +12,12 @@ from irdistill.errors import ModelError, OptionError, one_line
 from irdistill.storage.files import digest
 from irdistill.teachers.control_tokens import ControlTokens
 from irdistill.teachers.llm.language_model import Message, Request
-from irdistill.teachers.llm.thinking import closing_marker, is_opening, opened_thinking
+from irdistill.teachers.llm.thinking import (
+    answer_start,
+    closing_marker,
+    is_opening,
+    opened_thinking,
+)
 
 
 class Prompt(NamedTuple):
@@ -30,8 +35,8 @@ class Prompt(NamedTuple):
     opened: str = ""
 
 
-#: Options of chat templates that suppress thinking.
-_SWITCHES = ({"enable_thinking": False}, {"thinking": False})
+#: Options of chat templates that switch thinking on or off.
+_SWITCHES = ("enable_thinking", "thinking")
 _TRIED = ({"role": "user", "content": "Is water wet? Answer yes or no."},)
 
 
@@ -45,7 +50,7 @@ class ChatTokenizer:
     Labels are read where an answer begins, so a model that thinks first has none there. For
     requests with labels, the template's switch (``enable_thinking``) is turned off unless the card
     sets it, a block of thinking that the template opens is closed, and ``empty_block`` is put
-    before the answer.
+    before the answer. For requests with a limit of thinking, the switch is turned on.
 
     Attributes:
         digest: fingerprint of the template and its options, for identities.
@@ -64,7 +69,8 @@ class ChatTokenizer:
         self.digest = digest([self.template, self.options])
         self._control = ControlTokens(tokenizer)
         self.empty_block = ""
-        self._switch = self._thinking_switch()
+        self._switch = self._thinking_switch(False)
+        self._switch_on = self._thinking_switch(True)
         starts = tokenizer("a", add_special_tokens=True)["input_ids"][:1]
         self._start = (
             tokenizer.bos_token
@@ -79,7 +85,14 @@ class ChatTokenizer:
         """Token ids of each request, not truncated."""
         if not requests:
             return []
-        texts = [self.render(request.messages, bool(request.labels)) for request in requests]
+        texts = [
+            self.render(
+                request.messages,
+                labels=bool(request.labels),
+                thinking=bool(request.thinking_tokens),
+            )
+            for request in requests
+        ]
         encoded = self._encode(texts)
         return [
             (
@@ -89,6 +102,27 @@ class ChatTokenizer:
             )
             for text, ids, request in zip(texts, encoded, requests, strict=True)
         ]
+
+    def prompt_after(self, request: Request, text: str) -> Prompt:
+        """The prompt of a request for labels that ends where the answer begins after the thinking.
+
+        Args:
+            text: what the model wrote, with its thinking, which ends.
+        """
+        begun = self.render(request.messages, thinking=True)
+        start = answer_start(text) or 0
+        opened = opened_thinking(begun)
+        if start:
+            begun += text[len(opened) : start] + "\n\n"
+        [ids] = self._encode([begun])
+        return self._with_labels(begun, ids, request.labels)
+
+    def thinking_length(self, text: str, tokens: int) -> int:
+        """How many of the tokens of an answer are thinking; all of them if it does not end."""
+        start = answer_start(text)
+        if start is None:
+            return tokens
+        return min(tokens, len(self._encode([text[:start]])[0])) if start else 0
 
     def check_labels(self, request: Request) -> None:
         """Refuse labels that are not one token each where the answer to a request begins."""
@@ -131,7 +165,7 @@ class ChatTokenizer:
         """The marker with which the model might begin its answers; empty if there is none, or if
         the template has a switch.
         """
-        if self._switch or any(key in self.options for switch in _SWITCHES for key in switch):
+        if self._switch or any(name in self.options for name in _SWITCHES):
             return ""
         openings = sorted(
             (token for token in self.tokenizer.get_vocab() if is_opening(token)), key=len
@@ -151,12 +185,12 @@ class ChatTokenizer:
             )
         ).strip()
 
-    def _thinking_switch(self) -> dict[str, Any]:
-        """The option of the template that suppresses thinking; empty if it has none, or if the card
-        sets it.
+    def _thinking_switch(self, value: bool) -> dict[str, Any]:
+        """The option of the template that switches thinking on or off; empty if it has none, if the
+        card sets it, or if it makes no difference.
         """
-        for switch in _SWITCHES:
-            name = next(iter(switch))
+        for name in _SWITCHES:
+            switch = {name: value}
             if name in self.options:
                 return {}
             if re.search(rf"\b{name}\b", str(self.template or "")):
@@ -174,27 +208,41 @@ class ChatTokenizer:
                 except Exception:  # an invalid template raises when it is used
                     return {}
                 if texts[0] != texts[1]:
-                    return dict(switch)
+                    return switch
         return {}
 
-    def render(self, messages: Sequence[Message], labels: bool = False) -> str:
+    def render(
+        self, messages: Sequence[Message], labels: bool = False, thinking: bool = False
+    ) -> str:
         """The text that the model reads, with control tokens.
 
         Args:
             messages: the chat.
             labels: whether the answer's first token must be a label, so that no thinking may come
                 first.
+            thinking: whether the model is to think before its answer.
         """
         chat = [
             {"role": role, "content": self._control.neutralize(content)}
             for role, content in messages
         ]
         begun = messages[-1].role == "assistant"
-        text = self._render(chat, begun, self._switch if labels else {})
+        if thinking:
+            self._check_thinking()
+        switch = self._switch_on if thinking else self._switch if labels else {}
+        text = self._render(chat, begun, switch)
         if labels and not begun:
             opened = opened_thinking(text)
             text += f"\n\n{closing_marker(opened)}\n\n" if opened else self.empty_block
         return text
+
+    def _check_thinking(self) -> None:
+        off = [name for name in _SWITCHES if self.options.get(name) is False]
+        if off:
+            raise OptionError(
+                "the card limits the tokens of thinking (thinking_tokens) and switches thinking"
+                f" off (template_options: {off[0]}: false). Remove one of them."
+            )
 
     def _render(
         self, chat: Sequence[Mapping[str, str]], begun: bool, switch: Mapping[str, Any]

@@ -13,7 +13,7 @@ import numpy as np
 
 from irdistill.teachers.llm.language_model import CUT
 from irdistill.teachers.llm.reading import NO_ANSWER, REFUSED
-from irdistill.teachers.llm.thinking import begins_thinking
+from irdistill.teachers.llm.thinking import answer_start, begins_thinking
 
 NO_LOGPROBS, NOT_REPORTED = "no log-probabilities", "labels not reported"
 THINKS_FIRST = "thinks first"
@@ -55,6 +55,7 @@ class Completion(NamedTuple):
             valid.
         model: the model's name on the server.
         cut: whether the token limit ended the text.
+        thinking_tokens: tokens of thinking, if the server reports them.
     """
 
     text: str = ""
@@ -64,10 +65,15 @@ class Completion(NamedTuple):
     fault: str | None = None
     model: str = ""
     cut: bool = False
+    thinking_tokens: int = 0
 
 
 def read_completion(
-    body: str, labels: Sequence[str] = (), logprobs: bool = True, limit: int | None = None
+    body: str,
+    labels: Sequence[str] = (),
+    logprobs: bool = True,
+    limit: int | None = None,
+    thinking: bool = False,
 ) -> Completion:
     """Read a response of status 200. Separate thinking (``reasoning_content``) is not part of the
     answer.
@@ -80,6 +86,8 @@ def read_completion(
             with which it begins (or empty), and the error says so.
         limit: token limit of the answer; an answer of this length counts as cut if the server does
             not state how it ended.
+        thinking: whether the model may think first; the labels are then those of the first token
+            after the thinking.
     """
     if too_deep(body):
         return Completion(fault=f"{_shown(body)}, which is nested more than {_DEEPEST} levels deep")
@@ -90,6 +98,7 @@ def read_completion(
     if not isinstance(data, dict):
         return Completion(fault=f"{_shown(body)}, which is not a chat completion")
     usage = _usage(data.get("usage"))
+    thought = _thinking_tokens(data["usage"]) if usage else 0
     choices = data.get("choices")
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         count = f"{len(choices)} choices" if isinstance(choices, list) else "no choices"
@@ -103,28 +112,26 @@ def read_completion(
     if reason == "content_filter" or message.get("refusal"):
         return Completion(labels=none, error=REFUSED, usage=usage, model=model)
     text = _text(message.get("content"))
-    if not labels:
-        cut = str(reason).lower() in _CUT or (
-            reason is None and usage is not None and usage.output_tokens == limit
-        )
-        error = None if text.strip() else CUT if cut else NO_ANSWER
-        return Completion(text, error=error, usage=usage, model=model, cut=cut)
-    if not logprobs:
-        return Completion(_begins_with(text, labels), none, NO_LOGPROBS, usage, model=model)
-    top = _top(choices[0].get("logprobs"))
-    if top is None:
-        return Completion(
-            labels=none, error=NO_LOGPROBS if text.strip() else NO_ANSWER, usage=usage, model=model
-        )
-    if begins_thinking(max(top, key=lambda token: top[token], default="")):
-        return Completion(labels=none, error=THINKS_FIRST, usage=usage, model=model)
-    values = label_logprobs(top, labels)
-    return Completion(
-        labels=values,
-        error=NOT_REPORTED if np.isnan(values).all() else None,
-        usage=usage,
-        model=model,
+    base = Completion(labels=none, usage=usage, model=model, thinking_tokens=thought)
+    cut = str(reason).lower() in _CUT or (
+        reason is None and usage is not None and usage.output_tokens == limit
     )
+    if not labels:
+        error = None if text.strip() else CUT if cut else NO_ANSWER
+        return base._replace(text=text, error=error, cut=cut)
+    if not logprobs:
+        return base._replace(text=_begins_with(text, labels), error=NO_LOGPROBS)
+    entries = _entries(choices[0].get("logprobs"))
+    place = _answer_place(entries, text) if thinking else 0
+    if entries and place is None:
+        return base._replace(error=CUT, cut=cut)
+    top = _top(entries[place]) if entries and place is not None else None
+    if top is None:
+        return base._replace(error=NO_LOGPROBS if text.strip() else NO_ANSWER)
+    if begins_thinking(max(top, key=lambda token: top[token], default="")):
+        return base._replace(error=THINKS_FIRST)
+    values = label_logprobs(top, labels)
+    return base._replace(labels=values, error=NOT_REPORTED if np.isnan(values).all() else None)
 
 
 def label_logprobs(top: Mapping[str, float], labels: Sequence[str]) -> np.ndarray:
@@ -181,13 +188,39 @@ def _text(content: Any) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _top(logprobs: Any) -> dict[str, float] | None:
-    """Log-probability by token at the answer's first position; None if the server reports none.
+def _entries(logprobs: Any) -> list[Any]:
+    """What the server reports of each token of the answer; empty if it reports nothing."""
+    entries = logprobs.get("content") if isinstance(logprobs, dict) else None
+    return entries if isinstance(entries, list) else []
+
+
+def _answer_place(entries: Sequence[Any], text: str) -> int | None:
+    """The index of the answer's first token after the thinking; None if there is none.
+
+    The thinking ends at its marker. A server that separates it may leave out the marker; the answer
+    is then the text at the end of all tokens.
+    """
+    tokens = [str(entry.get("token", "")) if isinstance(entry, dict) else "" for entry in entries]
+    joined = "".join(tokens)
+    start = answer_start(joined)
+    if start == 0 and text.strip() and joined.rstrip().endswith(text.strip()):
+        start = len(joined.rstrip()) - len(text.strip())
+    if start is None:
+        return None
+    end = 0
+    for place, token in enumerate(tokens):
+        end += len(token)
+        if end > start and token.strip(_SPACE):
+            return place
+    return None
+
+
+def _top(first: Any) -> dict[str, float] | None:
+    """Log-probability by token at a position of the answer; None if the server reports none.
 
     Invalid values are left out: NaN, above 0, and the -9999 that stands for "very unlikely".
     """
     try:
-        first = logprobs["content"][0]
         entries = [*(first.get("top_logprobs") or []), first]
         values = {str(entry["token"]): float(entry["logprob"]) for entry in entries}
     except (TypeError, KeyError, IndexError, ValueError, AttributeError, OverflowError):
@@ -217,6 +250,14 @@ def _usage(usage: Any) -> Usage | None:
     if counts[2] > counts[0]:
         return None
     return Usage(*counts)
+
+
+def _thinking_tokens(usage: Mapping[str, Any]) -> int:
+    """Tokens of thinking as the server counted them; 0 if it did not."""
+    details = usage.get("completion_tokens_details")
+    count = details.get("reasoning_tokens") if isinstance(details, dict) else None
+    valid = type(count) is int and 0 <= count <= _MOST_TOKENS
+    return count if valid and count is not None else 0
 
 
 def too_deep(body: str, deepest: int = _DEEPEST) -> bool:

@@ -11,6 +11,7 @@ from irdistill.teachers.llm.chat_answers import Completion, read_completion
 from irdistill.teachers.llm.language_model import Request
 from irdistill.teachers.llm.model_server import Failure, ModelServer, ServerAccess, Tries
 from irdistill.teachers.llm.reading import REFUSED
+from irdistill.teachers.llm.structured_answers import ABOUT_SCHEMA, SchemaForm, schema_parameters
 from irdistill.teachers.protocol import TOO_LONG
 
 #: Parameters that irdistill sets in every request.
@@ -18,10 +19,12 @@ _RESERVED = ("model", "messages", "stream", "n", "logprobs")
 TOP_LOGPROBS = 20
 #: The largest response: a hundred times the longest answer.
 MAX_BYTES = 8 * 2**20
-#: Token limit of a label that is written out.
+#: Token limit of a label that is written out, or that follows thinking.
 _LABEL_TOKENS = 16
 #: The error of a request whose token limit has another name on this server.
 _RENAMED = "another name"
+#: The error of a request whose JSON schema the server does not accept; the text is the server's.
+SCHEMA_REFUSED = "schema refused"
 _TOO_LONG = re.compile(
     r"context.{0,20}(length|window|size)|maximum.{0,20}(length|context)|too long|too many tokens",
     re.I,
@@ -37,10 +40,16 @@ class ChatServer(ModelServer[Request, Completion]):
         parameters: added to the body of every request; replace irdistill's. None as a value removes
             a parameter.
         logprobs: whether labels are requested as log-probabilities.
+        structured: how a JSON schema is sent; see `schema_parameters`.
     """
 
     def __init__(
-        self, model: str, access: ServerAccess, parameters: Mapping[str, Any], logprobs: bool
+        self,
+        model: str,
+        access: ServerAccess,
+        parameters: Mapping[str, Any],
+        logprobs: bool,
+        structured: SchemaForm = "response_format",
     ) -> None:
         reserved = sorted(set(parameters) & set(_RESERVED))
         if reserved:
@@ -50,6 +59,7 @@ class ChatServer(ModelServer[Request, Completion]):
             )
         super().__init__(model, access, "a language model behind a server")
         self.logprobs, self._parameters = logprobs, dict(parameters)
+        self._structured: SchemaForm = structured
         self._limit_name = "max_tokens"
 
     def max_tokens(self, request: Request) -> int:
@@ -58,8 +68,12 @@ class ChatServer(ModelServer[Request, Completion]):
             if isinstance(self._parameters.get(name), int):
                 return self._parameters[name]
         if request.labels:
-            return 1 if self.logprobs else max(request.max_tokens, _LABEL_TOKENS)
-        return request.max_tokens
+            answer = 1 if self.logprobs else max(request.max_tokens, _LABEL_TOKENS)
+            if request.thinking_tokens:
+                answer = _LABEL_TOKENS
+        else:
+            answer = request.max_tokens
+        return answer + request.thinking_tokens
 
     def send(
         self, request: Request, tries: Tries, max_retries: int | None = None
@@ -78,7 +92,10 @@ class ChatServer(ModelServer[Request, Completion]):
         )
 
     def _read(self, request: Request, body: str, headers: Mapping[str, str]) -> Completion:
-        return read_completion(body, request.labels, self.logprobs, self.max_tokens(request))
+        thinking = bool(request.thinking_tokens)
+        return read_completion(
+            body, request.labels, self.logprobs, self.max_tokens(request), thinking
+        )
 
     def _body(self, request: Request, limit_name: str) -> dict[str, Any]:
         body: dict[str, Any] = {"temperature": 0}
@@ -89,6 +106,8 @@ class ChatServer(ModelServer[Request, Completion]):
             body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
         else:
             parameters.pop("top_logprobs", None)
+        if request.schema is not None:
+            parameters |= schema_parameters(self._structured, request.schema)
         return {key: value for key, value in (body | parameters).items() if value is not None}
 
     def _refusal(self, request: Request, status: int, code: str, text: str) -> Completion | None:
@@ -101,4 +120,6 @@ class ChatServer(ModelServer[Request, Completion]):
         named = "context_length" in code or "context_size" in text
         if status == 413 or named or _TOO_LONG.search(text):
             return Completion(error=TOO_LONG)
+        if request.schema is not None and ABOUT_SCHEMA.search(text):
+            return Completion(text, error=SCHEMA_REFUSED)
         return None

@@ -29,11 +29,24 @@ class Request(NamedTuple):
         labels: if not empty, the answer is not text but the log-probability of each label as the
             answer's beginning, at the first token in which they differ (``("yes", "no")``).
         max_tokens: token limit of the answer.
+        schema: JSON schema to which the server restricts the answer; None for free text.
+        thinking_tokens: token limit of the thinking that may come before the answer; 0 for none.
+            Labels are then read where the answer begins after it.
     """
 
     messages: tuple[Message, ...]
     labels: tuple[str, ...] = ()
     max_tokens: int = 256
+    schema: Mapping[str, Any] | None = None
+    thinking_tokens: int = 0
+
+    def with_room(self, tokens: int) -> Request:
+        """The same request with a larger limit: of the thinking if there is any, else of the
+        answer.
+        """
+        if self.thinking_tokens:
+            return self._replace(thinking_tokens=tokens)
+        return self._replace(max_tokens=tokens)
 
 
 class Answer(NamedTuple):
@@ -50,6 +63,8 @@ class Answer(NamedTuple):
         cached_tokens: those of the tokens read that came from a cache.
         cost: in the currency of the card's prices; 0 without prices.
         cut: whether the token limit ended the text.
+        thinking_tokens: those of the tokens written that are thinking, as far as the model's
+            interface reports them.
     """
 
     text: str = ""
@@ -60,6 +75,7 @@ class Answer(NamedTuple):
     cached_tokens: int = 0
     cost: float = 0.0
     cut: bool = False
+    thinking_tokens: int = 0
 
     @property
     def usage(self) -> dict[str, float]:
@@ -68,6 +84,7 @@ class Answer(NamedTuple):
             "requests": 1,
             "tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
+            "thinking_tokens": self.thinking_tokens,
             "cached_tokens": self.cached_tokens,
             "cost": self.cost,
         }

@@ -8,7 +8,8 @@
 
 The order of a window is written by the model (``by: text``), or it is that of the log-probabilities
 of the passages' labels where the answer begins (``by: labels``), which takes one forward pass, as
-FIRST (Gangi Reddy et al. 2024, arXiv:2406.15657).
+FIRST (Gangi Reddy et al. 2024, arXiv:2406.15657), or a server restricts what the model writes to a
+JSON schema (``by: json``).
 
 In both methods, **the last window that contained a passage decides whether it is null.** If that
 answer omits the passage, repeats it or cannot be read, or if there is no answer, the passage is
@@ -32,7 +33,13 @@ from irdistill.teachers.llm.label_probability import MassWarning, label_mass
 from irdistill.teachers.llm.language_model import CUT, Answer, LanguageModel, total_usage
 from irdistill.teachers.llm.order_agreement import in_sample, window_agreement
 from irdistill.teachers.llm.prompt_templates import cut_usage
-from irdistill.teachers.llm.queue import RequestJob, check_retry, run_jobs, with_retry
+from irdistill.teachers.llm.queue import (
+    RequestJob,
+    check_retry,
+    check_thinking,
+    run_jobs,
+    with_retry,
+)
 from irdistill.teachers.llm.reading import GARBLED
 from irdistill.teachers.llm.window_prompt import LABELS, NOT_REPORTED, TEXT, WAYS, WindowPrompt
 from irdistill.teachers.protocol import PartialOrder, TextPair
@@ -59,6 +66,7 @@ class ListwiseLLMTeacher:
         seed: int = 0,
         answer_tokens: int | None = None,
         retry_tokens: int | None = None,
+        thinking_tokens: int | None = None,
         compare_generated: float = 0.0,
     ) -> None:
         """Create a teacher.
@@ -71,7 +79,7 @@ class ListwiseLLMTeacher:
             method: ``sliding`` or ``top-down``.
             by: ``text`` reads the order that the model writes; ``labels`` compares the
                 log-probabilities of the passages' labels (default: A to Z) at the answer's first
-                token.
+                token; ``json`` reads an answer that a server restricts to a JSON schema.
             window: passages per request.
             step: how far a sliding window moves; ``window - step`` passages rise from one window to
                 the next.
@@ -81,9 +89,11 @@ class ListwiseLLMTeacher:
             shuffle: start from a random order, which depends on ``seed`` and the query's id,
                 instead of the candidates'.
             answer_tokens: token limit of an answer; None for the tokens of the identifiers of a
-                window. A model that thinks needs thousands.
+                window.
             retry_tokens: token limit of a second try for an answer that was cut before it ranked
-                the window; None for no second try.
+                the window (of its thinking, with ``thinking_tokens``); None for no second try.
+            thinking_tokens: token limit of the thinking before the answer, of a model that thinks.
+                Thinking that does not end is a cut answer.
             compare_generated: share of the queries whose windows are also ordered by a text, to
                 measure how well both orders agree. Needs ``by: labels``; the scores do not change.
         """
@@ -93,8 +103,9 @@ class ListwiseLLMTeacher:
         self._passes, self._top = passes, top
         self._words, self._shuffle, self._seed = passage_words, shuffle, seed
         self._answer_tokens = answer_tokens
-        self._retry_tokens = check_retry(retry_tokens, answer_tokens)
-        self._prompt = WindowPrompt(prompt, by, passage_words, answer_tokens)
+        self._thinking = check_thinking(thinking_tokens, prompt)
+        self._retry_tokens = check_retry(retry_tokens, answer_tokens, self._thinking)
+        self._prompt = WindowPrompt(prompt, by, passage_words, answer_tokens, self._thinking)
         self._prompt.check(model, window)
         self._compared = compare_generated
         self._generated = WindowPrompt(
@@ -102,6 +113,7 @@ class ListwiseLLMTeacher:
             TEXT,
             passage_words,
             answer_tokens,
+            self._thinking,
         )
         self._missing = NOT_REPORTED if by == LABELS else "omitted"
         self._warning = MassWarning()
@@ -125,6 +137,7 @@ class ListwiseLLMTeacher:
             "shuffle": self._seed if self._shuffle else None,
             "answer_tokens": self._answer_tokens,
             **({} if self._retry_tokens is None else {"retry_tokens": self._retry_tokens}),
+            **({"thinking_tokens": self._thinking} if self._thinking else {}),
             **({"compare_generated": self._compared} if self._compared else {}),
             "model": dict(self._model.identity),
         }
@@ -294,7 +307,7 @@ class ListwiseLLMTeacher:
                 prompt.request(query, [documents.texts[place] for place in shown])
                 for shown in windows
             ],
-            None if prompt.by == LABELS else self._retry_tokens,
+            None if prompt.by == LABELS and not self._thinking else self._retry_tokens,
             lambda place, answer: prompt.read(answer, len(windows[place]))[0] == CUT,
         )
         documents.answers += answers.all

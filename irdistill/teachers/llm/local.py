@@ -26,6 +26,7 @@ from irdistill.teachers.llm.chat import ChatTokenizer, Prompt
 from irdistill.teachers.llm.language_model import Answer, Message, Request
 from irdistill.teachers.llm.prefixes import Group, SharedPrefix, can_share, group_by_prefix
 from irdistill.teachers.llm.thinking import begins_thinking, closing_marker
+from irdistill.teachers.llm.thought_labels import answer_all
 from irdistill.teachers.protocol import TOO_LONG
 
 logger = logging.getLogger(__name__)
@@ -161,22 +162,32 @@ class TransformersModel:
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """Log-probabilities of labels, or greedily generated text, in the requests' order."""
+        return answer_all(self.chat, requests, self._answer, self._read_labels)
+
+    def _read_labels(self, prompts: Sequence[Prompt]) -> list[Answer]:
+        answers = [Answer(error=TOO_LONG)] * len(prompts)
+        fit = [place for place, prompt in enumerate(prompts) if len(prompt.ids) <= self.max_length]
+        with torch.inference_mode():
+            self._score(fit, prompts, answers)
+        return answers
+
+    def _answer(self, requests: Sequence[Request]) -> list[Answer]:
         prompts = self.chat.prompts(requests)
         answers = [Answer(error=TOO_LONG)] * len(prompts)
         fit = [
             place
             for place, (prompt, request) in enumerate(zip(prompts, requests, strict=True))
-            if len(prompt.ids) + (0 if request.labels else request.max_tokens) <= self.max_length
+            if len(prompt.ids) + (0 if request.labels else _most(request)) <= self.max_length
         ]
         with torch.inference_mode():
             self._score([place for place in fit if requests[place].labels], prompts, answers)
             for most in sorted(
-                {requests[place].max_tokens for place in fit if not requests[place].labels}
+                {_most(requests[place]) for place in fit if not requests[place].labels}
             ):
                 places = [
                     place
                     for place in fit
-                    if not requests[place].labels and requests[place].max_tokens == most
+                    if not requests[place].labels and _most(requests[place]) == most
                 ]
                 self._write(places, prompts, most, answers)
         return answers
@@ -273,14 +284,21 @@ class TransformersModel:
                     (number for number, token in enumerate(line, 1) if token in self._ends), 0
                 )
                 text = prompts[place].opened + self.chat.decode(line[: count or None])
+                length = count or len(line)
                 answers[place] = Answer(
                     text,
                     input_tokens=len(prompts[place].ids),
-                    output_tokens=count or len(line),
+                    output_tokens=length,
                     cut=not count,
+                    thinking_tokens=self.chat.thinking_length(text, length),
                 )
 
         run_batches(lengths, TokenBudget(self._budget.tokens, self.parallel), forward)
+
+
+def _most(request: Request) -> int:
+    """The most tokens that are written for a request."""
+    return request.max_tokens + request.thinking_tokens
 
 
 class _LastLogits(nn.Module):

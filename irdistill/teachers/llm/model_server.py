@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 
 from irdistill.console.terminal import printable
@@ -54,6 +54,10 @@ class Tries(Protocol):
             usage: what the server counted.
         """
         ...
+
+
+class _RefusedError(Exception):
+    """A server error that is the answer to the request."""
 
 
 class ServerReply(Protocol):
@@ -159,6 +163,10 @@ class ModelServer(ABC, Generic[RequestT, ReplyT]):
     def _refusal(self, request: RequestT, status: int, code: str, text: str) -> ReplyT | None:
         """The reply that a refusal (400, 413, 422) is; None if it ends the job."""
 
+    def _lasting_error(self, request: RequestT, status: int, text: str) -> ReplyT | None:
+        """The reply that an error is which the client would try again in vain; None for others."""
+        return None
+
     def send(
         self, request: RequestT, tries: Tries, max_retries: int | None = None
     ) -> ReplyT | Failure:
@@ -178,6 +186,8 @@ class ModelServer(ABC, Generic[RequestT, ReplyT]):
         try:
             self._post(client, request)
         except AbortRequest as abort:
+            if isinstance(abort.error, _RefusedError):
+                return cast(ReplyT, self._local.reply)
             if not isinstance(abort.error, ResponseLimitError):
                 raise abort.error from None
             fault = str(abort.error)
@@ -224,6 +234,11 @@ class ModelServer(ABC, Generic[RequestT, ReplyT]):
             response.read()
             self._local.running = False
             self._local.tries.fail(f"status {response.status_code}", False)
+            text = self._without_key(response.text[:10_000])
+            reply = self._lasting_error(self._local.request, response.status_code, text)
+            if reply is not None:
+                self._local.reply = reply
+                raise AbortRequest(_RefusedError())
             return
         body = self._without_key(response.read().decode("utf-8", "replace"))
         reply = self._read(self._local.request, body, response.headers)

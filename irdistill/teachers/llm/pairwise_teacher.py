@@ -26,13 +26,25 @@ from irdistill.storage.files import digest
 from irdistill.teachers.llm.label_probability import MassWarning, label_mass
 from irdistill.teachers.llm.language_model import CUT, Answer, LanguageModel, Request, total_usage
 from irdistill.teachers.llm.prompt_templates import Template, cut_passage, cut_usage
-from irdistill.teachers.llm.queue import RequestJob, check_retry, run_jobs, with_retry
+from irdistill.teachers.llm.queue import (
+    RequestJob,
+    check_retry,
+    check_thinking,
+    run_jobs,
+    with_retry,
+)
 from irdistill.teachers.llm.reading import GARBLED, ChoiceReader, read_answer
 from irdistill.teachers.llm.sorting import heap_top, slide_up
+from irdistill.teachers.llm.structured_answers import (
+    JSON,
+    check_structured,
+    choice_schema,
+    read_choice,
+)
 from irdistill.teachers.protocol import PartialOrder, TextPair
 
 METHODS = ("all", "heapsort", "sliding")
-WAYS = ("labels", "text")
+WAYS = ("labels", "text", JSON)
 
 #: Number of pairs of a query that are compared at a time, to keep few prompts in memory.
 _SHARE = 512
@@ -52,6 +64,7 @@ class PairwiseTeacher:
         passage_words: int | None = 300,
         answer_tokens: int = 16,
         retry_tokens: int | None = None,
+        thinking_tokens: int | None = None,
     ) -> None:
         """Create a teacher.
 
@@ -61,16 +74,18 @@ class PairwiseTeacher:
                 passage in an answer (default: A and B); ``choice`` as in `ChoiceReader`.
             method: ``all``, ``heapsort`` or ``sliding``.
             by: ``labels`` compares the labels' log-probabilities; ``text`` reads the generated
-                answer.
+                answer; ``json`` reads an answer that a server restricts to a JSON schema.
             top: number of passages that ``heapsort`` and ``sliding`` sort at the top.
-            answer_tokens: token limit of a generated answer. A model that thinks needs thousands.
-            retry_tokens: token limit of a second try for a generated answer that was cut; None for
-                no second try.
+            answer_tokens: token limit of a generated answer.
+            retry_tokens: token limit of a second try for an answer that was cut (of its thinking,
+                with ``thinking_tokens``); None for no second try.
+            thinking_tokens: token limit of the thinking before the answer, of a model that thinks.
         """
         if method not in METHODS or by not in WAYS or top < 1:
             raise OptionError(
                 f"the pairwise teacher has method {method!r}, by {by!r} and top {top}; expected one"
-                f" of the methods {', '.join(METHODS)}, by labels or text, and a top of at least 1."
+                f" of the methods {', '.join(METHODS)}, by labels, text or json, and a top of at"
+                " least 1."
             )
         labels = prompt.get("labels", ["A", "B"])
         if (
@@ -85,14 +100,20 @@ class PairwiseTeacher:
         self._labels = (str(labels[0]), str(labels[1]))
         self._model, self._method, self._by, self._top = model, method, by, top
         self._words, self._answer_tokens = passage_words, answer_tokens
-        self.retry_tokens = check_retry(retry_tokens, answer_tokens) if by == "text" else None
+        self._thinking = check_thinking(thinking_tokens, prompt)
+        retried = by != "labels" or self._thinking
+        self.retry_tokens = (
+            check_retry(retry_tokens, answer_tokens, self._thinking) if retried else None
+        )
+        check_structured(model, by, prompt)
         self._warning = MassWarning()
         self._template = Template(
             {key: value for key, value in prompt.items() if key not in ("labels", "choice")},
             ["query", "first", "second"],
             "the prompt of the pairwise teacher",
         )
-        self._reader = ChoiceReader([label.strip() for label in self._labels], prompt.get("choice"))
+        self._choices = [label.strip() for label in self._labels]
+        self._reader = ChoiceReader(self._choices, prompt.get("choice"))
         self._digest = digest([self._template.digest, self._labels, prompt.get("choice")])
 
     @property
@@ -101,6 +122,7 @@ class PairwiseTeacher:
         top = {} if self._method == "all" else {"top": self._top}
         tokens = {} if self._by == "labels" else {"answer_tokens": self._answer_tokens}
         tokens |= {} if self.retry_tokens is None else {"retry_tokens": self.retry_tokens}
+        tokens |= {"thinking_tokens": self._thinking} if self._thinking else {}
         return {
             "kind": "llm-pairwise",
             "method": self._method,
@@ -182,8 +204,15 @@ class PairwiseTeacher:
     def requests(self, query: str, first: str, second: str) -> list[Request]:
         """The question in both orders."""
         labels, tokens = (self._labels, 1) if self._by == "labels" else ((), self._answer_tokens)
+        schema = choice_schema(self._choices) if self._by == JSON else None
         return [
-            Request(self._template.messages(query=query, first=one, second=other), labels, tokens)
+            Request(
+                self._template.messages(query=query, first=one, second=other),
+                labels,
+                tokens,
+                schema,
+                self._thinking,
+            )
             for one, other in ((first, second), (second, first))
         ]
 
@@ -200,6 +229,9 @@ class PairwiseTeacher:
         """
         if answer.error is not None:
             return None, answer.error
+        if self._by == JSON:
+            flag, index = read_choice(answer, self._choices)
+            return (None, flag) if index is None else (1.0 - index, None)
         if self._by == "text":
             reply = read_answer(answer)
             if reply.flag not in (None, CUT):

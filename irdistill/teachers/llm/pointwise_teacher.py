@@ -13,6 +13,13 @@ from irdistill.errors import OptionError
 from irdistill.teachers.llm.label_probability import MassWarning, label_mass
 from irdistill.teachers.llm.language_model import Answer, LanguageModel, Request, total_usage
 from irdistill.teachers.llm.prompt_templates import Template, cut_passage
+from irdistill.teachers.llm.queue import check_thinking
+from irdistill.teachers.llm.structured_answers import (
+    JSON,
+    check_structured,
+    choice_schema,
+    read_choice,
+)
 from irdistill.teachers.protocol import TeacherScores, TextPair
 
 logger = logging.getLogger(__name__)
@@ -42,6 +49,8 @@ class PointwiseTeacher:
     A score is null, with a flag, if the model gave no answer (the flag is its error) or if its
     interface did not report all labels (`NOT_REPORTED`; servers report only the 5 to 20 most likely
     tokens). A bound in place of the missing probability would look like a score.
+
+    With ``by: json`` the score is the gain of the label that the model writes.
     """
 
     def __init__(
@@ -51,8 +60,11 @@ class PointwiseTeacher:
         *,
         labels: Sequence[str] = ("yes", "no"),
         gains: Sequence[float] | None = None,
+        by: str = "labels",
         passage_words: int | None = None,
         passage_characters: int | None = None,
+        answer_tokens: int = 32,
+        thinking_tokens: int | None = None,
     ) -> None:
         """Check the prompt and the labels.
 
@@ -64,10 +76,25 @@ class PointwiseTeacher:
             labels: possible answers, which differ in their first token; of two without gains, the
                 first means relevant.
             gains: one per label.
+            by: ``labels`` reads the labels' log-probabilities; ``json`` reads an answer that a
+                server restricts to a JSON schema with the labels. The score is then the gain of the
+                label that the model chooses, so many scores are equal.
             passage_words: passages with more words are cut; the usage counts them.
             passage_characters: passages with more characters are cut.
+            answer_tokens: token limit of an answer in JSON.
+            thinking_tokens: token limit of the thinking before the answer, of a model that thinks.
+                Thinking that does not end gives a null score with the flag ``cut``.
         """
-        self.model = model
+        self.model, self._by = model, by
+        self._answer_tokens, self._thinking = answer_tokens, check_thinking(thinking_tokens, prompt)
+        if by not in ("labels", JSON):
+            raise OptionError(f"by is {by!r}; expected labels or json.")
+        check_structured(model, by, prompt)
+        if by == JSON and gains is None:
+            raise OptionError(
+                "by: json gives labels and no probabilities, so each label needs a number. Set one"
+                " gain per label, such as gains: [1, 0] for yes and no."
+            )
         self.labels, self.gains = _labels(labels, gains)
         if not prompt and self.labels != ("yes", "no"):
             raise OptionError(
@@ -101,9 +128,17 @@ class PointwiseTeacher:
             "prompt": self.template.parts,
             "labels": list(self.labels),
             "gains": None if self.gains is None else list(self.gains),
-            "score": "log-odds" if self.gains is None else "expected gain",
+            "score": (
+                "gain"
+                if self._by == JSON
+                else "log-odds"
+                if self.gains is None
+                else "expected gain"
+            ),
             "passage_words": self.passage_words,
             "passage_characters": self.passage_characters,
+            **({"answer_tokens": self._answer_tokens} if self._by == JSON else {}),
+            **({"thinking_tokens": self._thinking} if self._thinking else {}),
         }
 
     def score(self, pairs: Sequence[TextPair]) -> TeacherScores:
@@ -119,11 +154,7 @@ class PointwiseTeacher:
         ]
         answers = self.model.answer(
             [
-                Request(
-                    self.template.messages(query=pairs[place].query.text, passage=text),
-                    self.labels,
-                    max_tokens=1,
-                )
+                self._request(pairs[place].query.text, text)
                 for place, (text, _) in zip(order, texts, strict=True)
             ]
         )
@@ -132,7 +163,7 @@ class PointwiseTeacher:
         for place, answer in zip(order, answers, strict=True):
             values[place], flags[place] = self._value(answer)
         usage = total_usage(answers)
-        if not getattr(self.model, "relative_labels", False):
+        if self._by == "labels" and not getattr(self.model, "relative_labels", False):
             usage |= label_mass(answers)
             self._warning.look(usage, self.labels)
         cut = sum(was_cut for _, was_cut in texts)
@@ -140,9 +171,20 @@ class PointwiseTeacher:
             values, flags if any(flags) else None, usage | ({"passages_cut": cut} if cut else {})
         )
 
+    def _request(self, query: str, text: str) -> Request:
+        messages = self.template.messages(query=query, passage=text)
+        if self._by == JSON:
+            schema = choice_schema(self.labels)
+            return Request(messages, (), self._answer_tokens, schema, self._thinking)
+        return Request(messages, self.labels, max_tokens=1, thinking_tokens=self._thinking)
+
     def _value(self, answer: Answer) -> tuple[float, str | None]:
         if answer.error is not None:
             return math.nan, answer.error
+        if self._by == JSON:
+            flag, index = read_choice(answer, self.labels)
+            assert self.gains is not None
+            return (math.nan, flag) if index is None else (self.gains[index], None)
         logs = np.asarray(answer.labels, dtype=np.float64)
         if logs.shape != (len(self.labels),) or not np.isfinite(logs).all():
             return math.nan, NOT_REPORTED

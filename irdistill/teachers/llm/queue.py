@@ -9,9 +9,9 @@ before any new job starts. So no job waits for the slowest of the others.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from irdistill.errors import ModelError, OptionError
 from irdistill.teachers.llm.language_model import CUT, Answer, LanguageModel, Request
@@ -41,7 +41,8 @@ def with_retry(
     """Send requests, and send those whose answers were cut once more with a larger token limit.
 
     Args:
-        retry_tokens: token limit of the second try; no second try if None.
+        retry_tokens: token limit of the second try (of the thinking, if it has a limit); no second
+            try if None.
         is_cut: whether the answer to request i cannot be used because it was cut.
     """
     first = yield requests
@@ -50,11 +51,11 @@ def with_retry(
     places = [
         place
         for place, answer in enumerate(first)
-        if requests[place].max_tokens < retry_tokens and is_cut(place, answer)
+        if _limit(requests[place]) < retry_tokens and is_cut(place, answer)
     ]
     if not places:
         return Answers(first, first)
-    second = yield [requests[place]._replace(max_tokens=retry_tokens) for place in places]
+    second = yield [requests[place].with_room(retry_tokens) for place in places]
     last = list(first)
     for place, answer in zip(places, second, strict=True):
         # If the context has no room for a longer answer, the cut one stays.
@@ -63,13 +64,35 @@ def with_retry(
     return Answers(last, [*first, *second])
 
 
-def check_retry(retry_tokens: int | None, answer_tokens: int | None = None) -> int | None:
+def _limit(request: Request) -> int:
+    return request.thinking_tokens or request.max_tokens
+
+
+def check_thinking(thinking_tokens: int | None, prompt: Mapping[str, Any]) -> int:
+    """Check the setting ``thinking_tokens`` of a card, and return it; 0 for None."""
+    if thinking_tokens is not None and (type(thinking_tokens) is not int or thinking_tokens < 1):
+        raise OptionError(
+            f"thinking_tokens is {thinking_tokens}; expected at least 1. Leave it out for a model"
+            " that does not think."
+        )
+    if thinking_tokens and prompt.get("assistant"):
+        raise OptionError(
+            "the prompt begins the answer (assistant), so that the model cannot think before it."
+            " Remove assistant, or thinking_tokens."
+        )
+    return thinking_tokens or 0
+
+
+def check_retry(
+    retry_tokens: int | None, answer_tokens: int | None = None, thinking_tokens: int = 0
+) -> int | None:
     """Check the setting ``retry_tokens`` of a card, and return it."""
-    least = answer_tokens or 0
+    least = thinking_tokens or answer_tokens or 0
     if retry_tokens is not None and (type(retry_tokens) is not int or retry_tokens <= least):
         raise OptionError(
             f"retry_tokens is {retry_tokens}; expected a number of tokens above {least}, the limit"
-            " of the first answer. Leave it out to try only once."
+            f" of the first {'thinking' if thinking_tokens else 'answer'}. Leave it out to try only"
+            " once."
         )
     return retry_tokens
 

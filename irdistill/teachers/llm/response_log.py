@@ -126,6 +126,11 @@ class ResponseLog:
         """Number of answers."""
         return len(self._places)
 
+    @property
+    def closed(self) -> bool:
+        """Whether the file is closed."""
+        return self._file < 0
+
     def close(self) -> None:
         """Close the file and release the lock."""
         if self._file >= 0:
@@ -204,6 +209,7 @@ class ResponseLog:
             "cached_tokens": answer.cached_tokens,
             "cost": answer.cost,
             **({"cut": True} if answer.cut else {}),
+            **({"thinking_tokens": answer.thinking_tokens} if answer.thinking_tokens else {}),
             "spent": spent._asdict(),
             **(notes or {}),
         }
@@ -370,6 +376,7 @@ def _parse_answer(line: Mapping[str, Any]) -> Answer:
     try:
         labels, cut = line.get("labels"), line.get("cut", False)
         counts = [line[name] for name in ("input_tokens", "output_tokens", "cached_tokens")]
+        counts.append(line.get("thinking_tokens", 0))
         text, error, cost = line["text"], line["error"], float(line["cost"])
         valid = isinstance(text, str) and isinstance(error, str | None) and isinstance(cut, bool)
         if not valid or not all(isinstance(count, int) and 0 <= count < 2**53 for count in counts):
@@ -378,8 +385,8 @@ def _parse_answer(line: Mapping[str, Any]) -> Answer:
         if labels is not None:
             numbers = [np.nan if value is None else float(value) for value in labels]
             values = np.array(numbers, dtype=np.float32)
-        read, written, cached = counts
-        return Answer(text, values, error, read, written, cached, cost, cut)
+        read, written, cached, thinking = counts
+        return Answer(text, values, error, read, written, cached, cost, cut, thinking)
     except (KeyError, TypeError, OverflowError, ValueError) as error:
         raise _DamagedLineError from error
 
@@ -408,6 +415,6 @@ def open_log(path: str | Path, replay: bool = False) -> ResponseLog:
     with _opening:
         resolved = Path(path).resolve()
         log = _open_logs.get(resolved)
-        if log is None or log._file < 0:
+        if log is None or log.closed:
             log = _open_logs[resolved] = ResponseLog(path)
         return log

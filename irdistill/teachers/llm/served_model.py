@@ -188,9 +188,15 @@ class ServedModel(ABC, Generic[RequestT, ReplyT]):
     def log(self) -> ResponseLog:
         """The response log; opened and locked at the first use."""
         with self._lock:
-            if self._log is None:
+            if self._log is None or self._log.closed:
                 self._log = open_log(self._log_path, self._options.replay)
             return self._log
+
+    def close(self) -> None:
+        """Close the response log, so that another process can use it; the next use opens it."""
+        with self._lock:
+            if self._log is not None:
+                self._log.close()
 
     def default_log(self) -> Path:
         """The file of the response log in the cache folder."""

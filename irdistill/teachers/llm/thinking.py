@@ -113,6 +113,26 @@ def split_thinking(text: str) -> ReplyText:
     return _unwrapped("".join(said), text[raw:])
 
 
+def answer_start(text: str) -> int | None:
+    """Where the answer begins after the thinking, as a position in the text; None if the thinking
+    does not end.
+
+    Examples:
+        >>> [answer_start(text) for text in ("<think>Hm.</think>yes", "yes", "<think>Hm")]
+        [18, 0, None]
+    """
+    if "<|message|>" in text or _BARE_CHANNEL.match(text.lstrip()):
+        finals = [
+            match.start(2) for match in _CHANNEL.finditer(text) if match[1].lower() == "final"
+        ] or [match.end() for match in _BARE_FINAL.finditer(text)]
+        return finals[-1] if finals else None
+    start, thinking = 0, False
+    for marker in _MARKER.finditer(text):
+        thinking = bool(marker["open"])
+        start = start if thinking else marker.end()
+    return None if thinking else start
+
+
 def opened_thinking(prompt: str) -> str:
     """The opening marker with which a prompt ends, so that the answer begins inside the thinking;
     else empty.

@@ -14,9 +14,10 @@ from irdistill.errors import MissingExtraError, ModelError, one_line
 from irdistill.modeling.hardware import Precision
 from irdistill.modeling.model_files import resolve_model, split_gguf
 from irdistill.modeling.model_revisions import model_identity
-from irdistill.teachers.llm.chat import ChatTokenizer
+from irdistill.teachers.llm.chat import ChatTokenizer, Prompt
 from irdistill.teachers.llm.language_model import Answer, Request
 from irdistill.teachers.llm.local import empty_block
+from irdistill.teachers.llm.thought_labels import answer_all
 from irdistill.teachers.protocol import TOO_LONG
 
 
@@ -118,13 +119,25 @@ class VllmModel:
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """Log-probabilities of labels relative to each other, or greedily generated text."""
-        prompts = self.chat.prompts(requests)
+        return answer_all(self.chat, requests, self._answer, self._read_labels)
+
+    def _answer(self, requests: Sequence[Request]) -> list[Answer]:
+        limits = [
+            1 if request.labels else request.max_tokens + request.thinking_tokens
+            for request in requests
+        ]
+        return self._generate(self.chat.prompts(requests), limits)
+
+    def _read_labels(self, prompts: Sequence[Prompt]) -> list[Answer]:
+        return self._generate(prompts, [1] * len(prompts))
+
+    def _generate(self, prompts: Sequence[Prompt], limits: Sequence[int]) -> list[Answer]:
         answers = [Answer(error=TOO_LONG)] * len(prompts)
         # vLLM also counts the one token that is sampled for labels.
         fit = [
             place
-            for place, (prompt, request) in enumerate(zip(prompts, requests, strict=True))
-            if len(prompt.ids) + (1 if request.labels else request.max_tokens) <= self.max_length
+            for place, (prompt, limit) in enumerate(zip(prompts, limits, strict=True))
+            if len(prompt.ids) + limit <= self.max_length
         ]
         if not fit:
             return answers
@@ -137,9 +150,7 @@ class VllmModel:
                     allowed_token_ids=list(tokens),
                 )
                 if (tokens := prompts[place].labels)
-                else self._vllm.SamplingParams(
-                    temperature=0.0, max_tokens=requests[place].max_tokens
-                )
+                else self._vllm.SamplingParams(temperature=0.0, max_tokens=limits[place])
             )
             for place in fit
         ]
@@ -161,8 +172,10 @@ class VllmModel:
                 ]
                 answers[place] = answer._replace(labels=np.array(logs, dtype=np.float32))
             else:
-                cut = getattr(completion, "finish_reason", None) == "length"
+                text = prompt.opened + self.chat.decode(completion.token_ids)
                 answers[place] = answer._replace(
-                    text=prompt.opened + self.chat.decode(completion.token_ids), cut=cut
+                    text=text,
+                    cut=getattr(completion, "finish_reason", None) == "length",
+                    thinking_tokens=self.chat.thinking_length(text, answer.output_tokens),
                 )
         return answers

@@ -14,11 +14,17 @@ from irdistill.storage.files import digest
 from irdistill.teachers.llm.language_model import CUT, Answer, LanguageModel, Request
 from irdistill.teachers.llm.prompt_templates import Template, cut_passage
 from irdistill.teachers.llm.reading import GARBLED, IDENTIFIER, RankingReader, Reading, read_answer
+from irdistill.teachers.llm.structured_answers import (
+    JSON,
+    check_structured,
+    order_schema,
+    read_order,
+)
 
-#: What the order of a window is read from: the text of an answer, or the log-probabilities of the
-#: passages' labels where the answer begins.
+#: What the order of a window is read from: the text of an answer, the log-probabilities of the
+#: passages' labels where the answer begins, or an answer that a server restricts to a JSON schema.
 TEXT, LABELS = "text", "labels"
-WAYS = (TEXT, LABELS)
+WAYS = (TEXT, LABELS, JSON)
 #: The flag of a passage whose label the model's interface did not report.
 NOT_REPORTED = "label not reported"
 
@@ -36,7 +42,7 @@ class WindowPrompt:
     """Requests for the order of a window of passages, and the reader of their answers.
 
     Attributes:
-        by: ``text`` or ``labels``.
+        by: ``text``, ``labels`` or ``json``.
         digest: fingerprint of the prompt and of how answers are read.
         labels: the passages' labels; empty if passages have numbers.
     """
@@ -47,16 +53,19 @@ class WindowPrompt:
         by: str = TEXT,
         passage_words: int | None = None,
         answer_tokens: int | None = None,
+        thinking_tokens: int = 0,
     ) -> None:
         """Check a card's prompt.
 
         Args:
             prompt: as of `ListwiseLLMTeacher`.
-            by: ``text`` or ``labels``.
+            by: ``text``, ``labels`` or ``json``.
             passage_words: longer passages are cut.
             answer_tokens: token limit of a text; None for the tokens of the identifiers of a
                 window.
+            thinking_tokens: token limit of the thinking before the answer.
         """
+        self._thinking_tokens = thinking_tokens
         self.by, self._words, self._answer_tokens = by, passage_words, answer_tokens
         parts = _PARTS | {key: prompt[key] for key in _PARTS if key in prompt}
         self.labels = _check_labels(parts["labels"], by)
@@ -77,16 +86,30 @@ class WindowPrompt:
         self._reader = RankingReader(
             parts["identifier"] or identifier, parts["ranking"], self._names
         )
+        if self.labels and parts["identifier"]:
+            self._check_identifier(parts["identifier"])
         read = {"passage": parts["passage"], "identifier": parts["identifier"] or identifier}
         read["ranking"] = parts["ranking"]
         self.digest = digest(
             [self._template.digest, read, *([list(self.labels)] if self.labels else [])]
         )
 
+    def _check_identifier(self, identifier: str) -> None:
+        """Refuse an identifier of numbers for passages that have labels."""
+        name = self._names[0]
+        shown = self._passage.messages(number=name, text="")[0].content
+        if self._reader.read(shown, 1).garbled:
+            raise InputError(
+                f"the prompt's identifier {identifier!r} does not find the label {name!r} in a"
+                f" passage as it is shown, {shown.strip()!r}. Remove identifier, whose default fits"
+                " the labels, and ask for the labels in the prompt."
+            )
+
     def check(self, model: LanguageModel, window: int) -> None:
-        """Refuse windows with more passages than labels, and labels that the model does not read
-        as one token each.
+        """Refuse windows with more passages than labels, labels that the model does not read as one
+        token each, and JSON from a model that cannot be restricted to it.
         """
+        check_structured(model, self.by, self._template.parts)
         if not self.labels:
             return
         if window > len(self.labels):
@@ -108,9 +131,13 @@ class WindowPrompt:
         )
         messages = self._template.messages(query=query, passages=passages, count=str(len(texts)))
         if self.by == LABELS:
-            return Request(messages, self.labels[: len(texts)], max_tokens=1)
+            labels = self.labels[: len(texts)]
+            return Request(messages, labels, max_tokens=1, thinking_tokens=self._thinking_tokens)
         tokens = self._answer_tokens or _TOKENS_EACH * len(texts) + _TOKENS_MORE
-        return Request(messages, max_tokens=tokens)
+        schema = order_schema(self._json_names(len(texts))) if self.by == JSON else None
+        return Request(
+            messages, max_tokens=tokens, schema=schema, thinking_tokens=self._thinking_tokens
+        )
 
     def shown(self, text: str) -> str:
         """A passage on one line, cut, with ``[3]`` written as ``(3)``, so that it is not read as an
@@ -126,7 +153,13 @@ class WindowPrompt:
         """
         if answer.error is not None:
             return answer.error, None
+        if self.by == JSON:
+            return read_order(answer, self._json_names(count))
         return self._by_labels(answer) if self.by == LABELS else self._by_text(answer, count)
+
+    def _json_names(self, count: int) -> list[str] | list[int]:
+        """The passages' names as JSON values."""
+        return self._names[:count] or list(range(1, count + 1))
 
     def _by_text(self, answer: Answer, count: int) -> tuple[str | None, Reading | None]:
         """A cut answer counts if the whole ranking comes first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -75,6 +75,8 @@ class ListSampler:
         runs: compiled runs; the first gives documents and ranks, all give scores.
         query_ids: queries to draw; all of the first run by default.
         counts: what `count_lists` gives for these runs; computed if None.
+        siblings: all rows of the documents of some rows, if documents have several: rows of
+            passages. No row of a relevant document is a negative.
 
     Attributes:
         query_ids: the queries with at least two documents to learn from.
@@ -95,7 +97,9 @@ class ListSampler:
         options: SamplerOptions,
         query_ids: Sequence[str] | None = None,
         counts: ListCounts | None = None,
+        siblings: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
+        self.siblings = siblings
         self.runs, self.relevant, self.options = list(runs), relevant, options
         self.sources = parse_sources(options.sources)
         self.mined: ListSource | None = None
@@ -209,7 +213,7 @@ class ListSampler:
         if self.mined is None or query_id not in self.mined.index:
             return ranked, _NO_ROWS
         mined = np.asarray(self.mined.list(self.mined.index[query_id])[0], np.int64)
-        mined = mined[~np.isin(mined, self._relevant(query_id))]
+        mined = mined[~np.isin(mined, self._all_rows(self._relevant(query_id)))]
         if self.options.flagged == "drop":
             mined = mined[~np.isin(mined, self._flagged(query_id, DOUBTFUL))]
         new = mined[~np.isin(mined, ranked.rows)]
@@ -245,7 +249,12 @@ class ListSampler:
         return np.array([row for row, grade in judged.items() if grade > 0], np.int64)
 
     def _not_negatives(self, query: int) -> np.ndarray:
-        return np.union1d(self._relevant(self.query_ids[query]), self.suspected(query))
+        rows = np.union1d(self._relevant(self.query_ids[query]), self.suspected(query))
+        return self._all_rows(rows)
+
+    def _all_rows(self, rows: np.ndarray) -> np.ndarray:
+        """All rows of the documents of some rows."""
+        return rows if self.siblings is None or not len(rows) else self.siblings(rows)
 
     def _flagged(self, query_id: str, least: int) -> np.ndarray:
         """Rows (k,) of the documents that any run flags with this code or a higher one."""

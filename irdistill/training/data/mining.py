@@ -17,12 +17,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from irdistill.errors import NotFoundError, OptionError
-from irdistill.runs import Manifest, RankedList, Run, RunIdentity, compile_run, open_run, write_run
+from irdistill.runs import (
+    CompiledRun,
+    Manifest,
+    RankedList,
+    Run,
+    RunIdentity,
+    compile_run,
+    open_run,
+    write_run,
+)
 from irdistill.runs.manifest import MANIFEST
 from irdistill.runs.run_ownership import clear
 from irdistill.search import RetrieveOptions, retrieve
 from irdistill.storage.files import staging_path
 from irdistill.training.data.list_sampler import ListSampler
+from irdistill.training.data.passage_lists import PassageLists
 from irdistill.training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -42,6 +52,7 @@ class Miner:
     Args:
         work: folder of the vectors of a frozen document tower; the cache folder by default.
         in_turn: a context that processes that train together go through one by one.
+        passages: what stands for documents that are split.
     """
 
     def __init__(
@@ -53,10 +64,11 @@ class Miner:
         options: TrainOptions,
         work: str | Path | None = None,
         in_turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+        passages: PassageLists | None = None,
     ) -> None:
         self.collection, self.student, self.sampler = collection, student, sampler
         self.folder, self.options, self.work = folder / "mined", options, work
-        self.in_turn = in_turn
+        self.in_turn, self.passages = in_turn, passages
         sampler.mined_take = options.mine_take or options.list_size // 2
 
     def due(self, step: int) -> bool:
@@ -81,9 +93,13 @@ class Miner:
         with self.in_turn():
             mined = self._search(place) if searched == step else open_run(place, self.collection)
             scores = self._score(mined, place) if self.options.mine_teacher else None
-            corpus = self.collection.corpus
-            self.sampler.mined = compile_run(mined, corpus)
-            self.sampler.mined_scores = None if scores is None else compile_run(scores, corpus)
+            self.sampler.mined = self._compile(mined)
+            self.sampler.mined_scores = None if scores is None else self._compile(scores)
+
+    def _compile(self, run: Run) -> CompiledRun:
+        if self.passages is not None:
+            return self.passages.compile(run)
+        return compile_run(run, self.collection.corpus)
 
     def _search(self, place: Path) -> Run:
         """The documents that the student currently ranks first for each query."""
@@ -137,9 +153,10 @@ class Miner:
         if mined.query_id in run.index:
             rows, scores = run.list(run.index[mined.query_id])
             scored = np.asarray(rows, np.int64)[~np.isnan(scores)]
+            if self.passages is not None:
+                scored = self.passages.choice.passages.documents_of(scored)
         places = np.flatnonzero(~np.isin(self.collection.corpus.rows(mined.doc_ids), scored))
-        doc_ids = [mined.doc_ids[place] for place in places.tolist()]
-        return RankedList(mined.query_id, doc_ids, np.asarray(mined.scores)[places], None)
+        return mined.take(places.tolist())._replace(flags=None)
 
 
 def _finished_run(place: Path) -> Run | None:

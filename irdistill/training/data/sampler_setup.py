@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,25 +78,27 @@ def make_samplers(
     options: TrainOptions,
     validation: ValidationData | None = None,
     counts: ListCounts | None = None,
+    siblings: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> tuple[ListSampler, ListSampler | None]:
     """The sampler to train on, and that of the held-out queries if a share is held out.
 
     Args:
         validation: what is measured during training, if anything.
         counts: see `cached_counts`; computed if None.
+        siblings: see `ListSampler`.
 
     Raises:
         InputError: no query has two usable documents, or there is no query to hold out.
     """
-    every = ListSampler(runs, relevant, drawing, query_ids, counts)
+    every = ListSampler(runs, relevant, drawing, query_ids, counts, siblings)
     if validation is None or not validation.share:
         return every, None
     trained, held_out = validation.split(
         every.query_ids, relevant, options.validate_queries, options.seed
     )
     return (
-        ListSampler(runs, relevant, drawing, trained, every.counts),
-        ListSampler(runs, relevant, drawing, held_out, every.counts),
+        ListSampler(runs, relevant, drawing, trained, every.counts, siblings),
+        ListSampler(runs, relevant, drawing, held_out, every.counts, siblings),
     )
 
 

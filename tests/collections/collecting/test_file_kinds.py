@@ -126,7 +126,7 @@ def test_the_first_heading_is_the_title_and_is_not_repeated() -> None:
 def test_html() -> None:
     page = """<!doctype html><html><head><title> Cats &amp; dogs </title><style>p {}</style></head>
     <body><nav>Home | About</nav><header><h1>Animals<a class="headerlink" href="#a">¶</a></h1></header>
-    <p>They <b>purr</b><br>and <i>sl</i>eep.<script>alert(1)</script></p>
+    <h2>More <a href="#m">#</a></h2><p>They <b>purr</b><br>and <i>sl</i>eep.<script>alert(1)</script></p>
     <ul><li>one</li><li><p>two</p><p>more</p></li></ul>
     <pre>x = 1
   # y</pre>
@@ -135,7 +135,7 @@ def test_html() -> None:
     <img alt="A cat"><aside>Advert</aside><footer>(c)</footer></body></html>"""
     assert read_html(page.encode()) == (
         "Cats & dogs",
-        "# Animals\n\nThey purr and sleep.\n\n- one\n- two\n\nmore\n\n    x = 1\n      # y\n\n"
+        "# Animals\n\n## More\n\nThey purr and sleep.\n\n- one\n- two\n\nmore\n\n    x = 1\n      # y\n\n"
         "a | b\n1 | 2\n\nterm\n\nits meaning\n\nA cat",
         "utf-8",
     )
@@ -187,6 +187,7 @@ Food
 ----
 
 :Author: me
+:orphan:
 
 1. fish
 2. milk
@@ -226,6 +227,8 @@ def test_pdf() -> None:
     data = pdf([["Cats", "They purr", "and sleep."], ["Food", "Fish."]], "", {"Cats": 0, "Food": 1})
     assert read_pdf(data) == ("Cats", "They purr\nand sleep.\n\n# Food\n\nFish.", "")
     assert read_pdf(pdf([["One line", "more"]])).title == "One line"
+    late = pdf([["Manual", "by me"], ["Index", "a"]], "", {"Index": 1})
+    assert read_pdf(late) == ("Manual", "Manual\nby me\n\n# Index\n\na", "")
     assert read_pdf(pdf([["Text"]], "A title")).title == "A title"
     assert read_pdf(pdf([["Text"]], "Microsoft Word - draft.doc")).title == "Text"
 

@@ -26,6 +26,7 @@ from tests.teachers.hosted.hosted_runs import (
     QUERIES,
     SECRET,
     contents,
+    run_command,
     score,
     score_arguments,
     write_card,
@@ -293,3 +294,32 @@ def test_cards_without_a_shape_or_with_a_wrong_one_are_refused(
         message = capsys.readouterr().err
         assert words in message and "Traceback" not in message, message
     assert not server.bodies
+
+
+def test_a_dry_run_knows_the_price_and_sends_nothing(
+    stub: Any, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STUB_KEY")
+    shared = ["set", "--candidates", "candidates.txt", "--teacher", "stub.yaml", "--dry-run"]
+    server = stub()
+    for shape, prices, cost in (
+        # a query of 10 bytes and a text of 13 or 14: (10 // 3 + 8 + 14 // 3) tokens at 3 bytes each
+        ("jina", {"input": 2.0, "output": 0.0, "per": 1000}, PAIRS * 15 * 3 / 4 * 2 / 1000),
+        ("cohere", {"search": 2.0, "per": 1000}, QUERIES * 2 * 2 / 1000),
+    ):
+        limits = {"texts": 3}
+        write_card(server, shape=shape, url="https://example.com/v1", prices=prices, limits=limits)
+        assert run_command(["estimate", *shared, "--json", "cost.json"]) == 0
+        figures = json.loads(Path("cost.json").read_text())
+        assert figures["pairs"] == PAIRS and figures["sampled"] == 0
+        assert figures["requests"]["value"] == QUERIES * 2
+        assert figures["cost"]["value"] == pytest.approx(cost, rel=0.01)
+        assert "nothing was sent" in capsys.readouterr().out
+    assert not server.bodies and not list(folder.rglob("*.jsonl.lock"))
+    assert (
+        run_command(
+            ["estimate", "set", "--candidates", "candidates.txt", "--teacher", "bm25", "--dry-run"]
+        )
+        == 1
+    )
+    assert "only hosted teachers know" in capsys.readouterr().err

@@ -276,6 +276,14 @@ def test_invalid_labels_are_refused(labels: Any) -> None:
         ListwiseLLMTeacher(FakeModel(), LISTWISE | {"labels": labels}, by="labels")
 
 
+def test_a_card_for_numbers_is_refused_with_labels() -> None:
+    numbers = read_card("rankzephyr").prompt
+    with pytest.raises(IrdistillError, match="does not find the label 'A'"):
+        ListwiseLLMTeacher(FakeModel(), numbers, by="labels")
+    fitting = numbers | {"identifier": r"\[([A-Z])\]"}
+    ListwiseLLMTeacher(FakeModel(), fitting, by="labels")
+
+
 def test_the_identity_of_orders_by_text_stays() -> None:
     identity = ListwiseLLMTeacher(FakeModel(), LISTWISE).identity
     assert not {"by", "compare_generated"} & identity.keys()

@@ -59,12 +59,26 @@ def unsure(worths: list[int]) -> Answer:
     return Answer(error="refused") if 19 in worths else choose_better(worths)
 
 
+def both_forms(worths: list[int]) -> Answer:
+    """The labels' log-probabilities, one of them not reported, and the order that it writes."""
+    logs = np.array([np.nan if worth == 19 else worth - 99 for worth in worths], np.float32)
+    return Answer(list_answer(worths), logs)
+
+
 TEACHERS: dict[str, Callable[..., Any]] = {
     "sliding": lambda **more: ListwiseLLMTeacher(
         FakeModel(careless, **more), LISTWISE, window=4, step=2, passes=3
     ),
     "top-down": lambda **more: ListwiseLLMTeacher(
         FakeModel(careless, **more), LISTWISE, method="top-down", window=4, top=2
+    ),
+    "first token": lambda **more: ListwiseLLMTeacher(
+        FakeModel(both_forms, **more),
+        LISTWISE | {"labels": ["1", "2", "3", "4"]},
+        by="labels",
+        window=4,
+        step=2,
+        compare_generated=0.5,
     ),
     "all": lambda **more: PairwiseTeacher(FakeModel(unsure, **more), PAIRWISE),
     "heapsort": lambda **more: PairwiseTeacher(

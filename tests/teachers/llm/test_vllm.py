@@ -34,6 +34,8 @@ class LLM:
     the limit.
     """
 
+    text = " said "
+
     def __init__(self, model: str, **options: Any) -> None:
         self.options = options
         config = SimpleNamespace(
@@ -63,7 +65,7 @@ class LLM:
                 if params.logprobs
                 else None
             )
-            written = tiny_tokenizer()(" said ")["input_ids"]
+            written = tiny_tokenizer()(self.text)["input_ids"]
             engine_options = SimpleNamespace(
                 text="",
                 token_ids=[9] if allowed else written,
@@ -104,6 +106,23 @@ def test_labels_and_texts_come_back_in_order(vllm: None, tmp_path: Path) -> None
     assert long.error == no_room.error == "too long"
     assert (text.text, text.output_tokens, text.cut, labels.cut) == ("said", 6, True, False)
     assert model.relative_labels
+
+
+def test_labels_are_read_after_the_thinking(
+    vllm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = VllmModel(str(tiny_lm(tmp_path)))
+    monkeypatch.setattr(LLM, "text", "<think>a</think>y")
+    request = Request((Message("user", "a"),), ("y", "n"), 1, thinking_tokens=17)
+    [answer] = model.answer([request])
+    assert answer.labels == pytest.approx(-np.array(tiny_tokenizer()("yn")["input_ids"]) / 100)
+    thought, written = len("<think>a</think>"), len("<think>a</think>y")
+    assert (answer.thinking_tokens, answer.output_tokens) == (thought, written + 1)
+    [prompt] = model.chat.prompts([request._replace(labels=())])
+    assert answer.input_tokens == 2 * len(prompt.ids) + thought + len("\n\n")
+    monkeypatch.setattr(LLM, "text", "<think>a")
+    [answer] = model.answer([request])
+    assert (answer.error, answer.labels, answer.cut) == ("cut", None, True)
 
 
 def test_the_engine_keeps_prefixes_and_reports_every_label(vllm: None, tmp_path: Path) -> None:
