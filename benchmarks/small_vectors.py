@@ -8,9 +8,9 @@ model cut to their first numbers, principal components, a rotation for signs, an
     python benchmarks/small_vectors.py pydocs/test pydocs/howto --train pydocs/train
     python benchmarks/small_vectors.py FOLDER/scifact#test --train FOLDER/scifact#train out/queries
 
-Learned layers read the queries of ``--train``, and no judgments. P values are of paired
-randomization tests of the learned layers against each other method of the same size and rescoring,
-after Holm over the collection; shares are of the model's own float vectors.
+Learned layers read at most 4000 queries of each collection of ``--train``, and no judgments. P
+values are of paired randomization tests of the learned layers against each other method of the same
+size and rescoring, after Holm over the collection; shares are of the model's own float vectors.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from irdistill.training.compress_options import CompressOptions
 from irdistill.training.compressing import fit_maps
 
 MEASURE, K, FACTOR = "nDCG@10", 10, 4
+MOST_QUERIES = 4000
 BITS: dict[int, Any] = {1: "binary", 8: "int8", 32: "float"}
 LEARNED = "learned"
 
@@ -111,9 +112,8 @@ def open_bench(name: str, train: list[str], model: str, options: CompressOptions
 
     def encode(collection: Collection) -> np.ndarray:
         texts = [query.text for query in collection.queries.values()]
-        chosen = np.random.default_rng(options.seed).permutation(len(texts))[:4000]
-        texts = texts if collection.id == name else [texts[place] for place in sorted(chosen)]
-        return np.asarray(student.search_vectors(texts, "query"))
+        chosen = np.sort(np.random.default_rng(0).permutation(len(texts))[:MOST_QUERIES])
+        return np.asarray(student.search_vectors([texts[place] for place in chosen], "query"))
 
     training = [encode(ird.load_collection(other)) for other in train]
     rows = np.random.default_rng(options.seed).permutation(len(documents))

@@ -13,6 +13,7 @@ from sentence_transformers.sentence_transformer.modules import (
     LayerNorm,
     Pooling,
     StaticEmbedding,
+    WordEmbeddings,
 )
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
 from torch import Tensor, nn
@@ -34,6 +35,7 @@ _HELD = (
     SpladePooling,
     MultiVectorMask,
     StaticEmbedding,
+    WordEmbeddings,
     SparseStaticEmbedding,
     WordVectors,
     PairSimilarity,

@@ -37,7 +37,10 @@ _ADVICE = {
         "the model refuses. Read some answers in the response log, and change the prompt or the"
         " model"
     ),
-    "too long": "prompts do not fit. Shorten the passages (passage_words), or raise max_length",
+    "too long": (
+        "prompts do not fit. Shorten the passages (passage_words, or document_characters of a"
+        " hosted reranker), or raise max_length"
+    ),
     "no answer": "the model does not answer. Read the server's log, and send one request by hand",
     "labels not reported": (
         "the labels are not among the most likely first tokens. Labels are case-sensitive; read"

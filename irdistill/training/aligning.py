@@ -220,7 +220,7 @@ class _Alignment:
             LengthOrder(self.corpus, size, options.seed),
             processes,
         )
-        parameters = new_loss_parameters(self.loss, student, collator, self.options)
+        parameters = new_loss_parameters(self.loss, student, collator, self.options, processes)
         checkpoint = processes.agree(lambda: start_training(folder, record, student, options.steps))
         tokenized, began = snapshot(student), time.monotonic()
         with deterministic_kernels(options.deterministic):

@@ -19,6 +19,7 @@ from irdistill.training.data.collate import TokenRows, TrainBatch
 from irdistill.training.data.text_batches import TextCollator
 from irdistill.training.loop import TrainingLoop
 from irdistill.training.objectives.encode import Encoder
+from irdistill.training.processes import Processes
 
 
 def learned_sides(side: Side) -> tuple[TowerSide, ...]:
@@ -121,7 +122,11 @@ def vector_batch(
 
 
 def new_loss_parameters(
-    loss: Loss, student: Student, collator: TextCollator, options: AlignOptions
+    loss: Loss,
+    student: Student,
+    collator: TextCollator,
+    options: AlignOptions,
+    processes: Processes,
 ) -> dict[str, nn.Module]:
     """New modules that the loss learns, in the shapes of the first batch."""
     if not any(basic.has_parameters for basic in loss.basic_losses):
@@ -129,7 +134,10 @@ def new_loss_parameters(
     student.model.eval()
     with torch.no_grad():
         encoder = Encoder(
-            student, choose_dtype(options.precision, student.device), options.token_budget
+            student,
+            choose_dtype(options.precision, student.device),
+            options.token_budget,
+            processes=processes,
         )
         batch = collator(0)
         example = vector_batch(encode_texts(encoder, batch), batch)

@@ -87,7 +87,8 @@ def learn_maps(stored: StoredVectors, start: CodeMaps, options: CompressOptions)
         chosen = random.permutation(len(nearest))[: options.batch_size]
         extra = random.integers(0, len(stored.documents), options.random_documents)
         rows = np.unique(np.concatenate([nearest[chosen].ravel(), extra]))
-        loss = _loss(maps, _tensors(stored, chosen, rows), options)
+        spread_rows = np.searchsorted(rows, np.unique(extra))
+        loss = _loss(maps, _tensors(stored, chosen, rows), spread_rows, options)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -99,7 +100,13 @@ def _tensors(stored: StoredVectors, queries: np.ndarray, rows: np.ndarray) -> tu
     return torch.from_numpy(stored.queries[queries]), torch.from_numpy(documents)
 
 
-def _loss(maps: _Maps, batch: tuple[Tensor, Tensor], options: CompressOptions) -> Tensor:
+def _loss(
+    maps: _Maps,
+    batch: tuple[Tensor, Tensor],
+    spread_rows: np.ndarray,
+    options: CompressOptions,
+) -> Tensor:
+    """The loss of a step; ``spread_rows`` are the places of the random documents."""
     queries, documents = batch
     target = F.softmax(queries @ documents.T / options.tau, dim=1)
     total = queries.new_zeros(())
@@ -110,7 +117,7 @@ def _loss(maps: _Maps, batch: tuple[Tensor, Tensor], options: CompressOptions) -
             signs = straight_through(mapped, "binary")
             total = total + _SIGN_QUERIES * _divergence(signs @ codes.T * scales[1], target)
         if options.spread_out:
-            total = total + options.spread_out * _spread(codes)
+            total = total + options.spread_out * _spread(codes[spread_rows])
     return total
 
 

@@ -41,7 +41,7 @@ class CompressOptions:
             " rotated so that signs lose least (ITQ). learned: begins there, and learns the"
             " model's own float scores by gradients."
         ),
-    ] = "learned"
+    ] = "rotation"
     steps: Annotated[int, Field(ge=1, description="Optimizer steps of learned.")] = 300
     learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 1e-3
     batch_size: Annotated[int, Field(ge=1, description="Queries per step.")] = 64
@@ -56,7 +56,7 @@ class CompressOptions:
     ] = 0.03
     spread_out: Annotated[
         float,
-        Field(ge=0, description="Weight of the squared cosines of different documents, times D."),
+        Field(ge=0, description="Weight of the squared cosines of random documents, times D."),
     ] = 1.0
     document_queries: Annotated[
         int,

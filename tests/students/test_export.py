@@ -21,6 +21,7 @@ from irdistill.students import exporting as module
 from irdistill.students.dense_student import DenseStudent
 from irdistill.students.exported_model import ExportedModel, _Side
 from irdistill.students.exporting import FORMATS, ExportAgreement, export_student
+from irdistill.students.static_tower import summed_model
 from irdistill.students.term_vectors import TermVectors
 from irdistill.students.tower_network import (
     TowerNetwork,
@@ -65,13 +66,23 @@ def with_words(backbone: str, prompt: str | None = None) -> DenseStudent:
     return DenseStudent.from_model(two_towers(model, [*model, words, Normalize()], prompt))
 
 
+def with_tokens(backbone: str) -> DenseStudent:
+    """A tower of one layer with token vectors beside it."""
+    student = build_student("dense", backbone, device="cpu", query_layers=1)
+    assert isinstance(student, DenseStudent)
+    weight = np.random.default_rng(1).normal(size=(len(student._first("query").tokenizer), 32))
+    return DenseStudent.from_model(summed_model(student, weight.astype(np.float32)))
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("case", [*CASES, "words", "words and a prompt"])
+@pytest.mark.parametrize("case", [*CASES, "words", "words and a prompt", "tokens"])
 def test_networks_read_what_the_folder_reads(case: str, backbone: str, tmp_path: Path) -> None:
     """Without a runtime: torch runs the network that is exported, and `encode.py` reads texts."""
     if case in CASES:
         kind, options = CASES[case]
         student = build_student(kind, backbone, device="cpu", **options)
+    elif case == "tokens":
+        student = with_tokens(backbone)
     else:
         student = with_words(backbone, "small " if "prompt" in case else None)
     for part in tower_parts(student):
@@ -104,11 +115,13 @@ def plain(student: Any, side: str, texts: list[Any]) -> list[Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [*CASES, "words"])
+@pytest.mark.parametrize("case", [*CASES, "words", "tokens"])
 def test_exported_folders_agree(case: str, backbone: str, tmp_path: Path) -> None:
     if case in CASES:
         kind, options = CASES[case]
         student = build_student(kind, backbone, device="cpu", **options)
+    elif case == "tokens":
+        student = with_tokens(backbone)
     else:
         student = with_words(backbone)
     result = export_student(student, tmp_path / "out", "onnx", QUERIES, DOCUMENTS)

@@ -18,7 +18,14 @@ from irdistill.training.compress_options import CompressOptions
 from irdistill.training.compressing import compress, fit_maps
 from tests.training.tiny import make_backbone, make_collection
 
-QUICK = CompressOptions(steps=20, batch_size=8, nearest=4, random_documents=16, dimensions=(8, 4))
+QUICK = CompressOptions(
+    method="learned",
+    steps=20,
+    batch_size=8,
+    nearest=4,
+    random_documents=16,
+    dimensions=(8, 4),
+)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -90,7 +97,7 @@ def test_rotations_keep_the_scores_of_every_cut_and_signs_lose_less() -> None:
 
 def test_learned_signs_keep_more_than_rotated_ones() -> None:
     stored = stored_vectors()
-    options = CompressOptions(dimensions=(16, 8), steps=60, learning_rate=3e-3, batch_size=16)
+    options = replace(QUICK, dimensions=(16, 8), steps=60, learning_rate=3e-3, batch_size=16)
     learned = fit_maps(stored, options)
     rotated = fit_maps(stored, replace(options, method="rotation"))
     for size in (16, 8):

@@ -88,6 +88,21 @@ def test_two_processes_make_the_update_of_one_with_the_doubled_batch(
 
 
 @pytest.mark.slow
+def test_two_processes_align_as_one_with_the_doubled_batch(tmp_path: Path) -> None:
+    for name, seed in (("backbone", 0), ("teacher", 3)):
+        make_backbone(tmp_path / name, seed=seed)
+    done = torchrun(tmp_path, "align")
+    assert done.returncode == 0, done.stderr
+    two_processes.aligned(tmp_path, tmp_path / "one-align", 4)
+    one, two = (weights(tmp_path / f"{count}-align" / "model") for count in ("one", "two"))
+    began = weights(tmp_path / "backbone")
+    changed = [float((value - one[name]).abs().max()) for name, value in began.items()]
+    assert one.keys() == two.keys() and max(changed) > 1e-4
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=0, atol=1e-6, msg=name)
+
+
+@pytest.mark.slow
 def test_a_training_with_a_killed_process_goes_on_to_the_same_bytes(place: Path) -> None:
     done = torchrun(place, "killed")
     assert done.returncode != 0 and "Signal 9 (SIGKILL)" in done.stderr

@@ -15,13 +15,16 @@ from unittest import mock
 
 import torch
 
+from irdistill.collections import Corpus, Document
 from irdistill.students import build_student
 from irdistill.students.student_base import Student
+from irdistill.training.align_options import AlignOptions
+from irdistill.training.aligning import align
 from irdistill.training.loop import TrainingLoop
 from irdistill.training.options import TrainOptions
 from irdistill.training.processes import Processes
 from irdistill.training.trainer import train
-from tests.training.tiny import make_backbone, make_collection
+from tests.training.tiny import WORDS, make_backbone, make_collection
 
 OPTIONS = TrainOptions(
     steps=3,
@@ -102,6 +105,35 @@ def run(place: Path, out: Path, case: str, batch_size: int, **changes: Any) -> N
     )
 
 
+def texts() -> Corpus:
+    """Ten texts of different lengths, which do not divide evenly among steps and processes."""
+    return Corpus.in_memory(
+        Document(str(row), "", " ".join(WORDS[row : row + 1 + row % 4])) for row in range(10)
+    )
+
+
+def aligned(place: Path, out: Path, batch_size: int) -> None:
+    """An alignment with a loss over all pairs of a batch, by plain gradient descent."""
+    backbone = str(make_backbone(place / "backbone"))
+    options = AlignOptions(
+        steps=3,
+        batch_size=batch_size,
+        learning_rate=0.1,
+        precision="float32",
+        seed=7,
+        warmup=0,
+        log_every=1,
+        dropout=False,
+        start="none",
+    )
+    teacher, student = (
+        build_student("dense", name, device="cpu")
+        for name in (str(make_backbone(place / "teacher", seed=3)), backbone)
+    )
+    with mock.patch("irdistill.training.loop.make_optimizer", gradient_descent):
+        align(texts(), teacher, student, out, "EmbeddingCosine + Relational", options)  # type: ignore[arg-type]
+
+
 def gather(folder: Path) -> None:
     """What `Processes.gather` makes of vectors and of lists of token vectors, and their gradients,
     by rank.
@@ -147,6 +179,8 @@ if __name__ == "__main__":
         for name in CASES:
             descend(folder, folder / f"two-{name}", name, 2)
         run(folder, folder / "whole", "late", 2, steps=5, dropout=True)
+    elif what == "align":
+        aligned(folder, folder / "two-align", 2)
     else:
         if what == "killed":
             kill_at(3, 1)
