@@ -185,8 +185,9 @@ def _aggregation(options: RetrieveOptions, tau: float) -> Aggregation:
     Args:
         tau: the temperature if none is given.
     """
-    assert options.aggregate not in ("whole", "vector")
-    return Aggregation(options.aggregate, options.aggregate_tau or tau)
+    method = options.aggregate
+    assert method != "whole" and method != "vector"  # these search documents
+    return Aggregation(method, options.aggregate_tau or tau)
 
 
 def open_model(

@@ -28,7 +28,7 @@ VECTOR_TAU = 0.02
 """Default temperature of the log-sum-exp that a document's vector learns."""
 _SHARD_DOCUMENTS = 512
 _BLOCK_DOCUMENTS = 64
-_BLOCK_PASSAGES = 2048
+_BLOCK_PASSAGES, _BLOCK_QUERIES = 2048, 2048
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class DocumentFit:
     """
 
     tau: float = VECTOR_TAU
-    queries: int = 8192
+    queries: int = 32768
     nearest: int = 100
     weight: float = 0.1
     ridge: float = 1e-4
@@ -215,7 +215,11 @@ class VectorFitting:
         """(queries, documents): the log-sum-exp that the vectors learn."""
         aggregation = Aggregation("logsumexp", self.settings.tau)
         values = torch.from_numpy(passages).to(self.queries.device)
-        return aggregation.reduce((self.queries @ values.T).cpu().numpy(), starts)
+        parts = (
+            aggregation.reduce((part @ values.T).cpu().numpy(), starts)
+            for part in self.queries.split(_BLOCK_QUERIES)
+        )
+        return np.concatenate(list(parts))
 
     def _offsets(self, means: Tensor, targets: Tensor) -> Tensor:
         """(n, D): the fitted vectors minus the means."""
