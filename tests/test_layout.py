@@ -19,6 +19,7 @@ PACKAGE = REPOSITORY / "irdistill"
 
 #: Subpackages, the highest layer first. A subpackage may import itself and lower layers.
 LAYERS = (
+    ("__main__",),
     ("cli",),
     ("doctor", "recipes"),
     ("verbs",),

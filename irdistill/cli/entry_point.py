@@ -133,7 +133,3 @@ def describe_error(error: Exception) -> str:
         " irdistill --debug with the same command for the traceback, and report it. What was"
         " finished is kept."
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -168,10 +168,14 @@ def _check_aggregate(
         if not is_lexical(model) and (options.index != "flat" or options.vectors != "float"):
             index = options.index if options.vectors == "float" else options.vectors
             check_exact(_aggregation(options, 1.0), f"the index {index}")
-    if options.aggregate_tau is not None and method != "logsumexp":
+    if method == "vector" and is_lexical(model):
         raise OptionError(
-            f"aggregate_tau is the temperature of logsumexp, and aggregate is {method}; leave it"
-            " out."
+            f"aggregate is vector, and {model} has no vectors; choose maxp, or a dense model."
+        )
+    if options.aggregate_tau is not None and method not in ("logsumexp", "vector"):
+        raise OptionError(
+            f"aggregate_tau is the temperature of logsumexp and vector, and aggregate is {method};"
+            " leave it out."
         )
 
 
@@ -181,7 +185,8 @@ def _aggregation(options: RetrieveOptions, tau: float) -> Aggregation:
     Args:
         tau: the temperature if none is given.
     """
-    method = "maxp" if options.aggregate == "whole" else options.aggregate
+    method = options.aggregate
+    assert method != "whole" and method != "vector"  # these search documents
     return Aggregation(method, options.aggregate_tau or tau)
 
 
@@ -194,7 +199,7 @@ def open_model(
 ) -> tuple[CorpusSearcher, dict[str, Any]]:
     """The searcher of a model, and what determines its results."""
     from irdistill.modeling.hardware import choose_dtype
-    from irdistill.search.searchers import PassageSearcher, open_searcher
+    from irdistill.search.searchers import PassageSearcher, open_searcher, open_vector_searcher
     from irdistill.students import load_student
 
     loading = {
@@ -209,19 +214,22 @@ def open_model(
 
         source = collection if passages is None else passage_view(collection)
         encode_shards = RayEncoding(cluster, source, str(model), loading).shards
-    searcher = open_searcher(
-        reading_corpus(collection.corpus),
-        student,
-        options.searched,
-        work,
-        options.precision,
-        options.storage,
-        options.seed,
-        encode_shards,
-    )
-    if passages is not None:
-        tau = DENSE_TAU if student.kind == "dense" else 1.0
-        searcher = PassageSearcher(collection.corpus, searcher, _aggregation(options, tau))
+    if passages is not None and options.aggregate == "vector":
+        searcher = open_vector_searcher(collection.corpus, student, options, work, encode_shards)
+    else:
+        searcher = open_searcher(
+            reading_corpus(collection.corpus),
+            student,
+            options.searched,
+            work,
+            options.precision,
+            options.storage,
+            options.seed,
+            encode_shards,
+        )
+        if passages is not None:
+            tau = DENSE_TAU if student.kind == "dense" else 1.0
+            searcher = PassageSearcher(collection.corpus, searcher, _aggregation(options, tau))
     dtype = str(choose_dtype(options.precision, student.device)).removeprefix("torch.")
     index = dict(searcher.settings)
     return searcher, {"index": index, "precision": dtype, "storage": options.storage}

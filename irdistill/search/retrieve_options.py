@@ -121,10 +121,11 @@ class RetrieveOptions(CodeOptions):
         False
     )
     aggregate: Annotated[
-        Literal["maxp", "firstp", "logsumexp", "whole"],
+        Literal["maxp", "firstp", "logsumexp", "vector", "whole"],
         Field(
             description="Score of a document that is split into passages: its best passage, its"
-            " first one, or the log-sum-exp of all. whole reads documents whole, cut to the model's"
+            " first one, or the log-sum-exp of all. vector learns one vector of a dense model for"
+            " each document from the log-sum-exp. whole reads documents whole, cut to the model's"
             " length."
         ),
     ] = "maxp"
@@ -132,7 +133,8 @@ class RetrieveOptions(CodeOptions):
         float | None,
         Field(
             gt=0,
-            description="Temperature of logsumexp (default: 0.05 for a dense model, 1 for others).",
+            description="Temperature of logsumexp and vector (default: for a dense model 0.05, and"
+            " 0.02 for vector; 1 for others).",
         ),
     ] = None
     seed: Annotated[int, Field(ge=0, lt=2**32, description="Random seed of an index.")] = 42

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -29,10 +30,22 @@ from irdistill.search.passage_ranking import (
     rank_documents,
 )
 from irdistill.search.ranking import EXTRA_NEIGHBORS, MAX_EXTRA_ABSENT, SearchHits, best_rows
-from irdistill.search.retrieve_options import INDEXES, CodeOptions, Index, Storage
+from irdistill.search.retrieve_options import (
+    INDEXES,
+    CodeOptions,
+    Index,
+    RetrieveOptions,
+    Storage,
+)
 from irdistill.search.sparse.seismic_index import SeismicIndex
 from irdistill.search.sparse.sparse_index import SparseIndex
 from irdistill.search.vectors.brute_force import exact_search, score_blocks
+from irdistill.search.vectors.document_vectors import (
+    VECTOR_TAU,
+    DocumentFit,
+    check_dense,
+    fit_document_vectors,
+)
 from irdistill.search.vectors.faiss_index import FaissIndex
 from irdistill.search.vectors.quantized_index import QuantizedIndex
 from irdistill.search.vectors.text_encoder import TextEncoder
@@ -335,6 +348,36 @@ def open_searcher(
     searcher = _searcher(read, student, index, precision, store, seed)
     searcher.truncation = store.truncation
     return searcher if corpus.passages is None else PassageSearcher(corpus, searcher)
+
+
+def open_vector_searcher(
+    corpus: Corpus,
+    student: TextEncoder,
+    options: RetrieveOptions,
+    work: str | Path | None = None,
+    encode_shards: EncodeShards | None = None,
+) -> CorpusSearcher:
+    """Encode the passages of a corpus, fit one vector for each document, and build the index.
+
+    Args:
+        corpus: the documents, with their passages.
+
+    Raises:
+        OptionError: the model is not dense.
+    """
+    check_dense(student)
+    passages = corpus.passages
+    assert passages is not None
+    store: VectorStore = corpus_vectors(
+        passages.corpus, student, work, options.precision, options.storage, encode_shards
+    )
+    fit = DocumentFit(tau=options.aggregate_tau or VECTOR_TAU)
+    vectors = fit_document_vectors(corpus, store, student, fit, options.precision)
+    documents, index = corpus.with_passages(None), options.searched
+    searcher = _searcher(documents, student, index, options.precision, vectors, options.seed)
+    searcher.truncation = store.truncation
+    searcher.settings = {**searcher.settings, "aggregate": {"method": "vector", **asdict(fit)}}
+    return searcher
 
 
 def _searcher(

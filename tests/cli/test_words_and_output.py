@@ -10,6 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+import irdistill
 from irdistill.cli.commands import MultiValueCommand, read_words
 from irdistill.cli.entry_point import main
 from irdistill.errors import IrdistillError
@@ -99,6 +100,16 @@ def test_help_and_a_small_evaluation_load_nothing_heavy(folder: Path) -> None:
             [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=folder
         )
         assert done.stdout.splitlines()[-1].strip() == "loaded:", done.stdout + done.stderr
+
+
+def test_torchrun_starts_the_command_line_as_a_module() -> None:
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-m", "irdistill", "--version"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and irdistill.__version__ in done.stdout
 
 
 def test_an_interruption_is_one_line_that_says_what_is_kept(
