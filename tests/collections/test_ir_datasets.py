@@ -228,7 +228,7 @@ def test_a_name_like_a_file_beside_it_is_close(
 ) -> None:
     (tmp_path / "handbook").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(IrdistillError, match="no file or folder of that name.*: handbook[,.]"):
+    with pytest.raises(IrdistillError, match=r"no file or folder of that name.*: handbook[,.]"):
         load_collection("hanbook", cache=tmp_path / "cache")
 
 
