@@ -140,7 +140,8 @@ def missing_queries_advice(collection: str) -> str:
     return (
         'Queries are needed here. Write them into queries.jsonl, one per line ({"_id": "q1",'
         f' "text": "…"}}), or generate them from the documents: irdistill generate {collection}'
-        " --out NEW. Only collect, generate, specialise, pretrain and search need none."
+        " --out NEW. Verbs that need none: align, collect, generate, package, pretrain,"
+        " search, specialise, static."
     )
 
 

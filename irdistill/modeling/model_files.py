@@ -143,8 +143,8 @@ def check_model_folder(path: Path) -> None:
     if not path.is_dir():
         raise ModelError(f"the model {path} is not a folder; give a model folder or a hub id.")
     is_model = any((path / name).exists() for name in ("config.json", "modules.json", STUDENT_FILE))
-    if (path / "model").is_dir() and not is_model:
-        raise ModelError(f"{path} is a training; its model is {path / 'model'}.")
+    if not is_model:
+        _refuse_folder_around_models(path)
     if not list(path.rglob("config.json")) and not any(
         (path / name).exists() for name in ("modules.json", STUDENT_FILE)
     ):
@@ -156,6 +156,19 @@ def check_model_folder(path: Path) -> None:
         raise ModelError(
             f"the model folder {path} has no tokenizer (none of {', '.join(_TOKENIZER_FILES)}); "
             "save the tokenizer beside the model with tokenizer.save_pretrained(folder)."
+        )
+
+
+def _refuse_folder_around_models(path: Path) -> None:
+    """Refuse the folder of a training or a bundle, and one of several trainings (`specialise`)."""
+    if (path / "model").is_dir():
+        raise ModelError(f"{path} is no model itself; its model is {path / 'model'}.")
+    inner = sorted(str(model) for model in path.glob("*/model") if model.is_dir())
+    if inner:
+        report = path / "report.md"
+        kept = f"; {report} names the one that is kept" if report.is_file() else ""
+        raise ModelError(
+            f"{path} is no model itself; give one of its models{kept}: {', '.join(inner)}."
         )
 
 

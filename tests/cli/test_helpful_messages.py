@@ -49,7 +49,20 @@ def test_the_folder_of_a_training_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "model" / "config.json").write_text("{}")
     with pytest.raises(ModelError) as error:
         check_model_folder(tmp_path)
-    assert str(error.value) == f"{tmp_path} is a training; its model is {tmp_path / 'model'}."
+    assert str(error.value) == f"{tmp_path} is no model itself; its model is {tmp_path / 'model'}."
+
+
+def test_the_folder_of_several_trainings_is_no_model(tmp_path: Path) -> None:
+    for name in ("train", "terms"):
+        (tmp_path / name / "model").mkdir(parents=True)
+        (tmp_path / name / "model" / "config.json").write_text("{}")
+    models = f"{tmp_path / 'terms' / 'model'}, {tmp_path / 'train' / 'model'}."
+    with pytest.raises(ModelError) as error:
+        check_model_folder(tmp_path)
+    assert str(error.value) == f"{tmp_path} is no model itself; give one of its models: {models}"
+    (tmp_path / "report.md").write_text("# Report")
+    with pytest.raises(ModelError, match=r"models; \S+report.md names the one that is kept: "):
+        check_model_folder(tmp_path)
 
 
 def test_a_misspelt_retriever(monkeypatch: pytest.MonkeyPatch) -> None:
