@@ -44,7 +44,7 @@ class Bundle:
 
     Examples:
         >>> import irdistill as ird
-        >>> bundle = ird.package("out/mine/model", "my-docs", out="bundle")  # doctest: +SKIP
+        >>> bundle = ird.package("out/mine/terms/model", "my-docs", out="bundle")  # doctest: +SKIP
         >>> ird.Searcher(bundle).search("how do I reset the device")  # doctest: +SKIP
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
@@ -102,13 +102,22 @@ def _dataset(id: str) -> tuple[Any, ModuleType]:
     try:
         return ir_datasets.load(id), ir_datasets
     except KeyError as error:
-        known = [*sorted(ir_datasets.registry), *_EMBEDDED]
-        close = difflib.get_close_matches(id, known, n=5, cutoff=0.5)
+        close = _close_names(id, [*sorted(ir_datasets.registry), *_EMBEDDED])
         raise NotFoundError(
-            f"there is no collection {id!r}. Ids are pydocs/train|dev|test|howto, those of"
-            " ir_datasets such as beir/scifact/test or msmarco-passage/dev/small, and folders in"
-            f" BEIR layout (FOLDER or FOLDER#SPLIT). Close ids: {', '.join(close) or 'none'}."
+            f"there is no collection {id!r}, and no file or folder of that name. Ids are"
+            " pydocs/train|dev|test|howto, and those of ir_datasets such as beir/scifact/test or"
+            " msmarco-passage/dev/small; folders are in BEIR layout (FOLDER or FOLDER#SPLIT) or"
+            f" hold documents. Close names: {', '.join(close) or 'none'}."
         ) from error
+
+
+def _close_names(id: str, known: Sequence[str]) -> list[str]:
+    """Names like one that does not exist: files and folders in the same place, then ids."""
+    beside = [str(path) for path in Path(id).parent.glob("*")]
+    return [
+        *difflib.get_close_matches(id, beside, n=3),
+        *difflib.get_close_matches(id, known, n=5, cutoff=0.5),
+    ]
 
 
 def _cache_key(id: str, dataset: Any, module: Any) -> str:

@@ -27,11 +27,11 @@ def open_package(folder: Path) -> Bundle:
     "package",
     positional=("model", "collection"),
     examples=(
-        "irdistill package out/mine/model my-docs --out bundle",
+        "irdistill package out/mine/terms/model my-docs --out bundle",
         'irdistill search bundle "how do I reset the device"',
         'python bundle/search.py "how do I reset the device"',
         "# For a database or a search engine:",
-        "irdistill package out/mine/model my-docs --format pgvector --out out/pgvector",
+        "irdistill package out/mine/terms/model my-docs --format pgvector --out out/pgvector",
     ),
     reopen=open_package,
 )

@@ -90,7 +90,7 @@ def _check_search(values: Mapping[str, Any]) -> None:
     "search",
     positional=("collection", "query"),
     examples=(
-        'irdistill search bundle "how do I reset the device"',
+        'irdistill search bundle "how do I calibrate the device"',
         'irdistill search pydocs/howto "how do I merge two dictionaries"',
         'irdistill search pydocs/howto "how do I merge two dictionaries" --model bm25 --k 3',
         "# Asks for questions; with a pipe, one question per line:",

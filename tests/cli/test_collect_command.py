@@ -50,6 +50,30 @@ def test_what_is_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "irdistill: copy holds a collection of other sources" in capsys.readouterr().err
 
 
+def test_the_columns_of_tables_are_printed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(5):
+        (folder / f"t{number}.csv").write_text(
+            "key,Head line,Abs-tract,body part\n1,Cats,Purr.,Long"
+        )
+    assert run("collect", "t0.csv", "--out", "out") == 0
+    said = "title 'Head line', text 'Abs-tract', not read 'key', 'body part'"
+    assert f"\ncolumns      t0.csv: {said}\n" in capsys.readouterr().out
+    roles = {
+        "id": [],
+        "title": ["Head line"],
+        "text": ["Abs-tract"],
+        "not read": ["key", "body part"],
+    }
+    assert json.loads((folder / "out" / "collection.json").read_text())["columns"] == {
+        "t0.csv": roles
+    }
+    sources = [f"t{number}.csv" for number in range(5)]
+    assert run("collect", *sources, "--keep-duplicates", "--out", "all") == 0
+    assert f"; t2.csv: {said}; 2 more tables\n" in capsys.readouterr().out
+
+
 def test_a_stage_of_a_recipe(folder: Path) -> None:
     write_files(folder)
     arguments = {"sources": ["docs"], "exclude": ["*.txt"]}

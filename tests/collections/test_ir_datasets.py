@@ -217,10 +217,19 @@ def test_unknown_id_lists_close_ids(tmp_path: Path) -> None:
         load_collection("beir/scifcat/test", cache=tmp_path)
     said = str(caught.value)
     assert "there is no collection 'beir/scifcat/test'" in said
-    assert "beir/scifact/test" in said.split("Close ids: ")[1]
+    assert "beir/scifact/test" in said.split("Close names: ")[1]
     assert "pydocs/train|dev|test|howto" in said and "FOLDER#SPLIT" in said
-    with pytest.raises(IrdistillError, match="Close ids: pydocs/"):
+    with pytest.raises(IrdistillError, match="Close names: pydocs/"):
         load_collection("pydoc/test", cache=tmp_path)
+
+
+def test_a_name_like_a_file_beside_it_is_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "handbook").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(IrdistillError, match=r"no file or folder of that name.*: handbook[,.]"):
+        load_collection("hanbook", cache=tmp_path / "cache")
 
 
 def test_id_without_queries_lists_ids_below_it(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,8 @@ from irdistill.console.terminal import counted
 
 UNKNOWN = "unknown kind"
 _SHOWN_ENDINGS = 5
+_SHOWN_TABLES = 3
+_SHOWN_COLUMNS = 8
 MOST_LISTED = 100_000
 """Entries of a list in the manifest; the counts continue."""
 
@@ -24,6 +26,7 @@ class CollectReport:
         read: kind of file -> number of documents.
         skipped: reason -> number of files or rows.
         skipped_files: file and reason of each skipped file.
+        columns: table -> role -> columns of this role; the role ``not read`` has the others.
         encodings: encoding -> number of files.
         other_encodings: file -> its encoding, where it is not UTF-8.
         duplicates: id of a document that was left out -> id of the one that is kept.
@@ -32,6 +35,7 @@ class CollectReport:
     read: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     skipped_files: list[dict[str, str]] = field(default_factory=list)
+    columns: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     encodings: Counter[str] = field(default_factory=Counter)
     other_encodings: dict[str, str] = field(default_factory=dict)
     duplicates: dict[str, str] = field(default_factory=dict)
@@ -61,6 +65,7 @@ class CollectReport:
         """Plain values for the manifest."""
         return {
             "read": dict(sorted(self.read.items())),
+            "columns": self.columns,
             "skipped": {
                 "counts": dict(self.skipped.most_common()),
                 "files": sorted(self.skipped_files, key=lambda entry: entry["file"]),
@@ -76,6 +81,14 @@ class CollectReport:
 def summary_lines(manifest: Mapping[str, Any]) -> dict[str, str]:
     """What the screen shows of a manifest: name and value of each line."""
     lines = {"read": _counts(manifest["read"])}
+    # A manifest of an earlier version does not have the columns.
+    tables = manifest.get("columns", {})
+    if tables:
+        shown = [
+            f"{table}: {_roles(roles)}" for table, roles in list(tables.items())[:_SHOWN_TABLES]
+        ]
+        more = [counted(len(tables) - len(shown), "more table")] if len(tables) > len(shown) else []
+        lines["columns"] = "; ".join(shown + more)
     skipped = manifest["skipped"]
     if skipped["counts"]:
         lines["skipped"] = _counts(skipped["counts"])
@@ -97,3 +110,13 @@ def summary_lines(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {number}" for name, number in counts.items())
+
+
+def _roles(roles: Mapping[str, Sequence[str]]) -> str:
+    texts = []
+    for role, names in roles.items():
+        shown = [repr(name) for name in names[:_SHOWN_COLUMNS]]
+        more = [f"{len(names) - len(shown)} more"] if len(names) > len(shown) else []
+        if names:
+            texts.append(f"{role} {', '.join(shown + more)}")
+    return ", ".join(texts)

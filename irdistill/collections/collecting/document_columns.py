@@ -35,6 +35,15 @@ class DocumentColumns(NamedTuple):
         names = [self.id, self.title, *self.text]
         return list(dict.fromkeys(name for name in names if name is not None))
 
+    def roles(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Columns of each role among all names of a table, and those that are not read."""
+        chosen = {
+            "id": [self.id] if self.id is not None else [],
+            "title": [self.title] if self.title is not None else [],
+            "text": list(self.text),
+        }
+        return chosen | {"not read": [name for name in names if name not in self.all]}
+
 
 def text_columns(names: Sequence[str]) -> list[str]:
     """The columns whose names say that they hold texts."""

@@ -123,6 +123,7 @@ class TableSource:
         table = open_table(self._path, self._options)
         report.decoded(self._name, table.encoding)
         columns = choose_columns(table.names, self.source, self._options)
+        report.columns[self._name] = columns.roles(table.names)
         with progress(None, "rows", f"reading {self.source}") as bar:
             for document in table_documents(table, columns, self._name, report):
                 report.read["table rows"] += 1
@@ -150,6 +151,7 @@ class HubSource:
     def documents(self, report: CollectReport) -> Iterator[Document]:
         """The documents in the order of the rows."""
         columns = choose_columns(self._table.names, self.source, self._options)
+        report.columns[self._name] = columns.roles(self._table.names)
         with progress(self._table.count, "rows", f"reading {self.source}") as bar:
             for document in table_documents(self._table, columns, self._name, report):
                 report.read["dataset rows"] += 1
