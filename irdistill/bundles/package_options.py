@@ -34,6 +34,13 @@ class PackageOptions:
         BundleIndex,
         Field(description="FAISS index in the bundle of a dense model; flat is exact."),
     ] = "flat"
+    aggregate: Annotated[
+        Literal["maxp", "vector"],
+        Field(
+            description="Vectors of documents that are split: those of all passages (maxp), or one"
+            " for each document, which learns the log-sum-exp of its passages (vector)."
+        ),
+    ] = "maxp"
     texts: Annotated[
         bool, Field(description="Include titles and texts; without them only ids are returned.")
     ] = True

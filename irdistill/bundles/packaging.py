@@ -33,10 +33,12 @@ from irdistill.bundles.query_network import try_query_tower
 from irdistill.bundles.staged_package import StagedPackage, finish, stage_package
 from irdistill.bundles.stored_rows import searchable_rows
 from irdistill.collections import Corpus
+from irdistill.collections.passage_corpus import reading_corpus
 from irdistill.console.progress_bars import progress
 from irdistill.console.terminal import counted
 from irdistill.errors import InputError, OptionError, OutputExistsError
-from irdistill.search.vectors.vector_store import Store, corpus_vectors
+from irdistill.search.vectors.document_vectors import check_dense, fit_document_vectors
+from irdistill.search.vectors.vector_store import Store, VectorStore, corpus_vectors
 from irdistill.storage.files import differences
 from irdistill.students.student_base import Student
 
@@ -67,7 +69,8 @@ def package_model(
         OutputExistsError: ``out`` holds another package, or files of others.
     """
     options, out = options or PackageOptions(), Path(out)
-    rows = IndexedRows(corpus)
+    single = options.aggregate == "vector"
+    rows = IndexedRows(corpus.with_passages(None) if single else corpus)
     if student.kind not in ("dense", "sparse", "late-interaction"):
         student.search_vectors([], "document")  # raises
     if options.index != "flat" and (student.kind != "dense" or options.format != "bundle"):
@@ -79,7 +82,7 @@ def package_model(
     facts = _facts(student, rows, options)
     if engine is not None:
         engine.check(EngineIndex.of(facts, options.name, student))
-    store: Store = corpus_vectors(rows.corpus, student, precision=options.precision)
+    store = _vectors(corpus, student, options)
     identity = _identity(student, corpus, store, options)
     if is_package(out) and not overwrite:
         bundle = Bundle.open(out)
@@ -106,13 +109,35 @@ def package_model(
     return Bundle.open(out)
 
 
+def _vectors(corpus: Corpus, student: Student, options: PackageOptions) -> Store:
+    """The vectors of the rows of a package.
+
+    Raises:
+        OptionError: documents that are not split, or those of a model that is not dense, have no
+            learned vectors.
+    """
+    texts = reading_corpus(corpus)
+    if options.aggregate == "vector":
+        check_dense(student)
+        if corpus.passages is None:
+            raise OptionError(
+                "aggregate is vector, and the documents are not split into passages. Split them"
+                " (collect with --passage-tokens), or leave it out."
+            )
+    store: Store = corpus_vectors(texts, student, precision=options.precision)
+    if options.aggregate == "maxp":
+        return store
+    assert isinstance(store, VectorStore)
+    return fit_document_vectors(corpus, store, student, precision=options.precision)
+
+
 def _facts(student: Student, rows: IndexedRows, options: PackageOptions) -> dict[str, Any]:
     """What the package holds, as its manifest and scripts say."""
     return {
         "version": VERSION,
         "format": options.format,
         "kind": student.kind,
-        "similarity": student.similarity,
+        "similarity": "dot" if options.aggregate == "vector" else student.similarity,
         "dimension": student.dimension,
         "truncated": options.dimension is not None,
         "needs_code": _needs_code(student),

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import irdistill as ird
+from irdistill.bundles.package_options import PackageOptions
+from irdistill.bundles.packaging import package_model
 from irdistill.collections import Collection, Corpus, Document
 from irdistill.collections.passage_corpus import Passages
 from irdistill.errors import OptionError
@@ -224,6 +226,22 @@ def test_queries_come_from_the_query_tower(
     members = np.asarray(store.matrix[passages.all_of([row])])
     expected = VectorFitting(queries, fit).fit(members, np.array([0]))[0]
     np.testing.assert_allclose(vectors.matrix[row], expected, atol=1e-4)
+
+
+def test_a_bundle_holds_one_vector_for_each_document(
+    collection: Collection, student: DenseStudent, folder: Path
+) -> None:
+    options = PackageOptions(aggregate="vector", precision="float32", onnx=False)
+    bundle = package_model(collection.corpus, student, folder / "bundle", options)
+    assert bundle.contents["similarity"] == "dot" and not bundle.contents["passages"]
+    run = search(collection, student, folder, "bundled")
+    searcher = ird.Searcher(folder / "bundle")
+    for ranked in run:
+        hits = searcher.search(collection.queries[ranked.query_id].text, k=5)
+        assert [hit.score for hit in hits] == pytest.approx(ranked.scores.tolist(), abs=1e-4)
+    whole = collection.corpus.with_passages(None)
+    with pytest.raises(OptionError, match="not split into passages"):
+        package_model(whole, student, folder / "none", options)
 
 
 def test_what_has_no_vectors_is_refused(collection: Collection, folder: Path) -> None:
