@@ -114,10 +114,12 @@ class Truncation:
         if not self.cut:
             return
         reads = f"the {limit} tokens" if limit is not None else "the tokens"
+        notable = self.cut >= NOTABLE * self.read
+        split = notable and kind == "document"
         logger.log(
-            logging.WARNING if self.cut >= NOTABLE * self.read else logging.INFO,
+            logging.WARNING if notable else logging.INFO,
             "%d of %d %s (%.1f%%) are longer than %s that %s reads; %.1f%% of all %s tokens never"
-            " reach the model",
+            " reach the model%s",
             self.cut,
             self.read,
             PLURAL[kind],
@@ -126,6 +128,7 @@ class Truncation:
             model,
             100 * self.tokens_cut / max(1, self.tokens + self.tokens_cut),
             kind,
+            "; collect --passage-tokens splits documents into passages" if split else "",
         )
 
 
