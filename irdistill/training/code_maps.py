@@ -88,8 +88,8 @@ def sign_rotation(vectors: np.ndarray, seed: int, rounds: int = _ROUNDS) -> np.n
 
     Examples:
         >>> rotation = sign_rotation(np.array([[2.0, 0.0], [0.0, 1.0]]), seed=0)
-        >>> (rotation @ rotation.T).round(6).tolist()
-        [[1.0, 0.0], [0.0, 1.0]]
+        >>> bool(np.allclose(rotation @ rotation.T, np.eye(2)))
+        True
     """
     size = vectors.shape[1]
     rotation, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(size, size)))

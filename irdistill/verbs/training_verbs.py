@@ -297,9 +297,10 @@ def fit_terms(
     "compress",
     positional=("collection",),
     examples=(
-        f"irdistill compress pydocs/train --model {MINILM} --dimensions 384 192 96 --out out/small",
-        "irdistill retrieve pydocs/test --model out/small/model --vectors binary --dimension 192"
-        " --out out/small-test",
+        f"irdistill compress pydocs/train --model {MINILM} --dimensions 384 192 96"
+        " --out out/compressed",
+        "irdistill retrieve pydocs/test --model out/compressed/model --vectors binary"
+        " --dimension 192 --out out/compressed-test",
     ),
     reopen=open_cached_student,
 )

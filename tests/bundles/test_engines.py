@@ -7,6 +7,7 @@ import os
 import re
 import runpy
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -265,7 +266,8 @@ def run_anserini(bundle: Bundle, question: str) -> list[tuple[str, float]]:
     (jar,) = Path(pyserini.__file__).parent.glob("resources/jars/anserini-*-fatjar.jar")
     (commands,) = re.findall(r"```\n(.*?)```", (bundle.path / "README.md").read_text(), re.DOTALL)
     commands = commands.replace("anserini-fatjar.jar", str(jar)).replace("your question", question)
-    path = os.pathsep.join([str(java.home / "bin"), os.environ["PATH"]])
+    folders = [str(java.home / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
+    path = os.pathsep.join(folders)
     done = subprocess.run(
         ["sh", "-ec", commands],
         cwd=bundle.path,

@@ -68,6 +68,9 @@ def test_two_processes_make_the_update_of_one_with_the_doubled_batch(
     one, two = weights(place / f"one-{case}" / "model"), weights(place / f"two-{case}" / "model")
     two_processes.student(place, case).save(place / f"began-{case}")
     began = weights(place / f"began-{case}")
+    for name in one:  # towers that are equal are saved once
+        if name not in began:
+            began[name] = began[name.replace("query_", "document_", 1)]
     assert one.keys() == two.keys() == began.keys()
     assert max(float((one[name] - value).abs().max()) for name, value in began.items()) > 3e-4
     for name in one:

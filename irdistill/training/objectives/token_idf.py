@@ -34,8 +34,10 @@ class TokenIdf:
 
     Examples:
         >>> idf = TokenIdf(np.array([3, 1]), 3)
-        >>> idf.weights.round(3).tolist(), idf.costs.round(3).tolist()
-        ([0.134, 0.981], [2.585, 0.352])
+        >>> [round(float(weight), 2) for weight in idf.weights]
+        [0.13, 0.98]
+        >>> [round(float(cost), 2) for cost in idf.costs]
+        [2.59, 0.35]
     """
 
     frequencies: np.ndarray
