@@ -106,6 +106,27 @@ def test_two_processes_align_as_one_with_the_doubled_batch(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+def test_the_guard_of_two_processes_decides_as_that_of_one(tmp_path: Path) -> None:
+    make_run(tmp_path / "scores", make_collection())
+    make_backbone(tmp_path / "backbone")
+    done = torchrun(tmp_path, "guard")
+    assert done.returncode == 0, done.stderr
+    for case in two_processes.GUARDED:
+        two_processes.guarded(tmp_path, tmp_path / f"one-{case}", case, 4)
+        one, two = (
+            json.loads((tmp_path / f"{count}-{case}" / "training.json").read_text())["keep"]
+            for count in ("one", "two")
+        )
+        assert one["verdict"] == two["verdict"] and one["weight"] == two["weight"]
+        first, second = (
+            weights(tmp_path / f"{count}-{case}" / "model") for count in ("one", "two")
+        )
+        assert first.keys() == second.keys()
+        for name in first:
+            torch.testing.assert_close(first[name], second[name], rtol=0, atol=1e-6, msg=name)
+
+
+@pytest.mark.slow
 def test_a_training_with_a_killed_process_goes_on_to_the_same_bytes(place: Path) -> None:
     done = torchrun(place, "killed")
     assert done.returncode != 0 and "Signal 9 (SIGKILL)" in done.stderr

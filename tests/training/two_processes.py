@@ -69,6 +69,9 @@ CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
 SHARES = {"validated": 0.4}
 
 
+GUARDED = ("dense", "cross")
+
+
 def student(place: Path, case: str) -> Student:
     """The student of a case, untrained."""
     kind, _, settings, _ = CASES[case]
@@ -134,6 +137,22 @@ def aligned(place: Path, out: Path, batch_size: int) -> None:
         align(texts(), teacher, student, out, "EmbeddingCosine + Relational", options)  # type: ignore[arg-type]
 
 
+def guarded(place: Path, out: Path, case: str, batch_size: int) -> None:
+    """A training with a probe that it may not lower."""
+    kind, loss, _, _ = CASES[case]
+    with mock.patch("irdistill.training.loop.make_optimizer", gradient_descent):
+        train(
+            make_collection(),
+            place / "scores",
+            build_student(kind, str(make_backbone(place / "backbone")), device="cpu"),
+            loss,
+            out,
+            replace(OPTIONS, batch_size=batch_size, learning_rate=0.1, validate_measures="nDCG@10"),
+            validate=0.4,
+            keep=replace(make_collection(), id="probe"),
+        )
+
+
 def gather(folder: Path) -> None:
     """What `Processes.gather` makes of vectors and of lists of token vectors, and their gradients,
     by rank.
@@ -181,6 +200,9 @@ if __name__ == "__main__":
         run(folder, folder / "whole", "late", 2, steps=5, dropout=True)
     elif what == "align":
         aligned(folder, folder / "two-align", 2)
+    elif what == "guard":
+        for name in GUARDED:
+            guarded(folder, folder / f"two-{name}", name, 2)
     else:
         if what == "killed":
             kill_at(3, 1)
