@@ -168,7 +168,7 @@ class ByteStrings(NamedTuple):
 
     def _hashes_one_by_one(self) -> np.ndarray:
         """The xxh64 of strings of any size."""
-        data = memoryview(self.data)
+        data = self.data.data
         pairs = zip(self.starts.tolist(), self.lengths.tolist(), strict=True)
         digests = [xxhash.xxh64_intdigest(data[start : start + size]) for start, size in pairs]
         return np.array(digests, np.uint64)
