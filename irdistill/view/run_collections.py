@@ -59,9 +59,9 @@ class RunCollections:
                 problems.append(error)
             else:
                 return collection
-        for error in problems:
-            if not isinstance(error, NotFoundError):
-                raise error
+        for problem in problems:
+            if not isinstance(problem, NotFoundError):
+                raise problem
         raise NotFoundError(
             f"the collection {name!r} of the run is not there. Start irdistill view from the folder"
             " where the run was made, or give the collection with --collection."
