@@ -37,6 +37,8 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"activation": "log1p_relu"},
     ),
 }
+UNTRAINED = ", untrained"
+NAMES = [*VARIANTS, "ones" + UNTRAINED, "IDF" + UNTRAINED]
 
 
 def build(settings: argparse.Namespace, architecture: dict[str, Any]) -> Any:
@@ -45,16 +47,21 @@ def build(settings: argparse.Namespace, architecture: dict[str, Any]) -> Any:
     return ird.SparseStudent(settings.model, freeze_documents=frozen, **shared, **architecture)
 
 
-def spread(
-    settings: argparse.Namespace, collection: Any, training: dict[str, Any], architecture: Any
-) -> float:
-    """Standard deviation of the scores of a list before the first step, over 16 lists."""
+def untrained(settings: argparse.Namespace, name: str, collection: Any) -> Any:
+    """The student of a variant before the first step."""
     from irdistill.training.objectives.token_idf import corpus_idf
 
+    training, architecture = VARIANTS[name]
     student = build(settings, architecture)
     if training.get("idf_start"):
         idf = corpus_idf(collection.corpus, student.model.tokenizer, student.dimension)
         student.set_query_weights(idf.weights)
+    return student
+
+
+def spread(settings: argparse.Namespace, name: str, collection: Any) -> float:
+    """Standard deviation of the scores of a list before the first step, over 16 lists."""
+    student = untrained(settings, name, collection)
     deviations = []
     for number, ranked in enumerate(ird.open_run(settings.scores[0])):
         if number == 16:
@@ -68,8 +75,15 @@ def spread(
     return float(np.mean(deviations))
 
 
-def learn(settings: argparse.Namespace, name: str, collection: Any, tau: float) -> Path:
+def learn(settings: argparse.Namespace, name: str, collection: Any, facts: dict[str, Any]) -> Path:
+    """Train a variant, or save it as it is before the first step."""
+    out = settings.out / f"{name.replace(', ', '-').replace(' ', '-')}-{settings.seed}"
+    if name.endswith(UNTRAINED):
+        if not out.exists():
+            untrained(settings, name.removesuffix(UNTRAINED), collection).save(out / "model")
+        return out / "model"
     training, architecture = VARIANTS[name]
+    facts["tau"] = spread(settings, name, collection) / 2
     training = {
         key: settings.active if value == "active" else value for key, value in training.items()
     }
@@ -88,12 +102,11 @@ def learn(settings: argparse.Namespace, name: str, collection: Any, tau: float) 
         seed=settings.seed,
         **training,
     )
-    out = settings.out / f"{name.replace(', ', '-').replace(' ', '-')}-{settings.seed}"
     ird.train(
         collection,
         settings.scores,
         build(settings, architecture),
-        loss=f"KL(tau={tau:.3g}, teacher_tau=0.5)",
+        loss=f"KL(tau={facts['tau']:.3g}, teacher_tau=0.5)",
         out=out,
         options=options,
     )
@@ -121,7 +134,7 @@ def main() -> None:
     parser.add_argument("--scores", nargs="+", required=True, help="runs of the teachers")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default=MODEL)
-    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--variants", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--freeze", action="store_true", help="train the query weights alone")
     parser.add_argument("--length", type=int, default=128, help="tokens of a text")
     parser.add_argument("--steps", type=int, default=300)
@@ -136,12 +149,13 @@ def main() -> None:
     settings.out.mkdir(parents=True, exist_ok=True)
     logging.disable(logging.WARNING)
     collection = ird.load_collection(settings.train)
-    runs, facts = {}, {}
+    runs: dict[str, Any] = {}
+    facts: dict[str, dict[str, Any]] = {}
     for name in settings.variants:
-        tau = spread(settings, collection, *VARIANTS[name]) / 2
-        model = learn(settings, name, collection, tau)
-        runs[name], active = measure(settings, model, settings.out / f"run-{model.parent.name}")
-        facts[name] = {"tau": tau, "active": active}
+        facts[name] = {}
+        model = learn(settings, name, collection, facts[name])
+        run = measure(settings, model, settings.out / f"run-{model.parent.name}")
+        runs[name], facts[name]["active"] = run
         print(name, facts[name], flush=True)
         if len(runs) > 1:
             test = ird.load_collection(settings.test)

@@ -61,6 +61,8 @@ _SURFACE = {
     "irdistill.verbs.comparison_verbs": "choose compare",
     "irdistill.verbs.query_verbs": "critic_curve filter generate rewrite split",
     "irdistill.recipes.recipe_verbs": "run_recipe specialise",
+    "irdistill.view.view_verbs": "view_results",
+    "irdistill.view.view_options": "ViewOptions",
     "irdistill.evaluation.auditing.audit_results": "Audit",
     "irdistill.evaluation.figures": "Evaluation",
     "irdistill.teachers.function_teacher": "teacher",

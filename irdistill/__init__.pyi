@@ -321,6 +321,12 @@ from irdistill.verbs.training_verbs import (
 from irdistill.verbs.training_verbs import (
     train as train,
 )
+from irdistill.view.view_options import (
+    ViewOptions as ViewOptions,
+)
+from irdistill.view.view_verbs import (
+    view_results as view_results,
+)
 
 __version__: str
 __all__: list[str]

@@ -331,6 +331,7 @@ _PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], Printed]] = {
         ("cards list", "cards show", "cards copy", "doctor"), lambda printed, _: printed
     ),
     "search": _hits,
+    "view": lambda result, _: Printed("", {}),
     "package": _package,
     "estimate": lambda cost, _: Printed(_table(cost.lines()).text, cost.to_json()),
     "audit": lambda audit, _: Printed(audit.to_markdown(), audit.to_json()),

@@ -45,13 +45,19 @@ def is_beir_folder(folder: Path) -> bool:
 
 
 def load_beir(
-    id: str, folder: Path, split: str | None, cache: Path, need_queries: bool = True
+    id: str,
+    folder: Path,
+    split: str | None,
+    cache: Path,
+    need_queries: bool = True,
+    passages: bool = True,
 ) -> Collection:
     """Load a folder in BEIR layout.
 
     Args:
         split: the file in ``qrels``; None means ``test``, or all queries if there are no qrels.
         need_queries: if False, a folder with only documents is a collection without queries.
+        passages: whether to open the passages in the folder.
     """
     corpus_file = jsonl_file(folder, "corpus")
     if corpus_file is None:
@@ -72,7 +78,7 @@ def load_beir(
         cache / "corpora" / _cache_key(corpus_file),
         corpus_file.name,
     )
-    if has_passages(folder):
+    if passages and has_passages(folder):
         corpus = corpus.with_passages(open_passages(folder, corpus, cache))
     if not len(corpus):
         raise InputError(f"{corpus_file} contains no documents; was its download interrupted?")

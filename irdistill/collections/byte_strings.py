@@ -23,6 +23,10 @@ _P1, _P2, _P3, _P4, _P5 = (
     )
 )
 _MOST_BITS = 22
+_FEW = 300
+"""Arrays pay from this many strings of each size on: 170 ids of 24 sizes take 2.4 ms with them and
+0.03 ms one by one, 10,000 ids of 3 sizes 0.2 and 1.5 ms.
+"""
 _STRIPE = 32
 """Strings of this size and above have another xxh64 algorithm; few ids are so long."""
 
@@ -149,19 +153,25 @@ class ByteStrings(NamedTuple):
 
     def hashes(self) -> np.ndarray:
         """(n,) uint64: the xxh64 of each string."""
-        result = np.empty(len(self), np.uint64)
         clipped = np.minimum(self.lengths, _STRIPE)
         sizes = np.flatnonzero(np.bincount(clipped)).tolist()
+        if len(self) < _FEW * len(sizes):
+            return self._hashes_one_by_one()
+        result = np.empty(len(self), np.uint64)
         for size in sizes:
             places: Any = np.flatnonzero(clipped == size) if len(sizes) > 1 else slice(None)
             if size < _STRIPE:
                 result[places] = self._short_hashes(size, places)
             else:
-                long = self.take(places)
-                result[places] = [
-                    xxhash.xxh64_intdigest(long.bytes_at(place)) for place in range(len(long))
-                ]
+                result[places] = self.take(places)._hashes_one_by_one()
         return result
+
+    def _hashes_one_by_one(self) -> np.ndarray:
+        """The xxh64 of strings of any size."""
+        data = self.data.data
+        pairs = zip(self.starts.tolist(), self.lengths.tolist(), strict=True)
+        digests = [xxhash.xxh64_intdigest(data[start : start + size]) for start, size in pairs]
+        return np.array(digests, np.uint64)
 
     def _short_hashes(self, size: int, places: Any) -> np.ndarray:
         """The xxh64 of strings that all have one size below 32 bytes."""

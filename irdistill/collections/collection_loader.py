@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 def load_collection(
-    id: str | Path, *, cache: Path | None = None, queries: bool = True
+    id: str | Path, *, cache: Path | None = None, queries: bool = True, passages: bool = True
 ) -> Collection:
     """Load a collection. Its corpus is compiled on first use.
 
@@ -49,6 +49,7 @@ def load_collection(
         queries: whether the collection must have queries. If False, a folder needs no
             ``queries.jsonl``, and an id of ir_datasets may have only documents. Existing queries
             are loaded anyway.
+        passages: whether to open the passages in a folder. If False, its documents are whole.
 
     Raises:
         NotFoundError: there is no such collection.
@@ -60,7 +61,7 @@ def load_collection(
     """
     name = str(id)
     corpora = make_folder(cache) if cache is not None else cache_folder()
-    collection = _load(name, corpora, queries)
+    collection = _load(name, corpora, queries, passages)
     for line in collection.report.lines(without=("unjudged queries",))[1:]:
         _log.info("%s: %s", name, line)
     if queries:
@@ -79,7 +80,8 @@ def collect(
 
     Args:
         out: the folder; None means the cache.
-        passages: how the caller will split the documents of the folder, as plain values.
+        passages: how the caller will split the documents, as plain values. The folder cannot be
+            opened until they are split, and the documents that are returned are whole.
     """
     cache = cache_folder()
 
@@ -92,7 +94,7 @@ def collect(
         folder = collect_sources(sources, out, options, load, passages, overwrite)
     splits = sorted(judgment_files(folder / "qrels"))
     split = f"#{splits[0]}" if splits and "test" not in splits else ""
-    return load_collection(f"{folder}{split}", queries=False)
+    return load_collection(f"{folder}{split}", queries=False, passages=passages is None)
 
 
 def require_queries(collection: Collection) -> None:
@@ -104,10 +106,10 @@ def require_queries(collection: Collection) -> None:
         )
 
 
-def _load(name: str, cache: Path, need_queries: bool = True) -> Collection:
+def _load(name: str, cache: Path, need_queries: bool = True, passages: bool = True) -> Collection:
     base, part = split_slice(name)
     if part and not Path(name).expanduser().is_dir():
-        whole = _load(base, cache, need_queries)
+        whole = _load(base, cache, need_queries, passages)
         require_queries(whole)
         return slice_queries(whole, part)
     if name == "pydocs" or name.startswith("pydocs/"):
@@ -119,7 +121,7 @@ def _load(name: str, cache: Path, need_queries: bool = True) -> Collection:
     path, split = split_folder(name)
     folder = Path(path).expanduser()
     if folder.is_dir():
-        collection = _load_folder(name, folder, split, cache, need_queries)
+        collection = _load_folder(name, folder, split, cache, need_queries, passages)
         if collection is not None:
             return collection
     if folder.is_file() and not split and is_table(folder.name):
@@ -144,7 +146,7 @@ def _load(name: str, cache: Path, need_queries: bool = True) -> Collection:
 
 
 def _load_folder(
-    name: str, folder: Path, split: str, cache: Path, need_queries: bool
+    name: str, folder: Path, split: str, cache: Path, need_queries: bool, passages: bool
 ) -> Collection | None:
     """The collection in a folder; None if the name is that of a collection of ir_datasets."""
     if is_derived(folder):
@@ -166,7 +168,7 @@ def _load_folder(
         if documents.files or documents.tables:
             check_listing(name, documents)
             return _load_documents(name, cache)
-    return load_beir(name, folder, split or None, cache, need_queries)
+    return load_beir(name, folder, split or None, cache, need_queries, passages)
 
 
 def _refuse_two_readings(name: str, folder: Path) -> None:

@@ -112,7 +112,7 @@ def split_into_passages(
     """
     options = options or PassageOptions()
     if not isinstance(collection, Collection):
-        collection = load_collection(collection, queries=False)
+        collection = load_collection(collection, queries=False, passages=False)
     if out is not None and not any(Path(out).glob("corpus.jsonl*")):
         raise InputError(
             f"{out} has no corpus.jsonl, and passages are stored beside it. Make such a folder:"

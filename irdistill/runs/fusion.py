@@ -40,8 +40,8 @@ def fuse(
     """Fuse runs of one collection, query by query, in float64; see `Mixing`.
 
     The flag of a document with a doubtful score in one of the runs is kept. Its passage is the one
-    that is named by the run with its best rank. Queries and documents
-    that are null because the teachers disagree are counted in the manifest's usage.
+    that is named by the run with its best rank. Queries and documents that are null because the
+    teachers disagree are counted in the manifest's usage.
 
     Args:
         runs: of a run with more queries than another, those that both have are fused.
@@ -62,7 +62,7 @@ def fuse(
     shares = tuple(weights) if weights is not None else None
     check_count(len(opened))
     mixing = Mixing(method, shares, missing, temperature, abstain, gate).for_teachers(len(opened))
-    _check_one_collection(opened)
+    collection = _common_collection(opened)
     candidates = {run.identity.candidates for run in opened}
     sources = [
         {
@@ -75,7 +75,7 @@ def fuse(
     identity = RunIdentity(
         "fused",
         mixing.identity() | ({"origin": dict(origin)} if origin else {}) | {"runs": sources},
-        opened[0].identity.collection,
+        collection,
         candidates.pop() if len(candidates) == 1 else None,
     )
     query_ids = list(dict.fromkeys(query_id for run in opened for query_id in run.query_ids))
@@ -104,7 +104,8 @@ def check_count(count: int) -> None:
         )
 
 
-def _check_one_collection(runs: Sequence[Run]) -> None:
+def _common_collection(runs: Sequence[Run]) -> dict[str, Any]:
+    """What the manifest stores of the runs' collection, with the passages that some run names."""
     for run in runs[1:]:
         ours, theirs = runs[0].identity.collection, run.identity.collection
         part = collection_mismatch(ours, theirs)
@@ -114,6 +115,18 @@ def _check_one_collection(runs: Sequence[Run]) -> None:
                 f" {part} are {ours.get(part)} and {theirs.get(part)}. Only runs of one collection"
                 " can be fused."
             )
+    splits = {run.identity.collection.get("passages"): run for run in runs}
+    splits.pop(None, None)
+    if len(splits) > 1:
+        [(one, first), (other, second), *_] = splits.items()
+        raise WrongCollectionError(
+            f"{first} and {second} name passages of documents that were split in different ways:"
+            f" their fingerprints are {one} and {other}. Make both runs with the same passages."
+        )
+    collection = dict(runs[0].identity.collection)
+    for fingerprint in splits:
+        collection["passages"] = fingerprint
+    return collection
 
 
 def aligned(lists: Sequence[RankedList | None]) -> tuple[list[str], list[Part | None]]:

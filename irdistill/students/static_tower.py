@@ -48,9 +48,9 @@ def static_modules(tokenizer: Tokenizer, weight: Tensor, normalize: bool) -> lis
 def summed_modules(tower: Sequence[nn.Module], tokenizer: Any, weight: Tensor) -> list[nn.Module]:
     """The modules of a tower whose vector q becomes ``q / |q| + sum_t e_t / sqrt(n)``, of length 1.
 
-    The sum is over the n tokens of the text, special ones included. All modules are those of plain
-    sentence-transformers: the vectors of the tokens replace the tower's token states, the tower's
-    vector takes the place of the first token's, and a linear layer adds both.
+    The sum is over the n tokens after the prompt, special ones included. All modules are those of
+    plain sentence-transformers: the vectors of the tokens replace the tower's token states, the
+    tower's vector takes the place of the first token's, and a linear layer adds both.
 
     Args:
         tower: modules up to ``sentence_embedding``; the first is a transformer.
@@ -62,8 +62,9 @@ def summed_modules(tower: Sequence[nn.Module], tokenizer: Any, weight: Tensor) -
     copied = linear(same)
     copied.module_output_name = "cls_token_embeddings"
     added = linear(torch.cat([same, same], dim=1))
+    start = list(tower[:-1]) if isinstance(tower[-1], Normalize) else list(tower)
     return [
-        *(module for module in tower if not isinstance(module, Normalize)),
+        *start,
         Normalize(),
         WordEmbeddings(tokenizer, weight.detach().float()),
         copied,

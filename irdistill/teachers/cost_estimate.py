@@ -12,7 +12,6 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
-from scipy.stats import t as students_t
 
 from irdistill.collections import Collection
 from irdistill.collections.split_collections import passage_view, without_passages
@@ -260,6 +259,8 @@ def scale_up(units: np.ndarray, took: np.ndarray, total: float, share: float) ->
         return EstimatedValue(value, value, value) if share >= 1 else EstimatedValue(value)
     spread = ((took - ratio * units) ** 2).sum() / (groups - 1)
     error = np.sqrt((1 - share) * spread / groups) / units.mean()
+    from scipy.stats import t as students_t  # which takes a second to load
+
     reach = float(students_t.ppf(0.975, groups - 1) * error * total)
     return EstimatedValue(value, max(0.0, value - reach), value + reach)
 

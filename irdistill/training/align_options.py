@@ -89,6 +89,11 @@ class AlignOptions(CheckpointOptions, MatryoshkaOptions, QuantizeOptions, Optimi
         check_fields(self)
         if not self.steps and not self.epochs:
             raise OptionError("epochs and steps are both 0; set one of them.")
+        if self.codes is not None and self.side == "query":
+            raise OptionError(
+                f"quantize={self.quantize} was given with side=query; it rounds document vectors,"
+                " which are learned with side=document or side=both."
+            )
         self.for_loop(self.batch_size)
 
     def for_loop(self, texts: int) -> TrainOptions:

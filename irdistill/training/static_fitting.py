@@ -142,7 +142,7 @@ def _fit_beside(
     tokenizer = query_tokenizer(beside)
     vectors = _encode(corpus, teacher)
     bags = token_bags(tokenizer, corpus)
-    special = beside._first("query").tokenizer.num_special_tokens_to_add()
+    special = _special_tokens(beside)
     prior = _tokens_alone(token_texts(tokenizer), teacher)
     order = np.random.default_rng([seed, 8]).permutation(len(corpus))
     held_out, rest = np.split(order, [min(_HELD_OUT, -(-len(corpus) // 10))])
@@ -168,6 +168,14 @@ def _fit_beside(
     fitted._freeze("document")
     figures = {"texts": len(corpus), "cosine_alone": cosines[0.0], "cosine": cosines[share]}
     return fitted, figures | {"share": share}
+
+
+def _special_tokens(student: DenseStudent) -> int:
+    """The tokens of a query that are neither of its text nor counted as its prompt."""
+    first: Any = student._first("query")
+    prompt = student.prompts()["query"]
+    counted = first._get_prompt_length(prompt) if prompt else 0
+    return len(first.tokenizer(prompt or "")["input_ids"]) - counted
 
 
 def _tokens_alone(texts: Sequence[str], teacher: DenseStudent) -> np.ndarray:

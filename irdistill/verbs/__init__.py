@@ -69,6 +69,8 @@ measure | verbs.evaluation_verbs:measure | recipes
     Measure the cost of systems: latency, throughput, operations, bytes.
 report | verbs.evaluation_verbs:report
     Write a report: a page, tables for a paper, a plot, MTEB results or a model card.
+view | view.view_verbs:view_results
+    Show results on a local web page: watch jobs, ask models, compare rankings, judge documents.
 benchmark | verbs.evaluation_verbs:benchmark
     Measure a model on a benchmark, dataset by dataset. A stopped benchmark resumes.
 rewrite | verbs.query_verbs:rewrite | recipes

@@ -18,7 +18,10 @@ IDS = st.lists(st.text(max_size=45), max_size=30)
 def test_hashes_are_those_of_xxhash_and_strings_come_back(names: list[str]) -> None:
     names = [name for name in names if not any("\ud800" <= letter <= "\udfff" for letter in name)]
     fields = ByteStrings.of(names)
-    assert fields.hashes().tolist() == [xxhash.xxh64_intdigest(name.encode()) for name in names]
+    digests = [xxhash.xxh64_intdigest(name.encode()) for name in names]
+    assert fields.hashes().tolist() == digests
+    many = fields.take(np.repeat(np.arange(len(names)), 300))  # enough for arrays
+    assert many.hashes().tolist() == np.repeat(np.array(digests, np.uint64), 300).tolist()
     assert fields.texts() == names and fields.packed().texts() == names
     back = np.arange(len(names))[::-1]
     assert fields.equal(fields.take(back)).tolist() == [

@@ -10,12 +10,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import irdistill as ird
 from irdistill.collections import Collection, load_collection
 from irdistill.collections.document_splitting import PassageOptions, split_into_passages
 from irdistill.collections.passage_corpus import reading_corpus
 from irdistill.errors import DamagedError, InputError, NotFoundError, OptionError
 from irdistill.modeling.token_places import TokenPlaces
 from tests.search.passage_collection import passage_collection, write_collection
+from tests.students.tiny import tiny_backbone
 
 
 def test_passages_are_the_text_of_their_documents(tmp_path: Path) -> None:
@@ -139,16 +141,46 @@ def test_a_killed_split_ends_with_the_same_bytes(
         (docs / names[1]).unlink()
         killed.setattr(document_splitting, "file_sha256", lambda path: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            passage_collection_again(tmp_path)
+            passage_collection(tmp_path)
         assert not (docs / names[1]).exists()
-    passage_collection_again(tmp_path)
+    passage_collection(tmp_path)
     assert [(docs / name).read_bytes() for name in names] == expected
 
 
-def passage_collection_again(folder: Path) -> Collection:
-    """Split without loading the passages that are there."""
-    (folder / "docs" / "passages.parquet").unlink(missing_ok=True)
-    return passage_collection(folder)
+def test_documents_that_were_collected_and_not_split_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_backbone(tmp_path / "encoder", layers=1)
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "a.txt").write_text("A cat. " * 20)
+    out = tmp_path / "out"
+
+    def collect() -> Collection:
+        encoder = str(tmp_path / "encoder")
+        return ird.collect(tmp_path / "files", out=out, passage_tokens=16, passage_encoder=encoder)
+
+    from irdistill.collections import document_splitting
+
+    with monkeypatch.context() as killed:
+        killed.setattr(document_splitting, "_write", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            collect()
+    with pytest.raises(InputError, match="not finished"):
+        load_collection(out, queries=False)
+    passages = collect().corpus.passages
+    assert passages is not None and len(passages) == 5  # four sentences each
+    (out / "passages.parquet").write_bytes(b"damaged")
+    assert collect().fingerprint == load_collection(out, queries=False).fingerprint
+
+
+def test_passages_of_changed_documents_are_split_again(tmp_path: Path) -> None:
+    options = PassageOptions(16, 0, str(tmp_path / "encoder"))
+    docs = tmp_path / "docs"
+    before = passage_collection(tmp_path).corpus.passages
+    with open(docs / "corpus.jsonl", "a") as stream:
+        stream.write('{"_id": "new", "text": "more"}\n')
+    after = split_into_passages(docs, options, docs).corpus.passages
+    assert before is not None and after is not None and len(after) == len(before) + 1
 
 
 def test_options_that_cannot_work(tmp_path: Path) -> None:

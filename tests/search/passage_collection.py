@@ -49,5 +49,5 @@ def passage_collection(folder: Path, tokens: int = 16, overlap: int = 0) -> Coll
     if not (folder / "docs").is_dir():
         write_collection(folder / "docs")
     options = PassageOptions(tokens, overlap, str(encoder))
-    whole = load_collection(folder / "docs")
+    whole = load_collection(folder / "docs", passages=False)
     return split_into_passages(whole, options, folder / "docs")

@@ -129,7 +129,9 @@ def test_training_with_codes_validates_them_and_keeps_other_identities(tmp_path:
     }
     assert weights["codes"] != weights["float"]
     assert "quantize" not in AlignOptions().identity()
-    assert AlignOptions(quantize="int8").identity()["quantize"] == "int8"
+    assert AlignOptions(quantize="int8", side="both").identity()["quantize"] == "int8"
+    with pytest.raises(IrdistillError, match="quantize=int8 was given with side=query"):
+        AlignOptions(quantize="int8")
 
 
 def test_a_frozen_document_tower_trains_the_query_tower_on_codes(tmp_path: Path) -> None:

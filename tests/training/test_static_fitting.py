@@ -18,7 +18,7 @@ from irdistill.collections import Corpus, Document
 from irdistill.errors import IrdistillError, ModelError
 from irdistill.queries.raw_texts import open_texts
 from irdistill.students import DenseStudent
-from irdistill.students.static_tower import query_tokenizer
+from irdistill.students.static_tower import query_tokenizer, summed_model
 from irdistill.training import computed_models
 from irdistill.training import static_fitting as module
 from irdistill.training.static_fitting import fit_static, fit_token_vectors, token_bags
@@ -141,15 +141,37 @@ def test_from_python_and_as_a_backbone(backbone: str, tmp_path: Path) -> None:
     assert continued.learns("query") and not continued.learns("document")
 
 
-def test_token_vectors_beside_a_tower_are_added_as_written(backbone: str, tmp_path: Path) -> None:
-    """By hand: the tower's direction plus the tokens' sum over the root of all tokens."""
+def _two_layers(backbone: str, folder: Path, kind: str) -> DenseStudent:
+    """A model for token vectors to be added to."""
+    if kind == "words":  # they come after the scaling to length 1
+        return fit_term_vectors(make_collection(), backbone, folder / "terms")
+    small = DenseStudent(
+        backbone, query_layers=1, query_prompt="find: " if kind == "prompt" else ""
+    )
+    if kind != "tokens":
+        return small
+    weight = np.random.default_rng(3).normal(
+        size=(query_tokenizer(small).get_vocab_size(), small.dimension)
+    )
+    return DenseStudent.from_model(summed_model(small, weight.astype(np.float32)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "special"), [("plain", 2), ("prompt", 1), ("words", 2), ("tokens", 2)]
+)
+def test_token_vectors_beside_a_tower_are_added_as_written(
+    backbone: str, tmp_path: Path, kind: str, special: int
+) -> None:
+    """By hand: the tower's direction plus the tokens' sum over the root of their number.
+
+    The first token is left out of it together with the prompt.
+    """
     collection = make_collection(queries=20, documents=200)
     corpus, teacher = open_texts([collection]), DenseStudent(backbone)
-    small = DenseStudent(backbone, query_layers=1)
+    small = _two_layers(backbone, tmp_path, kind)
+    assert module._special_tokens(small) == special
     fitted = fit_static(corpus, teacher, tmp_path / "out", beside=small)
-    (embedding,) = (
-        module for module in fitted.tower("query") if isinstance(module, WordEmbeddings)
-    )
+    embedding = [part for part in fitted.tower("query") if isinstance(part, WordEmbeddings)][-1]
     weight = embedding.emb_layer.weight.numpy()
     texts = [*(query.text for query in collection.queries.values()), "zebra"]
     tower = small.encode(texts, "query", "float32", show_progress=False, normalize=True)
@@ -157,12 +179,14 @@ def test_token_vectors_beside_a_tower_are_added_as_written(backbone: str, tmp_pa
         query_tokenizer(small),
         Corpus.in_memory(Document(str(n), "", text) for n, text in enumerate(texts)),
     ).toarray()
-    want = tower + counts @ weight / np.sqrt(counts.sum(axis=1, keepdims=True) + 2)
+    want = tower + counts @ weight / np.sqrt(counts.sum(axis=1, keepdims=True) + special)
     want /= np.linalg.norm(want, axis=1, keepdims=True)
     ours = fitted.encode(texts, "query", "float32", show_progress=False)
     np.testing.assert_allclose(ours, want, atol=1e-6)
     assert not weight[:3].any()  # padding and special tokens add nothing
-    plain = SentenceTransformer(str(tmp_path / "out" / "model"), device="cpu")
+    plain = SentenceTransformer(
+        str(tmp_path / "out" / "model"), device="cpu", trust_remote_code=kind == "words"
+    )
     np.testing.assert_allclose(plain.encode_query(texts), want, atol=1e-6)
 
 

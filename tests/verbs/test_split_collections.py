@@ -11,7 +11,8 @@ import pytest
 
 import irdistill as ird
 from irdistill.collections import Collection
-from irdistill.errors import InputError
+from irdistill.collections.document_splitting import PassageOptions
+from irdistill.errors import InputError, WrongCollectionError
 from irdistill.runs import Run
 from irdistill.runs.formats.texts import TextIndex
 from tests.search.passage_collection import passage_collection, write_collection
@@ -83,6 +84,20 @@ def test_fused_and_masked_runs_keep_passages(
         np.array_equal(masked[q].passages, dense[q].passages)
         for q in dense.query_ids  # type: ignore[arg-type]
     )
+
+
+def test_fused_runs_name_passages_of_one_split(
+    collection: Collection, bm25: Run, dense: Run, place: Path
+) -> None:
+    whole = ird.retrieve(collection, str(place / "model"), k=8, aggregate="whole")
+    assert "passages" not in whole.identity.collection
+    passages = bm25.identity.collection["passages"]
+    for runs in ([whole, bm25], [bm25, whole]):
+        assert ird.fuse(runs, method="rrf").identity.collection["passages"] == passages
+    options = PassageOptions(12, 0, str(place / "encoder"))
+    other = ird.retrieve(ird.split_into_passages(collection, options), "bm25", k=8)
+    with pytest.raises(WrongCollectionError, match="split in different ways"):
+        ird.fuse([dense, other], method="rrf")
 
 
 def test_runs_go_to_other_formats_and_back(collection: Collection, bm25: Run, place: Path) -> None:

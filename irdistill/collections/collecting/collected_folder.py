@@ -20,7 +20,7 @@ from irdistill.collections.collecting.document_sources import (
 from irdistill.collections.collecting.document_writer import DocumentWriter
 from irdistill.collections.collection import Query
 from irdistill.collections.derived import query_entry
-from irdistill.collections.passage_files import PASSAGE_FILES
+from irdistill.collections.passage_files import PASSAGE_FILES, PASSAGES
 from irdistill.errors import DamagedError, InputError, NotFoundError, OptionError, OutputExistsError
 from irdistill.storage.build_cache import open_or_build
 from irdistill.storage.checksums import REBUILT, WHOLE_BYTES
@@ -63,7 +63,8 @@ def collect_sources(
 
     Args:
         load: loads a collection by its id.
-        passages: how the documents will be split, a part of the settings.
+        passages: how the caller will split the documents, a part of the settings. Until then the
+            folder has an empty table of passages, so that it cannot be opened unsplit.
         overwrite: replace a folder that was collected from others.
 
     Raises:
@@ -91,6 +92,8 @@ def collect_sources(
         with lock_folder(staged):
             _remove_all_but(staged, LOCK)
             _build(staged, opened, options, identity)
+            if passages is not None:
+                (staged / PASSAGES).touch()
             (staged / LOCK).unlink()
             _release(out)
             move_into_place(staged, out, ours)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from irdistill.collections.foreign_tables import import_library
 from irdistill.evaluation.reporting.findings import Finding, Plot
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 _WIDTH, _HEIGHT = 460, 250
@@ -84,17 +87,25 @@ def render_html(
 
 def render_template(name: str, **values: Any) -> str:
     """Render a template; texts are escaped in HTML only."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    return page_environment().get_template(name).render(**values)
+
+
+def page_environment(*packages: str) -> Environment:
+    """The templates of the reports, after those of other packages with a folder ``templates``.
+
+    Texts are escaped in templates whose names contain ``.html``.
+    """
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("irdistill.evaluation.reporting", "templates"),
-        autoescape=".html" in name,
+        loader=ChoiceLoader([PackageLoader(name) for name in (*packages, __package__)]),
+        autoescape=lambda name: ".html" in (name or ""),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.globals["drawing"] = _drawing
-    return environment.get_template(name).render(**values)
+    return environment
 
 
 def _script_json(value: Any) -> Any:

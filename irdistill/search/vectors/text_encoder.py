@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import torch
 
@@ -13,7 +13,6 @@ from irdistill.modeling.hardware import Precision
 from irdistill.students.tower_model import TextKind
 
 
-@runtime_checkable
 class TextEncoder(Protocol):
     """A model that encodes queries and documents: a student, or a model behind a server."""
 

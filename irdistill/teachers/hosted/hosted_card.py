@@ -59,6 +59,7 @@ class HostedServerCard:
         document_parameters: likewise, for the documents of an embedder.
         limits: fields of `RequestLimits`.
         scores: what the scores of a reranker are; they are stored as the server returns them.
+            ``similarities`` are cosines.
         truncates: whether the server cuts texts that are too long without an error.
         independent: whether the score of a document does not depend on the other documents of the
             request.
@@ -73,7 +74,7 @@ class HostedServerCard:
     query_parameters: dict[str, Any] | None = None
     document_parameters: dict[str, Any] | None = None
     limits: dict[str, Any] = field(default_factory=dict)
-    scores: Literal["logits", "probabilities"] = "probabilities"
+    scores: Literal["logits", "probabilities", "similarities"] = "probabilities"
     truncates: bool = False
     independent: bool = True
 

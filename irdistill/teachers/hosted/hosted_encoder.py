@@ -276,6 +276,7 @@ class EmbeddingTeacher:
 
     def __init__(self, encoder: HostedEncoder) -> None:
         self.encoder = encoder
+        self._foreseen: set[int] = set()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -301,10 +302,21 @@ class EmbeddingTeacher:
         return TeacherScores(values, flags if any(flags) else None, usage)
 
     def foresee(self, pairs: Sequence[TextPair]) -> dict[str, float]:
-        """What scoring would take; nothing is sent."""
-        queries = self.encoder.foresee([pair.query.text for pair in pairs], "query")
-        documents = self.encoder.foresee([pair.text for pair in pairs], "document")
-        return {name: queries.get(name, 0) + documents[name] for name in documents}
+        """What scoring would take; nothing is sent. A text of an earlier call is not counted again,
+        because it is paid for once.
+        """
+        figures: Counter[str] = Counter()
+        roles: dict[TextRole, list[str]] = {
+            "query": [pair.query.text for pair in pairs],
+            "document": [pair.text for pair in pairs],
+        }
+        for role, texts in roles.items():
+            new = [
+                text for text in dict.fromkeys(texts) if hash((role, text)) not in self._foreseen
+            ]
+            self._foreseen.update(hash((role, text)) for text in new)
+            figures.update(self.encoder.foresee(new, role))
+        return dict(figures)
 
 
 def _role(kind: TextKind) -> TextRole:

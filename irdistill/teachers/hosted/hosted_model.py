@@ -14,6 +14,7 @@ import numpy as np
 
 from irdistill.teachers.hosted.hosted_card import HostedServerCard
 from irdistill.teachers.hosted.hosted_requests import (
+    LIKELY,
     HostedReply,
     HostedRequest,
     body_bytes,
@@ -87,25 +88,34 @@ class HostedModel(ServedModel[HostedRequest, HostedReply]):
 
         Args:
             requests: of any size; each is cut into requests within the server's limits.
-            done: called with the number of texts that were answered.
+            done: called with the number of texts that have a result, or finally have none.
         """
-        parts = [
-            part
-            for request in requests
-            for part in cut_into_requests(request, self.limits, _BODY_OVERHEAD)
-        ]
+        parts = [part for request in requests for part in self.parts(request)]
+        count = sum(len(part.texts) for part in parts)
+
+        def report(request: HostedRequest, answer: Answer) -> None:
+            nonlocal count
+            if done is not None and answer.error is None:
+                count -= len(request.texts)
+                done(len(request.texts))
+
         errors: dict[str, str] = {}
         waiting = [part for part in parts if not self._is_too_large(part, errors)]
         while waiting:
             unsent = [node for part in waiting for node in self._unsent(part, errors)]
-            report = None if done is None else lambda request: done(len(request.texts))
             answers = self.answer(unsent, report)
             waiting = []
             for request, answer in zip(unsent, answers, strict=True):
                 if answer.error is not None:
                     waiting += self._halves(request, answer.error, errors)
+        if done is not None and count > 0:
+            done(count)
         keys = [key for part in parts for key in self.item_keys(part)]
         return self._collect(keys, errors)
+
+    def parts(self, request: HostedRequest) -> list[HostedRequest]:
+        """A request as requests within the server's limits."""
+        return list(cut_into_requests(request, self.limits, _BODY_OVERHEAD))
 
     def item_keys(self, request: HostedRequest) -> list[str]:
         """The key of each text of a request in the log."""
@@ -116,13 +126,9 @@ class HostedModel(ServedModel[HostedRequest, HostedReply]):
 
     def foresee(self, requests: Sequence[HostedRequest]) -> dict[str, float]:
         """What requests would take, without sending any: at four bytes per token."""
-        parts = [
-            part
-            for request in requests
-            for part in cut_into_requests(request, self.limits, _BODY_OVERHEAD)
-        ]
-        tokens = sum(request_tokens(part) for part in parts) * 3 // 4
-        prices, searches = self._prices, sum(map(search_units, parts))
+        parts = [part for request in requests for part in self.parts(request)]
+        tokens = int(sum(map(request_tokens, parts)) * LIKELY)
+        prices, searches = self._prices, sum(search_units(part, LIKELY) for part in parts)
         cost = 0.0 if prices is None else prices.cost(tokens, 0, searches=searches)
         return {"requests": len(parts), "tokens": tokens} | ({"cost": cost} if cost else {})
 
@@ -239,8 +245,11 @@ class HostedModel(ServedModel[HostedRequest, HostedReply]):
         return {"model": reply.model, "time": now} | items
 
 
-def search_units(request: HostedRequest) -> int:
+def search_units(request: HostedRequest, share: float = 1.0) -> int:
     """The most search units that a rerank request is billed as.
+
+    Args:
+        share: of the tokens of `guess_tokens`, for an estimate that is not the worst case.
 
     Examples:
         >>> search_units(HostedRequest(("short",) * 101, "query"))
@@ -248,6 +257,7 @@ def search_units(request: HostedRequest) -> int:
     """
     query = guess_tokens(request.query)
     documents = sum(
-        max(1, ceil((guess_tokens(text) + query) / _SEARCH_TOKENS)) for text in request.texts
+        max(1, ceil((guess_tokens(text) + query) * share / _SEARCH_TOKENS))
+        for text in request.texts
     )
     return ceil(documents / _SEARCH_DOCUMENTS)

@@ -19,6 +19,8 @@ NOT_A_NUMBER, WRONG_DIMENSION = "not a number", "wrong dimension"
 
 #: Bytes of a token, and tokens around a text, of a high estimate.
 _TOKEN_BYTES, _AROUND = 3, 8
+#: The likely tokens of an English text, at four bytes each, as a share of that estimate.
+LIKELY = 0.75
 
 
 class HostedRequest(NamedTuple):

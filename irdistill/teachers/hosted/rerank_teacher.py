@@ -11,7 +11,7 @@ import numpy as np
 from irdistill.errors import OptionError
 from irdistill.teachers.hosted.hosted_card import RERANKERS, HostedServerCard
 from irdistill.teachers.hosted.hosted_model import HostedModel
-from irdistill.teachers.hosted.hosted_requests import HostedRequest, guess_tokens
+from irdistill.teachers.hosted.hosted_requests import LIKELY, HostedRequest, guess_tokens
 from irdistill.teachers.hosted.hosted_server import MAX_BYTES, RerankServer
 from irdistill.teachers.hosted.rerank_shapes import SHAPES
 from irdistill.teachers.llm.language_model import Answer
@@ -19,6 +19,9 @@ from irdistill.teachers.llm.served_model import ServingOptions, access_of
 from irdistill.teachers.protocol import TeacherScores, TextPair
 
 logger = logging.getLogger(__name__)
+
+#: From so many scores on, all of them between 0 and 1 are a sign of probabilities.
+_ENOUGH_SCORES = 20
 
 
 class RerankModel(HostedModel):
@@ -71,7 +74,7 @@ class RerankTeacher:
             identity["limits"] = {"texts": card.request_limits.texts}
         self.model = RerankModel(model, card, identity, options)
         self.document_characters = document_characters
-        self._warned = False
+        self._warned: set[str] = set()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -86,6 +89,7 @@ class RerankTeacher:
     def score(self, pairs: Sequence[TextPair]) -> TeacherScores:
         """Scores of pairs; each pair is sent once, whatever document it is of."""
         requests, places, cut = self._requests(pairs)
+        notes = self._long_documents(pairs) | self._split_lists(requests)
         results = self.model.results(requests)
         values = np.full(len(pairs), np.nan, np.float32)
         flags: list[str | None] = [None] * len(pairs)
@@ -93,8 +97,8 @@ class RerankTeacher:
             values[place] = np.nan if value is None else value
             for row in place:
                 flags[row] = flag
-        usage = results.usage | ({"passages_cut": cut} if cut else {})
-        usage |= self._long_documents(pairs)
+        usage = results.usage | notes | ({"passages_cut": cut} if cut else {})
+        self._check_logits(values[~np.isnan(values)])
         return TeacherScores(values, flags if any(flags) else None, usage)
 
     def foresee(self, pairs: Sequence[TextPair]) -> dict[str, float]:
@@ -119,16 +123,44 @@ class RerankTeacher:
         limit = self.model.limits.text_tokens
         if limit is None or not self.model.card.truncates:
             return {}
-        # four bytes per token, where `guess_tokens` has three: only texts that are surely longer
-        long = sum(guess_tokens(pair.text) * 3 // 4 > limit for pair in pairs)
-        if long and not self._warned:
-            self._warned = True
-            logger.warning(
-                "%d of %d documents are longer than the %d tokens that %s reads; the server cuts"
-                " them without an error",
-                long,
-                len(pairs),
-                limit,
-                self.model.model,
+        texts = (pair.text[: self.document_characters] for pair in pairs)
+        long = sum(guess_tokens(text) * LIKELY > limit for text in texts)
+        if long:
+            self._warn(
+                "documents_over_limit",
+                f"{long} of {len(pairs)} documents are longer than the {limit} tokens that"
+                f" {self.model.model} reads; the server cuts them without an error",
             )
         return {"documents_over_limit": long} if long else {}
+
+    def _split_lists(self, requests: Sequence[HostedRequest]) -> dict[str, float]:
+        """How many queries' documents a listwise reranker does not read together."""
+        if self.model.card.independent:
+            return {}
+        split = sum(len(self.model.parts(request)) > 1 for request in requests)
+        if split:
+            self._warn(
+                "lists_split",
+                f"{self.model.model} compares the documents of a request, and {split} of"
+                f" {len(requests)} queries have too many for one, so their scores are not"
+                " comparable. Score fewer documents per query (--k).",
+            )
+        return {"lists_split": split} if split else {}
+
+    def _check_logits(self, scores: np.ndarray) -> None:
+        """Warn of scores that look like probabilities, if the card says that they are logits."""
+        if self.model.card.scores != "logits" or len(scores) < _ENOUGH_SCORES:
+            return
+        if scores.min() >= 0 and scores.max() <= 1:
+            self._warn(
+                "logits",
+                f"the card says that {self.model.model} returns logits, and all of {len(scores)}"
+                " scores are between 0 and 1. The server may ignore a parameter of the card, such"
+                " as raw_scores or use_activation: check it, or set scores: probabilities.",
+            )
+
+    def _warn(self, kind: str, message: str) -> None:
+        """Warn, once of each kind."""
+        if kind not in self._warned:
+            self._warned.add(kind)
+            logger.warning("%s", message)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from scipy.stats import kendalltau
-
 from irdistill.storage.files import digest
 from irdistill.teachers.llm.reading import Reading
 
@@ -46,6 +44,8 @@ def window_agreement(order: Reading | None, generated: Reading | None) -> dict[s
     ]
     if order is None or generated is None or len(both) < 2:
         return counts | {"agreement_unread": 1}
+    from scipy.stats import kendalltau  # which takes a second to load
+
     tau = kendalltau(
         [order.order.index(place) for place in both],
         [generated.order.index(place) for place in both],

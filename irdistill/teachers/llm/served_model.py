@@ -204,7 +204,7 @@ class ServedModel(ABC, Generic[RequestT, ReplyT]):
         return cache_folder() / "responses" / f"{name}-{digest(self.identity)}.jsonl"
 
     def answer(
-        self, requests: Sequence[RequestT], done: Callable[[RequestT], Any] | None = None
+        self, requests: Sequence[RequestT], done: Callable[[RequestT, Answer], Any] | None = None
     ) -> list[Answer]:
         """Answer requests, in their order, at most ``parallel`` at a time over all threads.
 
@@ -212,7 +212,7 @@ class ServedModel(ABC, Generic[RequestT, ReplyT]):
         they are paid for.
 
         Args:
-            done: called in this thread with each request that was answered.
+            done: called in this thread with each request and its answer.
         """
         stop = threading.Event()
         if len(requests) == 1 or self.parallel == 1:
@@ -220,7 +220,7 @@ class ServedModel(ABC, Generic[RequestT, ReplyT]):
             for request in requests:
                 answers.append(self._answer(request, stop))
                 if done is not None:
-                    done(request)
+                    done(request, answers[-1])
             return answers
         pool = ThreadPoolExecutor(self.parallel, thread_name_prefix="answers")
         try:
@@ -230,7 +230,7 @@ class ServedModel(ABC, Generic[RequestT, ReplyT]):
                 if future.exception() is not None:
                     break
                 if done is not None:
-                    done(sent[future])
+                    done(sent[future], future.result())
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)

@@ -30,6 +30,8 @@ NOT_REPORTED = "label not reported"
 
 #: Tokens of an answer: per identifier (brackets, digits, separator), and at its beginning and end.
 _TOKENS_EACH, _TOKENS_MORE = 6, 16
+#: JSON has twice that room: schemas allow white space, and small models fill lines with it.
+_JSON_ROOM = 2
 _PARTS: dict[str, Any] = {
     "passage": "[{number}] {text}",
     "identifier": None,
@@ -61,7 +63,7 @@ class WindowPrompt:
             prompt: as of `ListwiseLLMTeacher`.
             by: ``text``, ``labels`` or ``json``.
             passage_words: longer passages are cut.
-            answer_tokens: token limit of a text; None for the tokens of the identifiers of a
+            answer_tokens: token limit of an answer; None for the tokens of the identifiers of a
                 window.
             thinking_tokens: token limit of the thinking before the answer.
         """
@@ -133,7 +135,8 @@ class WindowPrompt:
         if self.by == LABELS:
             labels = self.labels[: len(texts)]
             return Request(messages, labels, max_tokens=1, thinking_tokens=self._thinking_tokens)
-        tokens = self._answer_tokens or _TOKENS_EACH * len(texts) + _TOKENS_MORE
+        room = _JSON_ROOM if self.by == JSON else 1
+        tokens = self._answer_tokens or room * (_TOKENS_EACH * len(texts) + _TOKENS_MORE)
         schema = order_schema(self._json_names(len(texts))) if self.by == JSON else None
         return Request(
             messages, max_tokens=tokens, schema=schema, thinking_tokens=self._thinking_tokens

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.teachers.hosted.hosted_runs import SECRET, write_collection
 from tests.teachers.hosted.hosted_stub import HostedStub
+from tests.teachers.server_runs import SECRET, write_collection
 
 
 @pytest.fixture()
@@ -29,12 +27,3 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_collection(tmp_path)
     return tmp_path
-
-
-@pytest.fixture()
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that the client would wait before its retries; it does not wait."""
-    seconds: list[float] = []
-    clock = SimpleNamespace(sleep=seconds.append, time=time.time)
-    monkeypatch.setattr("openai._base_client.time", clock)
-    return seconds

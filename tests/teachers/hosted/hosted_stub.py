@@ -6,9 +6,11 @@ import base64
 import random
 import zlib
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from tests.teachers.llm.chat_stub import ChatStub, Plan, Reply, always
 
@@ -93,3 +95,15 @@ class HostedStub(ChatStub):
             "model": "stub-1",
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
+
+
+def write_card(
+    stub: HostedStub, kind: str = "hosted-reranker", name: str = "stub", **more: Any
+) -> Path:
+    """A card of the stub; ``settings`` and fields of the server."""
+    settings = {"max_retries": 2} | more.pop("settings", {})
+    server = {"url": stub.url, "name": "stub", "key": "STUB_KEY", "shape": stub.shape} | more
+    card = {"name": name, "kind": kind, "model": "m", "settings": settings, "server": server}
+    path = Path(f"{name}.yaml")
+    path.write_text(yaml.safe_dump(card))
+    return path

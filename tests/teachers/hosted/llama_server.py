@@ -7,12 +7,37 @@ The first line of the output is the address.
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-import xllamacpp
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@contextmanager
+def llama_server(model: Path, use: str) -> Iterator[str]:
+    """The address of a server that runs in another process."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.teachers.hosted.llama_server", str(model), use],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert server.stdin is not None and server.stdout is not None
+    try:
+        yield f"{server.stdout.readline().strip()}/v1"
+    finally:
+        server.stdin.close()
+        server.wait(30)
 
 
 def main() -> None:
+    import xllamacpp
+
     path, use = sys.argv[1:]
     params = xllamacpp.CommonParams()
     params.model.path = path

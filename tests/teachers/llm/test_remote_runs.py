@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from irdistill.cli.entry_point import main
 from irdistill.runs import open_run
 from irdistill.teachers.llm import llm_loading as loading
 from tests.teachers.llm.asking import stand_in
 from tests.teachers.llm.chat_stub import ChatStub, Reply, always, completion, error, poison
+from tests.teachers.scoring_helpers import contents
+from tests.teachers.server_runs import (
+    DEPTH,
+    PAIRS,
+    SECRET,
+    kill_after,
+    score,
+    score_arguments,
+    write_collection,
+)
 
 pytest.importorskip("openai")
-
-ROOT = Path(__file__).resolve().parents[3]
-QUERIES, DEPTH = 9, 6
-PAIRS = QUERIES * DEPTH
-SECRET = "sk-never-to-be-written-987654321"
-
-
-@pytest.fixture()
-def stub() -> Iterator[Any]:
-    with ExitStack() as stack:
-        yield lambda plan=None: stack.enter_context(ChatStub(plan or always(Reply())).running())
 
 
 @pytest.fixture()
@@ -42,20 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STUB_KEY", SECRET)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(loading, "_TEACHERS", stand_in())
-    docs = {f"d{n}": f"text number {n}" for n in range(12)}
-    queries = {f"q{n}": f"question {n}" for n in range(QUERIES)}
-    (tmp_path / "set" / "qrels").mkdir(parents=True)
-    for name, texts in (("corpus", docs), ("queries", queries)):
-        rows = [json.dumps({"_id": key, "title": "", "text": text}) for key, text in texts.items()]
-        (tmp_path / "set" / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
-    judged = "".join(f"{query}\td1\t1\n" for query in queries)
-    (tmp_path / "set" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
-    rows = [
-        f"{query} Q0 d{(place * 5 + rank) % 12} {rank + 1} {10 - rank} x"
-        for place, query in enumerate(queries)
-        for rank in range(DEPTH)
-    ]
-    (tmp_path / "candidates.txt").write_text("\n".join(rows) + "\n")
+    write_collection(tmp_path)
     return tmp_path
 
 
@@ -76,67 +55,19 @@ def card(server: ChatStub, name: str = "stub", **more: Any) -> None:
     )
 
 
-def arguments(out: str, *more: str, teacher: str = "stub.yaml") -> list[str]:
-    return [
-        "score",
-        "set",
-        "--candidates",
-        "candidates.txt",
-        "--teacher",
-        teacher,
-        "--out",
-        out,
-        *more,
-    ]
-
-
-def score(out: str, *more: str, teacher: str = "stub.yaml") -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(arguments(out, *more, teacher=teacher))
-    return int(stop.value.code or 0)
-
-
-def contents(run: Path) -> dict[str, bytes]:
-    return {
-        path.name: path.read_bytes()
-        for path in run.iterdir()
-        if path.suffix in (".json", ".parquet")
-    }
-
-
 def logged(path: Path) -> int:
     return sum('"key"' in line and line.endswith("\n") for line in path.open())
 
 
 def test_a_killed_job_resumes_and_pays_for_no_answer_twice(stub: Any, folder: Path) -> None:
-    parallel, enough, dead = 4, threading.Event(), threading.Event()
-
-    def until_killed(prompt: str, nth: int) -> Reply:
-        if sum(killed.served.values()) >= 20:
-            enough.set()
-            dead.wait(120)
-        return Reply()
-
-    killed = stub(until_killed)
+    parallel, killed = 4, stub()
     card(killed)
-    command = [
-        sys.executable,
-        "-m",
-        "tests.teachers.llm.asking",
-        *arguments("cut", "--parallel", str(parallel)),
-    ]
-    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    try:
-        assert enough.wait(120)
-    finally:
-        process.kill()
-        process.wait()
-        dead.set()
+    arguments = score_arguments("cut", "--parallel", str(parallel))
+    kill_after(20, killed, ["-m", "tests.teachers.llm.asking", *arguments])
     log = folder / "cut.responses.jsonl"
     kept = logged(log)
     assert 20 - parallel <= kept < 20 + parallel
     assert not list((folder / "cut").glob("part-*"))
-    killed.plan = always(Reply())
     assert score("cut", "--parallel", str(parallel)) == 0
     assert len(killed.served) == PAIRS and logged(log) == PAIRS
     twice = [prompt for prompt, count in killed.request_counts.items() if count > 1]

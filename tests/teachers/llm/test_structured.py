@@ -27,6 +27,7 @@ from irdistill.teachers.llm.structured_answers import (
     read_order,
     schema_parameters,
 )
+from irdistill.teachers.llm.window_prompt import WindowPrompt
 from tests.teachers.llm.chat_stub import Reply, always, completion, error
 from tests.teachers.llm.ranking_fakes import (
     LISTWISE,
@@ -288,6 +289,18 @@ def test_a_resumed_job_sends_nothing_again(stub: Any, tmp_path: Path) -> None:
     second = listwise(server_model(served, tmp_path)).rank([query_pairs([1, 2, 3])])
     replayed = listwise(server_model(served, tmp_path, replay=True)).rank([query_pairs([1, 2, 3])])
     assert first == second == replayed and len(served.bodies) == sent
+
+
+@pytest.mark.parametrize("labels", [None, list("ABCDEFGHIJ")])
+def test_json_has_room_for_white_space(labels: Any) -> None:
+    """llama.cpp's schemas allow blank lines between all parts: up to seven tokens each."""
+    parts = {"user": "{query} {passages}"} | ({"labels": labels} if labels else {})
+    tokens = [
+        WindowPrompt(parts, by).request("a query", ["a text"] * 10).max_tokens
+        for by in ("json", "text")
+    ]
+    assert tokens == [2 * (10 * 6 + 16), 10 * 6 + 16]
+    assert WindowPrompt(parts, "json", answer_tokens=50).request("q", ["a"]).max_tokens == 50
 
 
 def test_an_unknown_form_is_refused(tmp_path: Path) -> None:

@@ -1,49 +1,6 @@
 "use strict";
-const data = JSON.parse(document.getElementById("data").textContent);
-const SVG = "http://www.w3.org/2000/svg", SIZE = 420, EDGE = 46, MOST = 200;
-
-function make(name, attributes, ...inside) {
-  const element = name.startsWith("svg:") ? document.createElementNS(SVG, name.slice(4)) : document.createElement(name);
-  for (const [key, value] of Object.entries(attributes || {})) element.setAttribute(key, value);
-  element.append(...inside);
-  return element;
-}
-
-function sortable(table) {
-  const head = table.tHead.rows[0];
-  const value = (row, place) => {
-    const text = row.cells[place].textContent.trim();
-    const number = parseFloat(text.replace(/^[<+]/, ""));
-    return Number.isNaN(number) ? text : number;
-  };
-  const compare = (a, b) => typeof a === typeof b ? (a < b ? -1 : a > b ? 1 : 0) : typeof a === "number" ? -1 : 1;
-  [...head.cells].forEach((cell, place) => {
-    cell.tabIndex = 0;
-    const sort = () => {
-      const down = cell.getAttribute("aria-sort") !== "descending";
-      for (const other of head.cells) other.removeAttribute("aria-sort");
-      cell.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const rows = [...table.tBodies[0].rows];
-      rows.sort((a, b) => compare(value(a, place), value(b, place)) * (down ? -1 : 1));
-      table.tBodies[0].append(...rows);
-    };
-    cell.addEventListener("click", sort);
-    cell.addEventListener("keydown", event => { if (event.key === "Enter") sort(); });
-  });
-}
-
-function frame(labelAcross, labelUp) {
-  const svg = make("svg:svg", {width: SIZE + 220, height: SIZE + 10, role: "img"});
-  svg.append(make("svg:path", {d: `M${EDGE} 8V${SIZE - EDGE}H${SIZE - 8}`, fill: "none", stroke: "#888"}),
-    make("svg:text", {x: SIZE / 2, y: SIZE - 6, "text-anchor": "middle"}, labelAcross),
-    make("svg:text", {x: 12, y: SIZE / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${SIZE / 2})`}, labelUp));
-  return svg;
-}
-
-function scale(values, from, to) {
-  const low = Math.min(...values), high = Math.max(...values), span = high - low || 1;
-  return value => from + (value - low) / span * (to - from);
-}
+const data = pageData();
+const MOST = 200; // rows of the list of queries
 
 function pareto(costs) {
   const svg = frame("milliseconds per query", costs[0].measure);
@@ -51,7 +8,7 @@ function pareto(costs) {
   const y = scale(costs.map(cost => cost.value), SIZE - EDGE - 14, 24);
   const best = costs.filter(cost => cost.best).sort((a, b) => a.cost - b.cost);
   svg.append(make("svg:polyline", {points: best.map(cost => `${x(Math.log(cost.cost))},${y(cost.value)}`).join(" "),
-    fill: "none", stroke: "#c0603a", "stroke-dasharray": "4 3"}));
+    class: "frontier"}));
   for (const cost of costs) {
     const across = x(Math.log(cost.cost)), up = y(cost.value);
     svg.append(make("svg:circle", {cx: across, cy: up, r: 5}),
@@ -74,13 +31,8 @@ function queries(data) {
 
   function ranking(place, system, other) {
     return data.lists[place][system].map(([doc, score, grade, ranks]) => {
-      const rank = ranks[system], elsewhere = ranks[other];
-      const moved = elsewhere === null ? "not found there" : elsewhere === rank ? "same rank there" :
-        `${elsewhere > rank ? "↑" : "↓"} ${Math.abs(elsewhere - rank)}, rank ${elsewhere} there`;
-      const mark = grade === null ? "not judged" : grade >= least() ? `relevant (${grade})` : `judged ${grade}`;
-      return make("li", {class: grade === null ? "" : grade >= least() ? "relevant" : "judged"},
-        `${rank}. `, make("b", {}, data.documents[doc][0]), ` ${score} · ${mark} `, make("span", {class: "moved"}, moved),
-        make("div", {class: "excerpt"}, data.documents[doc][1]));
+      const [id, text] = data.documents[doc];
+      return rankingItem({rank: ranks[system], id, text, score, grade, least: least(), elsewhere: ranks[other]});
     });
   }
 
@@ -90,7 +42,7 @@ function queries(data) {
     for (const [system, other] of [[+left.value, +right.value], [+right.value, +left.value]]) {
       const value = data.values[measure.value][system][place];
       sides.append(make("div", {}, make("h3", {}, `${data.systems[system]}: ${measure.value} ${value.toFixed(4)}`),
-        make("ol", {}, ...ranking(place, system, other))));
+        make("ol", {class: "ranking"}, ...ranking(place, system, other))));
     }
     box.replaceChildren(make("h3", {}, `${data.ids[place]}: ${data.texts[place]}`),
       make("p", {}, `${data.relevant[place]} documents have a grade above 0.`), sides);
@@ -100,7 +52,7 @@ function queries(data) {
     const across = data.values[measure.value][+left.value], up = data.values[measure.value][+right.value];
     const svg = frame(data.systems[+left.value], data.systems[+right.value]);
     const x = value => EDGE + value * (SIZE - EDGE - 16), y = value => SIZE - EDGE - value * (SIZE - EDGE - 16);
-    svg.append(make("svg:path", {d: `M${x(0)} ${y(0)}L${x(1)} ${y(1)}`, stroke: "#bbb"}));
+    svg.append(make("svg:path", {d: `M${x(0)} ${y(0)}L${x(1)} ${y(1)}`, class: "axes"}));
     for (const value of [0, 0.5, 1]) {
       svg.append(make("svg:text", {x: x(value), y: y(0) + 18, "text-anchor": "middle"}, String(value)),
         make("svg:text", {x: x(0) - 7, y: y(value) + 4, "text-anchor": "end"}, String(value)));

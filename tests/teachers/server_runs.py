@@ -1,17 +1,21 @@
-"""A small collection, cards of the stub, and commands that score with it."""
+"""A small collection, and commands that score it with a stub of a server."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from irdistill.cli.entry_point import main
-from tests.teachers.hosted.hosted_stub import HostedStub
+from tests.teachers.llm.chat_stub import ChatStub, Reply, always
 
+ROOT = Path(__file__).resolve().parents[2]
 SECRET = "sk-never-to-be-written-123456789"
 QUERIES, DEPTH, DOCUMENTS = 9, 6, 12
 PAIRS = QUERIES * DEPTH
@@ -33,18 +37,6 @@ def write_collection(folder: Path) -> None:
         for rank in range(DEPTH)
     ]
     (folder / "candidates.txt").write_text("\n".join(rows) + "\n")
-
-
-def write_card(
-    stub: HostedStub, kind: str = "hosted-reranker", name: str = "stub", **more: Any
-) -> Path:
-    """A card of the stub; ``settings`` and fields of the server."""
-    settings = {"max_retries": 2} | more.pop("settings", {})
-    server = {"url": stub.url, "name": "stub", "key": "STUB_KEY", "shape": stub.shape} | more
-    card = {"name": name, "kind": kind, "model": "m", "settings": settings, "server": server}
-    path = Path(f"{name}.yaml")
-    path.write_text(yaml.safe_dump(card))
-    return path
 
 
 def score_arguments(out: str, *more: str, teacher: str = "stub.yaml") -> list[str]:
@@ -71,10 +63,27 @@ def score(out: str, *more: str, teacher: str = "stub.yaml") -> int:
     return run_command(score_arguments(out, *more, teacher=teacher))
 
 
-def contents(run: Path) -> dict[str, bytes]:
-    """The files of a run."""
-    return {
-        path.name: path.read_bytes()
-        for path in run.iterdir()
-        if path.suffix in (".json", ".parquet")
-    }
+def kill_after(count: int, stub: ChatStub, arguments: Sequence[str]) -> None:
+    """Run a Python command until the stub has answered so many requests, and kill it.
+
+    Afterwards the stub answers all requests.
+    """
+    enough, dead = threading.Event(), threading.Event()
+
+    def until_killed(prompt: str, nth: int) -> Reply:
+        if sum(stub.served.values()) >= count:
+            enough.set()
+            dead.wait(120)
+        return Reply()
+
+    stub.plan = until_killed
+    process = subprocess.Popen(
+        [sys.executable, *arguments], env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    try:
+        assert enough.wait(120)
+    finally:
+        process.kill()
+        process.wait()
+        dead.set()
+    stub.plan = always(Reply())
