@@ -251,7 +251,8 @@ class _Measured:
         width, corpus = ordered.shape[1], self.documents
         total = ordered.sum(axis=1)
         places = np.arange(corpus - width + 1, corpus + 1)  # the other documents have 0
-        gini = 2 * (ordered @ places) / (corpus * total) - (corpus + 1) / corpus
+        shares = (ordered @ places) / (corpus * np.maximum(total, 1))
+        gini = np.where(total > 0, 2 * shares - (corpus + 1) / corpus, 0.0)
         mean = total / corpus
         second = (ordered**2).sum(axis=1) / corpus - mean**2
         third = (ordered**3).sum(axis=1) / corpus - 3 * mean * second - mean**3
@@ -272,9 +273,8 @@ class _Measured:
     def hubs(self, most: int = 3) -> tuple[tuple[str, int], ...]:
         """The documents in most lists, by number of lists, then id."""
         counts = np.asarray(self.lists.sum(axis=0)).ravel().astype(int).tolist()
-        ordered = sorted(
-            zip(self.doc_ids, counts, strict=True), key=lambda pair: (-pair[1], pair[0])
-        )
+        pairs = zip(self.doc_ids, counts[: len(self.doc_ids)], strict=True)
+        ordered = sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
         return tuple(ordered[:most])
 
 
