@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from threading import Lock
 from typing import Literal
 
@@ -18,7 +19,7 @@ from irdistill.runs import Run
 
 PairSource = Literal["suspects", "bottom", "disagreements", "unjudged"]
 BLOCK = 512
-"""Queries that are read and ordered together."""
+"""Most queries that are read and ordered together."""
 FAR = 0.5
 """From this distance of two ranks on, as a share of the list, rankers disagree on a document."""
 
@@ -90,9 +91,9 @@ class QueuedPair:
 class JudgingQueue:
     """The pairs of a run to judge, in an order that is the same for everybody.
 
-    Queries are read in blocks of BLOCK neighbors; the blocks come in random order, and within a
-    block the strongest pairs first. A run of at most BLOCK queries is ordered as a whole. Threads
-    may share a queue; no other thread may use its runs.
+    Queries are read in blocks of at most BLOCK neighbors. The blocks come in random order, and
+    within a block the strongest pairs first; a run of at most BLOCK queries is ordered as a whole.
+    Threads may share a queue; no other thread may use its runs.
 
     Args:
         other: the second run, for ``disagreements``.
@@ -124,7 +125,9 @@ class JudgingQueue:
         if (self.options.source == "disagreements") != (other is not None):
             raise OptionError("disagreements need a second run, and other sources take none.")
         query_ids = [query for query in run.query_ids if query in collection.queries]
-        blocks = [query_ids[at : at + BLOCK] for at in range(0, len(query_ids), BLOCK)]
+        count = -(-len(query_ids) // BLOCK)
+        edges = [len(query_ids) * number // max(1, count) for number in range(count + 1)]
+        blocks = [query_ids[start:end] for start, end in pairwise(edges)]
         order = np.random.default_rng(self.options.seed).permutation(len(blocks))
         self._blocks = [blocks[number] for number in order.tolist()]
         self._next = 0
