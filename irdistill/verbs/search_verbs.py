@@ -132,9 +132,10 @@ def search_text(
     "explain",
     positional=("collection", "query", "doc"),
     examples=(
-        'irdistill explain pydocs/howto "how do I merge two dictionaries" DOCUMENT',
-        "irdistill explain pydocs/test QUERY DOCUMENT --model out/student/model --runs out/*-test",
-        'irdistill explain bundle "how do I calibrate the device" DOCUMENT --json why.json',
+        'irdistill explain pydocs/howto "how do I merge two dictionaries" dict.update',
+        "irdistill explain pydocs/train q:locals locals --model out/student/model --runs"
+        " out/bm25 out/a",
+        'irdistill explain bundle "how do I calibrate the device" dict.update --json why.json',
     ),
     check=_check_search,
 )

@@ -49,7 +49,7 @@ def aggregation_of(options: RetrieveOptions, tau: float) -> Aggregation:
     Args:
         tau: temperature if the options have none.
     """
-    if options.aggregate in ("whole", "vector"):
+    if options.aggregate == "whole" or options.aggregate == "vector":
         return MAXP
     return Aggregation(options.aggregate, options.aggregate_tau or tau)
 
