@@ -254,7 +254,8 @@ def prepare(line: str, place: Path) -> None:
 
 def in_order(line: str) -> int:
     """Sort key of a line: commands that create files come before those that read them."""
-    if line.startswith("irdistill search bundle") or "out/compressed/model" in line:
+    late = ("irdistill search bundle", "irdistill explain")
+    if line.startswith(late) or "out/compressed/model" in line:
         return 100
     first = (
         "cards",
