@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +101,83 @@ def test_a_prompt_until_the_end_of_input(
         "  1.",
         "  2.",
     ]
+
+
+def converse(words: list[str], typed: list[bytes]) -> tuple[list[bytes], int]:
+    """What a command at a terminal prints up to each prompt, and its exit code.
+
+    Args:
+        typed: after each prompt.
+    """
+    pty = pytest.importorskip("pty", reason="needs a terminal of Unix")
+    ours, terminal = pty.openpty()
+    # a new session gets the first terminal that it opens, whose Ctrl-C interrupts it
+    code = """
+import os
+os.open(os.ttyname(0), os.O_RDWR)
+from irdistill.cli import main
+main()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    printed = [b""]
+    for keys in [*typed, None]:
+        while not printed[-1].endswith(b"Question: "):
+            try:
+                output = os.read(ours, 65536)
+            except OSError:  # the command has ended
+                break
+            printed[-1] += output
+        if keys is not None:
+            os.write(ours, keys)
+            printed.append(b"")
+    os.close(ours)
+    return printed, process.wait()
+
+
+def test_a_real_terminal(docs: str, tmp_path: Path) -> None:
+    """Line editing, earlier questions, escapes in documents, bytes that are no text, and Ctrl-C."""
+    with open(tmp_path / "docs" / "corpus.jsonl", "a") as stream:
+        stream.write(json.dumps({"_id": "red", "text": "umbrella \x1b[31m \x9b2J"}) + "\n")
+    pytest.importorskip("readline", reason="needs line editing")
+    up, back = b"\x1b[A", b"\x7f"
+    typed = [b"umbrelx" + back + b"la\n", b"\n", up + b"\n", b"umbrella \xff\n", b"umbr\x03"]
+    printed, code = converse(["search", docs, "--k", "1"], typed)
+    assert code == 0 and len(printed) == 6
+    answer = b"  1. red  ("
+    assert answer in printed[1] and b"umbrella \\x1b[31m \\x9b2J" in printed[1]
+    assert answer not in printed[2] and answer in printed[3]
+    assert b"\x1b[31m" not in b"".join(printed) and b"\x9b" not in b"".join(printed)
+    assert answer not in printed[4] and b"not UTF-8" in printed[4]
+    assert printed[5].endswith(b"\r\n") and answer not in printed[5]
+
+
+def test_the_prompt_is_not_in_a_file(
+    bundle: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The standard output is no terminal here."""
+    terminal = Terminal("the cat\n")
+    monkeypatch.setattr("sys.stdin", terminal)
+    assert run("search", bundle, "--k", "1") == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("  1. ") and "Question" not in captured.out
+    assert captured.err.count("Question: ") == 2
+
+
+def test_a_question_that_is_no_text_is_refused_alone(
+    docs: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = io.TextIOWrapper(io.BytesIO(b"heat\n\xff\nprotein\n"), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", lines)
+    assert run("search", docs, "--k", "1") == 1
+    captured = capsys.readouterr()
+    assert captured.out.count("  1. ") == 2 and "not UTF-8" in captured.err
 
 
 def test_a_bundle_and_one_question(
