@@ -9,16 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from irdistill.errors import OptionError
+from irdistill.search.feedback import FeedbackOptions
 from irdistill.search.retrieve_options import RetrieveOptions
 from irdistill.verbs.argument_types import (
     AddressOption,
     CollectionLike,
     ModelLike,
     OverwriteOption,
+    RunLike,
     WorkersOption,
 )
 from irdistill.verbs.declaration import verb
-from irdistill.verbs.opening_inputs import open_collection, ray_cluster, with_encoder
+from irdistill.verbs.opening_inputs import (
+    open_collection,
+    optional_run,
+    ray_cluster,
+    with_encoder,
+)
 from irdistill.verbs.result_cache import open_cached_run
 
 if TYPE_CHECKING:
@@ -34,10 +41,24 @@ MODEL_HELP = (
 ModelOption = Annotated[ModelLike, Field(description=MODEL_HELP)]
 
 
+def _check_retrieve(values: Mapping[str, Any]) -> None:
+    if values["feedback_options"] != FeedbackOptions() and "feedback" not in values:
+        raise OptionError(
+            "feedback_k or feedback_weight was given without feedback; name the run whose first"
+            " documents expand the queries, or leave them out."
+        )
+
+
 @verb(
     "retrieve",
     positional=("collection",),
-    examples=("irdistill retrieve pydocs/train --model bm25 --k 100 --out out/bm25",),
+    examples=(
+        "irdistill retrieve pydocs/train --model bm25 --k 100 --out out/bm25",
+        "# Queries expanded by the first documents of an earlier run:",
+        "irdistill retrieve pydocs/train --model out/student/model --feedback out/bm25"
+        " --out out/expanded",
+    ),
+    check=_check_retrieve,
     reopen=open_cached_run,
 )
 def retrieve(
@@ -46,6 +67,14 @@ def retrieve(
     k: Annotated[int, Field(ge=1, description="Documents per query.")] = 100,
     *,
     out: Annotated[Path | None, Field(description="Folder of the run.")] = None,
+    feedback: Annotated[
+        RunLike | None,
+        Field(
+            description="Move the queries of a dense model toward the first documents of this run"
+            " (pseudo-relevance feedback)."
+        ),
+    ] = None,
+    feedback_options: FeedbackOptions = FeedbackOptions(),
     options: RetrieveOptions = RetrieveOptions(),
     engine: Annotated[
         Literal["local", "ray"], Field(description="Where the corpus is encoded.")
@@ -63,14 +92,17 @@ def retrieve(
     from irdistill.search.retrieval import retrieve as retrieve_run
 
     assert out is not None
+    opened = open_collection(collection)
     return retrieve_run(
-        open_collection(collection),
+        opened,
         with_encoder(model),
         out,
         k,
         options,
         overwrite=overwrite,
         cluster=ray_cluster(engine, workers, ray_address),
+        feedback=optional_run(feedback, opened),
+        feedback_options=feedback_options,
     )
 
 
