@@ -16,22 +16,15 @@ from irdistill.verbs.argument_types import (
     CollectionLike,
     ModelLike,
     OverwriteOption,
-<<<<<<< HEAD
     RunLike,
-=======
     RunsLike,
->>>>>>> main
     WorkersOption,
 )
 from irdistill.verbs.declaration import verb
 from irdistill.verbs.opening_inputs import (
-<<<<<<< HEAD
-    open_collection,
-    optional_run,
-=======
     named_runs,
     open_collection,
->>>>>>> main
+    optional_run,
     ray_cluster,
     with_encoder,
 )
