@@ -117,5 +117,5 @@ def _combined(grades: Sequence[int], policy: str | None, relevant_from: int) -> 
     other = [grade for grade in grades if grade < relevant_from]
     if len(relevant) == len(other):
         return None
-    side = sorted(max(relevant, other, key=len))
+    side = sorted(relevant if len(relevant) > len(other) else other)
     return side[(len(side) - 1) // 2]

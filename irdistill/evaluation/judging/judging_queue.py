@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from threading import Lock
@@ -182,7 +182,7 @@ class JudgingQueue:
         return sorted(pairs, key=_order)[: self.options.per_query]
 
     def _contradictions(
-        self, ranked: ScoredList, grades: dict[str, int], excluded: set[str]
+        self, ranked: ScoredList, grades: Mapping[str, int], excluded: set[str]
     ) -> list[QueuedPair]:
         known = contradictions_of(ranked, grades, self.options.relevant_from)
         if known is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -113,7 +113,9 @@ def _chosen(values: Mapping[str, Any]) -> QueueChoice:
     except ValueError as error:
         raise OptionError("the depth and the pairs per query must be whole numbers.") from error
     other = str(values.get("other") or "") if source == "disagreements" else ""
-    options = QueueOptions(source, k=k if source == "unjudged" else 10, per_query=each)
+    options = QueueOptions(
+        cast(PairSource, source), k=k if source == "unjudged" else 10, per_query=each
+    )
     return QueueChoice(str(values.get("at") or ""), other, options)
 
 
