@@ -30,6 +30,7 @@ from irdistill.view.workspace import Workspace
 PAGES = (
     ("/watch", "Watch", "watch"),
     ("/judge", "Judge", "judge"),
+    ("/scores", "Score files", "scores"),
 )
 #: Modules with pages that are reached from other pages.
 LINKED_PAGES = ()

@@ -16,7 +16,12 @@ from irdistill.collections.judging import read_judges
 from irdistill.collections.judging.judge_log import ENDING, JudgmentLog
 from irdistill.errors import InputError, NotFoundError, OptionError
 from irdistill.evaluation.judging import QueuedPair, QueueOptions, compare_judges
-from irdistill.evaluation.judging.judging_queue import SOURCES, PairSource, reason_of
+from irdistill.evaluation.judging.judging_queue import (
+    SOURCE_DESCRIPTIONS,
+    SOURCES,
+    PairSource,
+    reason_of,
+)
 from irdistill.search.lexical.matched_words import matched_spans
 from irdistill.view.application import (
     collections_of,
@@ -48,6 +53,7 @@ def judge_page(request: Request) -> Response:
         "judge.html.j2",
         runs=runs,
         sources=SOURCES,
+        descriptions=SOURCE_DESCRIPTIONS,
         chosen=chosen,
         graded=request.query_params.get("scale") == "graded",
         grades=range(HIGHEST + 1),
