@@ -43,10 +43,11 @@ _SURFACE = {
     "irdistill.training.options": "TrainOptions",
     "irdistill.training.pretraining_options": "PretrainOptions",
     "irdistill.verbs.collection_verbs": "collect",
-    "irdistill.verbs.search_verbs": "retrieve search_text",
+    "irdistill.verbs.search_verbs": "explain retrieve search_text",
     "irdistill.verbs.package_verbs": "package",
     "irdistill.bundles.bundle_manifest": "Bundle",
     "irdistill.bundles.bundle_searcher": "SearchHit Searcher",
+    "irdistill.evaluation.explaining": "DocumentExplainer Explanation",
     "irdistill.bundles.package_options": "PackageOptions",
     "irdistill.verbs.scoring_verbs": "estimate score",
     "irdistill.verbs.run_verbs": """

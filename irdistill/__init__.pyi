@@ -84,6 +84,12 @@ from irdistill.errors import (
 from irdistill.evaluation.auditing.audit_results import (
     Audit as Audit,
 )
+from irdistill.evaluation.explaining import (
+    DocumentExplainer as DocumentExplainer,
+)
+from irdistill.evaluation.explaining import (
+    Explanation as Explanation,
+)
 from irdistill.evaluation.figures import (
     Evaluation as Evaluation,
 )
@@ -299,6 +305,9 @@ from irdistill.verbs.scoring_verbs import (
 )
 from irdistill.verbs.scoring_verbs import (
     score as score,
+)
+from irdistill.verbs.search_verbs import (
+    explain as explain,
 )
 from irdistill.verbs.search_verbs import (
     retrieve as retrieve,

@@ -185,7 +185,7 @@ def _parameter(verb: Any, option: Any) -> click.Parameter:
         return click.Argument(
             [option.name],
             nargs=-1 if several else 1,
-            required=option.required and option.name != "query",
+            required=option.required and (verb.name, option.name) != ("search", "query"),
             metavar=_flag(verb, option.name) + ("..." if several else ""),
         )
     name = f"--{option.name.replace('_', '-')}"

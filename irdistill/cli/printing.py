@@ -331,6 +331,7 @@ _PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], Printed]] = {
         ("cards list", "cards show", "cards copy", "doctor"), lambda printed, _: printed
     ),
     "search": _hits,
+    "explain": lambda why, _: Printed(why.to_markdown(), why.to_json()),
     "view": lambda result, _: Printed("", {}),
     "package": _package,
     "estimate": lambda cost, _: Printed(_table(cost.lines()).text, cost.to_json()),

@@ -35,6 +35,8 @@ retrieve | verbs.search_verbs:retrieve | recipes
     Retrieve the top documents of each query of a collection.
 search | verbs.search_verbs:search_text
     Search a bundle or a corpus for a question and show the documents.
+explain | verbs.search_verbs:explain
+    Explain why a document is in a ranking, part by part.
 score | verbs.scoring_verbs:score | recipes
     Score candidates with a teacher.
 estimate | verbs.scoring_verbs:estimate

@@ -39,6 +39,7 @@ VALUES: dict[str, Any] = {
     "models": ["bm25"],
     "weights": [1.0],
     "query": "dogs",
+    "doc": "d1",
     "suite": "beir",
     "file": "run.trec",
     "sources": ["out/a"],
