@@ -20,14 +20,17 @@ from starlette.routing import Route
 from irdistill.errors import IrdistillError, NotFoundError, one_line
 from irdistill.evaluation import reporting
 from irdistill.evaluation.reporting.findings import plain
-from irdistill.evaluation.reporting.rendering import page_environment
+from irdistill.evaluation.reporting.rendering import page_environment, script_json
 from irdistill.view.request_guard import RequestGuard
 from irdistill.view.run_collections import RunCollections
 from irdistill.view.view_options import ViewOptions
 from irdistill.view.workspace import Workspace
 
 #: The pages of the menu: path, title, module of `irdistill.view.pages`.
-PAGES = (("/watch", "Watch", "watch"),)
+PAGES = (
+    ("/watch", "Watch", "watch"),
+    ("/judge", "Judge", "judge"),
+)
 #: Modules with pages that are reached from other pages.
 LINKED_PAGES = ()
 
@@ -101,7 +104,7 @@ def send_json(value: Any, status: int = 200) -> Response:
 @cache
 def _environment() -> Environment:
     environment = page_environment("irdistill.view")
-    environment.filters["json"] = lambda value: json.dumps(plain(value), ensure_ascii=False)
+    environment.filters["json"] = lambda value: script_json(plain(value))
     return environment
 
 
