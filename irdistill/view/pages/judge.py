@@ -30,7 +30,7 @@ from irdistill.view.application import (
     show_page,
     workspace_of,
 )
-from irdistill.view.judging_desk import JudgingDesk, OpenQueue, QueueChoice
+from irdistill.view.judging_desk import PATIENCE, JudgingDesk, OpenQueue, QueueChoice
 from irdistill.view.linked_addresses import why_address
 from irdistill.view.workspace import RUN
 
@@ -65,8 +65,11 @@ def judge_page(request: Request) -> Response:
 
 def next_pairs(request: Request) -> Response:
     """The first pairs that this judge has not judged."""
-    queue, log = _open(request, request.query_params)
-    return send_json(_answer(queue, log, request.query_params))
+    desk = desk_of(request)
+    queue = desk.queue(_chosen(request.query_params), PATIENCE)
+    if queue is None:
+        return send_json({"opening": True})
+    return send_json(_answer(queue, desk.log(queue.collection), request.query_params))
 
 
 async def add_judgment(request: Request) -> Response:
@@ -139,6 +142,7 @@ def _as_values(choice: QueueChoice) -> dict[str, Any]:
 def _open(request: Request, values: Mapping[str, Any]) -> tuple[OpenQueue, JudgmentLog]:
     desk = desk_of(request)
     queue = desk.queue(_chosen(values))
+    assert queue is not None
     return queue, desk.log(queue.collection)
 
 

@@ -19,7 +19,7 @@ from irdistill.view.background_results import BackgroundResults
 from irdistill.view.run_collections import RunCollections
 from irdistill.view.workspace import RUN
 
-_PATIENCE = 0.5
+_PATIENCE = 0.3
 """Seconds that the page waits for the result."""
 
 
