@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
@@ -23,14 +24,14 @@ class RunCollections:
 
     Args:
         folders: the viewed folders.
-        collection: an id that is tried before that of the run's manifest.
+        collections: ids that are tried before that of the run's manifest.
 
     Examples:
         >>> RunCollections([]).load("pydocs/test").queries["1"].text  # doctest: +SKIP
     """
 
-    def __init__(self, folders: Sequence[Path], collection: str | None = None) -> None:
-        self._folders, self._chosen = tuple(folders), collection
+    def __init__(self, folders: Sequence[Path], collections: Sequence[str] = ()) -> None:
+        self._folders, self._chosen = tuple(folders), tuple(collections)
         self._lock = Lock()
         self._locks: dict[str, Lock] = {}
         self._loaded: dict[str, Collection] = {}
@@ -44,8 +45,7 @@ class RunCollections:
             WrongCollectionError: it has another corpus or other queries than the run.
         """
         name = run.identity.collection.get("id")
-        ids = [] if self._chosen is None else [self._chosen]
-        ids += self._places(str(name)) if name else []
+        ids = [*self._chosen, *(self._places(str(name)) if name else ())]
         if not ids:
             raise InputError(
                 "the run does not name its collection; start irdistill view with --collection."
@@ -65,6 +65,20 @@ class RunCollections:
         raise NotFoundError(
             f"the collection {name!r} of the run is not there. Start irdistill view from the folder"
             " where the run was made, or give the collection with --collection."
+        )
+
+    def find(self, name: str) -> Collection:
+        """The collection that a manifest or the option names.
+
+        Raises:
+            NotFoundError: there is none in the viewed folders, or next to them.
+        """
+        for place in self._places(name):
+            with suppress(NotFoundError):
+                return self.load(place)
+        raise NotFoundError(
+            f"the collection {name!r} is not there. Start irdistill view from the folder where it"
+            " was used, or give it with --collection."
         )
 
     def load(self, id: str) -> Collection:

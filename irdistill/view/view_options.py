@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -17,6 +18,9 @@ class ViewOptions:
     ] = 0
     open: Annotated[bool, Field(description="Open the page in the browser.")] = False
     collection: Annotated[
-        str | None,
-        Field(description="Collection of the runs and models, if they do not name it themselves."),
-    ] = None
+        Sequence[str],
+        Field(
+            description="Collections of the runs and models, if they do not name them or to ask"
+            " models on others."
+        ),
+    ] = ()

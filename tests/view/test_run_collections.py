@@ -52,7 +52,7 @@ def test_the_option_is_used_where_it_fits(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     pets = write_collection(tmp_path / "pets")
     farm = write_collection(tmp_path / "farm", "a cow")
-    chosen = RunCollections([tmp_path], str(farm))
+    chosen = RunCollections([tmp_path], [str(farm)])
     assert chosen.collection_of(run_of(farm, "moved")).id == str(farm)
     assert chosen.collection_of(run_of(pets, "pets")).corpus.text(0) == "a cat"
     with pytest.raises(WrongCollectionError, match="fingerprints of the corpus differ"):
