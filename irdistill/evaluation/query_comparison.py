@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -83,6 +83,12 @@ class QueryComparison:
                 f" {', '.join(self.systems)}; measures: {', '.join(self.measures)}."
             )
         return self._values[system].values[measure]
+
+    def scatter(self, pair: Pair) -> dict[str, Any]:
+        """The scatter plot of a pair as plain values: its axes, and (across, up, queries) cells."""
+        cells = self.cells(pair)
+        places = zip(cells.across.tolist(), cells.up.tolist(), cells.counts.tolist(), strict=True)
+        return {"low": cells.low, "high": cells.high, "width": cells.width, "cells": list(places)}
 
     def rankings(self, query_id: str) -> ShownQuery:
         """The lists of all systems for a query."""

@@ -74,21 +74,29 @@ def in_words(row: Row) -> str:
 
 
 def differences_in_words(rows: Iterable[Row]) -> Table:
-    """Every comparison with its difference, its tests, and what they say."""
-    header = ["system", "against", "dataset", "measure", "difference [95%]", "p (t)", "p (random)"]
-    header += ["p (Holm)", "d_z", "win/tie/loss", "in words"]
+    """Every comparison: what its tests say, then the figures.
+
+    Columns that are the same in all rows, the baseline and the dataset, are left out.
+    """
+    compared = [row for row in rows if row.against is not None]
+    names = ["system", "against", "dataset", "measure"]
+    fields = [
+        name
+        for name in names
+        if name in ("system", "measure") or len({getattr(row, name) for row in compared}) > 1
+    ]
+    header = [*fields, "in words", "difference [95%]", "p (t)", "p (random)", "p (Holm)", "d_z"]
     lines = [
         [
-            *cells(row, "{0.system}", "{0.against}", "{0.dataset}", "{0.measure}"),
+            *(str(getattr(row, name)) for name in fields),
+            in_words(row),
             *cells(row, "{0.difference:+.4f} [{0.difference_low:+.4f}, {0.difference_high:+.4f}]"),
             *map(probability, (row.p, row.p_random, row.p_holm)),
             *cells(row, "{0.effect:+.2f}", "{0.wins}/{0.ties}/{0.losses}"),
-            in_words(row),
         ]
-        for row in rows
-        if row.against is not None
+        for row in compared
     ]
-    return Table(header, lines)
+    return Table([*header, "win/tie/loss"], lines, words=[len(fields)])
 
 
 def _sign(row: Row) -> int:

@@ -13,8 +13,11 @@ from irdistill.runs import RankedList, Run
 from irdistill.runs.named_passages import list_texts
 from irdistill.search.lexical.matched_words import matched_excerpt, matched_spans
 
-EXCERPT = 320
+EXCERPT = 220
 """Characters of a document that are shown."""
+_LONGEST = 100_000
+"""Characters of a document in which words are matched."""
+_JUDGMENTS = 5
 
 
 class ShownDocument(NamedTuple):
@@ -52,12 +55,21 @@ class ShownRow(NamedTuple):
     flag: str | None
 
 
+class ShownJudgment(NamedTuple):
+    """A relevant document and its rank in the list of each system; None where it is not found."""
+
+    id: str
+    grade: int
+    ranks: list[int | None]
+
+
 class ShownQuery(NamedTuple):
     """The lists of one query.
 
     Attributes:
         history: the turns before the query.
         relevant: number of documents with a grade above 0.
+        judgments: the first of these, by falling grade.
         lengths: number of scored documents of each system.
         lists: one of each system, best first.
     """
@@ -66,6 +78,7 @@ class ShownQuery(NamedTuple):
     text: str
     history: list[str]
     relevant: int
+    judgments: list[ShownJudgment]
     lengths: list[int]
     lists: list[list[ShownRow]]
     documents: list[ShownDocument]
@@ -89,6 +102,7 @@ class QueryRankings:
         grades = self.collection.qrels.get(query_id, {})
         with self._lock:  # a run keeps the part that was read last
             lists = [run.get(query_id) for run in self.runs.values()]
+        relevant = [(doc_id, grade) for doc_id, grade in grades.items() if grade > 0]
         rankings = [_scored(ranked) for ranked in lists]
         ranks = [{doc: rank for rank, doc in enumerate(r.doc_ids, 1)} for r in rankings]
         numbers: dict[tuple[str, int | None], int] = {}
@@ -109,7 +123,11 @@ class QueryRankings:
             query_id,
             query.text,
             [turn.text for turn in query.history],
-            sum(grade > 0 for grade in grades.values()),
+            len(relevant),
+            [
+                ShownJudgment(doc_id, grade, [system.get(doc_id) for system in ranks])
+                for doc_id, grade in sorted(relevant, key=lambda pair: -pair[1])[:_JUDGMENTS]
+            ],
             [len(ranked.doc_ids) for ranked in rankings],
             rows,
             [self._document(query.text, *name) for name in numbers],
@@ -125,7 +143,7 @@ class QueryRankings:
                 number = np.array([passage], np.int32)
                 text = list_texts(corpus, _list([doc_id], np.zeros(1, np.float32), number))[0]
         title, text = " ".join(title.split()), " ".join(text.split())
-        part = matched_excerpt(query, text, EXCERPT)
+        part = matched_excerpt(query, text[:_LONGEST], EXCERPT)
         spans = matched_spans(query, title)
         before, after = part.start > 0, part.end < len(text)
         return ShownDocument(doc_id, passage, title, part.text, part.spans, spans, before, after)
