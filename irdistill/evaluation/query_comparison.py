@@ -84,6 +84,9 @@ class QueryComparison:
             )
         return self._values[system].values[measure]
 
+    def __contains__(self, query_id: object) -> bool:
+        return query_id in self._places
+
     def scatter(self, pair: Pair) -> dict[str, Any]:
         """The scatter plot of a pair as plain values: its axes, and (across, up, queries) cells."""
         cells = self.cells(pair)

@@ -116,7 +116,9 @@ def _best(rows: Sequence[Row], dataset: str, name_dataset: bool) -> str:
     systems = len({row.system for row in rows})
     where = f" of {dataset}" if name_dataset else ""
     interval = cells(row, "[{0.low:.4f}, {0.high:.4f}]")[0]
-    figure = f"{row.value:.4f}, 95% interval {interval}" if row.low is not None else f"{row.value:g}"
+    figure = (
+        f"{row.value:.4f}, 95% interval {interval}" if row.low is not None else f"{row.value:g}"
+    )
     if systems == 1:
         return f"{row.measure} of {row.system}{f' on {dataset}' if name_dataset else ''}: {figure}."
     return f"{row.system} has the highest {row.measure}{where} of {systems} systems: {figure}."

@@ -69,9 +69,7 @@ def page_findings(evaluation: Evaluation) -> list[Finding]:
     """The findings of an evaluation with the tests in words, as pages show them."""
     shown = evaluation.with_short_names()
     return [
-        Finding(
-            finding.name, finding.title, finding.text, [differences_in_words(shown.rows)]
-        )
+        Finding(finding.name, finding.title, finding.text, [differences_in_words(shown.rows)])
         if finding.name == "differences"
         else finding
         for finding in evaluation.findings()

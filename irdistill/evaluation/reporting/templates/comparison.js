@@ -35,8 +35,16 @@ function drawScatter({low, high, width, cells}, across, up, pick) {
   return svg;
 }
 
-// A list of any length: only the rows in sight are elements. rows(start, count) returns a promise of {total, rows}.
-function queryList(box, open) {
+// The elements of a row of two systems.
+function differenceRow([id, text, left, right, difference]) {
+  return [make("span", {class: "words"}, text || id),
+    make("span", {class: `change ${difference[0] === "+" ? "up" : difference[0] === "-" ? "down" : ""}`}, difference),
+    make("span", {class: "id"}, id), make("span", {class: "values"}, `${left} → ${right}`)];
+}
+
+// A list of any length: only the rows in sight are elements. A row is an array that begins with the query's id; fill(row) returns
+// its elements, open(id) is called for the chosen one. The function that is returned shows other rows.
+function queryList(box, fill, open) {
   const rail = make("div", {role: "presentation", class: "rail"});
   box.replaceChildren(rail);
   const list = {total: 0, active: 0, chosen: null, pages: new Map(), rows: null};
@@ -60,10 +68,7 @@ function queryList(box, open) {
       "aria-selected": String(row !== undefined && row[0] === list.chosen), class: place === list.active ? "active" : ""});
     item.style.top = `${place * ROW}px`;
     if (row) {
-      const [id, text, left, right, difference] = row;
-      item.append(make("span", {class: "words"}, text || id),
-        make("span", {class: `change ${difference[0] === "+" ? "up" : difference[0] === "-" ? "down" : ""}`}, difference),
-        make("span", {class: "id"}, id), make("span", {class: "values"}, `${left} → ${right}`));
+      item.append(...fill(row));
       item.addEventListener("click", () => { list.active = place; choose(); });
     } else item.append(make("span", {class: "words"}, "…"));
     return item;
@@ -106,7 +111,7 @@ function queryList(box, open) {
     else return;
     event.preventDefault();
   });
-  // Shows other rows; the promise ends with the number of rows, and the first one is chosen if nothing was.
+  // rows(start, count) returns a promise of {total, rows}. The result is their number; the first one is chosen if nothing was.
   return async rows => {
     const pages = new Map();
     Object.assign(list, {pages, rows, active: 0});
@@ -164,7 +169,7 @@ function comparison(source) {
   }
 
   let started = false;
-  const show = queryList(at("queries"), id => open(id, started));
+  const show = queryList(at("queries"), differenceRow, id => open(id, started));
 
   async function list() {
     const chosen = pair(), options = {order: order.value, cell, text: find.value};
