@@ -32,6 +32,7 @@ from irdistill.view.workspace import Workspace
 PAGES = (
     ("/watch", "Watch", "watch"),
     ("/compare", "Compare", "compare"),
+    ("/frontier", "Frontier", "frontier"),
 )
 #: Modules with pages that are reached from other pages.
 LINKED_PAGES = ("run_page",)

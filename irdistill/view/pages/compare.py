@@ -194,7 +194,7 @@ def _groups(runs: Sequence[RunSummary]) -> dict[str, list[RunSummary]]:
     groups: dict[tuple[str, tuple[str, str]], list[RunSummary]] = {}
     for run in runs:
         groups.setdefault((run.collection, run.corpus_and_queries), []).append(run)
-    ordered = sorted(groups.items(), key=lambda entry: -len(entry[1]))
+    ordered = sorted(groups.items(), key=lambda entry: (-len(entry[1]), -entry[1][0].queries))
     names: dict[str, list[RunSummary]] = {}
     for (collection, fingerprints), members in ordered:
         name = collection or "no collection"

@@ -1,6 +1,6 @@
 "use strict";
 // Quality against latency, with the sizes of indexes as areas. A point: {system, cost, value, measure, best, index_bytes, figure, latency, size}.
-const WIDE = 860, HIGH = 420;
+const HIGH = 420, NARROW = 640;
 
 // Round numbers between two ends: 1, 2 and 5 times powers of ten on a logarithmic scale, even steps otherwise.
 function ticks(low, high, logarithmic) {
@@ -17,8 +17,9 @@ function ticks(low, high, logarithmic) {
   return numbers.filter(number => number >= low && number <= high).map(number => Number(number.toPrecision(6)));
 }
 
-function drawFrontier(points) {
-  const left = 62, right = WIDE - 150, top = 24, bottom = HIGH - 48;
+function drawFrontier(points, room) {
+  const wide = Math.max(320, Math.min(room, 960)), narrow = wide < NARROW, high = narrow ? HIGH + 64 : HIGH;
+  const left = 62, right = narrow ? wide - 20 : wide - 150, top = 24, bottom = HIGH - 48;
   const costs = points.map(point => point.cost), values = points.map(point => point.value);
   const [cheap, dear] = [Math.min(...costs) / 1.25, Math.max(...costs) * 1.25];
   const pad = (Math.max(...values) - Math.min(...values) || Math.abs(values[0]) || 1) * .12;
@@ -26,7 +27,7 @@ function drawFrontier(points) {
   const x = cost => left + Math.log(cost / cheap) / Math.log(dear / cheap) * (right - left);
   const y = value => bottom - (value - worst) / (best - worst) * (bottom - top);
   const largest = Math.max(...points.map(point => point.index_bytes), 1), radius = bytes => Math.max(4, 22 * Math.sqrt(bytes / largest));
-  const svg = make("svg:svg", {viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", class: "frontier-plot",
+  const svg = make("svg:svg", {viewBox: `0 0 ${wide} ${high}`, role: "img", class: "frontier-plot",
     "aria-label": `${points[0].measure} against milliseconds per query; the table has the same figures.`});
   for (const cost of ticks(cheap, dear, true)) {
     svg.append(make("svg:path", {d: `M${x(cost)} ${top}V${bottom}`, class: "grid"}),
@@ -42,7 +43,8 @@ function drawFrontier(points) {
   svg.append(make("svg:polyline", {points: line.map(point => `${x(point.cost)},${y(point.value)}`).join(" "), class: "frontier"}));
   const labels = [];
   for (const point of [...points].sort((a, b) => b.index_bytes - a.index_bytes)) {
-    const size = radius(point.index_bytes), label = {point, x: x(point.cost) + size + 5, y: y(point.value) + 4};
+    const size = radius(point.index_bytes), over = x(point.cost) + size + 8 * point.system.length > wide - 8;
+    const label = {point, x: x(point.cost) + (over ? -size - 5 : size + 5), y: y(point.value) + 4, anchor: over ? "end" : "start"};
     svg.append(make("svg:circle", {cx: x(point.cost), cy: y(point.value), r: size, class: point.best ? "best" : "beaten"},
       make("svg:title", {}, `${point.system}: ${point.figure}, ${point.latency}, index ${point.size}`)));
     labels.push(label);
@@ -51,16 +53,18 @@ function drawFrontier(points) {
     for (const other of labels.slice(0, place)) {
       if (Math.abs(other.x - label.x) < 130 && label.y - other.y < 14) label.y = other.y + 14;
     }
-    svg.append(make("svg:text", {x: label.x, y: label.y, class: label.point.best ? "name strong" : "name"}, label.point.system));
+    svg.append(make("svg:text", {x: label.x, y: label.y, "text-anchor": label.anchor, class: label.point.best ? "name strong" : "name"}, label.point.system));
   });
-  let below = top + 16;
-  svg.append(make("svg:text", {x: WIDE - 118, y: below, class: "name"}, "index"));
+  let across = narrow ? left : wide - 96, down = narrow ? HIGH + 32 : top + 20;
+  svg.append(make("svg:text", {x: narrow ? 8 : across - 22, y: narrow ? down + 4 : down, class: "name"}, "index"));
   for (const share of [1, .25, .05]) {
     const size = radius(largest * share);
-    below += size + 12;
-    svg.append(make("svg:circle", {cx: WIDE - 96, cy: below, r: size, class: "key"}),
-      make("svg:text", {x: WIDE - 64, y: below + 4}, `${Number((largest * share / 1e6).toPrecision(2))} MB`));
-    below += size;
+    if (narrow) across += size + 8;
+    else down += size + 12;
+    svg.append(make("svg:circle", {cx: across, cy: down, r: size, class: "key"}),
+      make("svg:text", {x: narrow ? across + size + 6 : across + 32, y: down + 4}, `${Number((largest * share / 1e6).toPrecision(2))} MB`));
+    if (narrow) across += size + 62;
+    else down += size;
   }
   return svg;
 }

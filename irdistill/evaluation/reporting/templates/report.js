@@ -35,6 +35,7 @@ function reportSource({systems, measures, pairs, entries}) {
   };
 }
 
-if (data.costs.length) document.getElementById("pareto").append(drawFrontier(data.costs));
+const pareto = document.getElementById("pareto");
+if (pareto) pareto.append(drawFrontier(data.costs, pareto.clientWidth));
 if (data.queries) comparison(reportSource(data.queries));
 document.querySelectorAll("table.sortable").forEach(sortable);
