@@ -110,6 +110,7 @@ class Searcher:
 
         Raises:
             OptionError: a query is empty, or k is below 1.
+            InputError: a query is not a text, or holds bytes that are not UTF-8.
         """
         if k < 1:
             raise OptionError(f"k is {k}; expected at least 1 document.")
@@ -118,10 +119,7 @@ class Searcher:
         return self._search(list(query), k)
 
     def _search(self, queries: list[str], k: int) -> list[list[SearchHit]]:
-        if not all(isinstance(query, str) for query in queries):
-            raise InputError("a query is not a text; give a text, or a list of texts.")
-        if not all(query.strip() for query in queries):
-            raise OptionError("the query is empty; give some words to search for.")
+        check_questions(queries)
         if not queries:
             return []
         vectors = self._encode(queries)
@@ -214,3 +212,24 @@ class Searcher:
             f"Searcher({str(self.bundle.path)!r}: {self._facts['kind']} model, {len(self)} {rows},"
             f" queries encoded {'by ' if self.uses_torch else ''}{runtime})"
         )
+
+
+def check_questions(questions: Sequence[object]) -> None:
+    """Refuse what cannot be searched for.
+
+    Raises:
+        OptionError: a question is empty.
+        InputError: a question is not a text, or holds bytes that are not UTF-8.
+    """
+    for question in questions:
+        if not isinstance(question, str):
+            raise InputError("a query is not a text; give a text, or a list of texts.")
+        if not question.strip():
+            raise OptionError("the query is empty; give some words to search for.")
+        try:
+            question.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"the query {question[:80]!r} holds bytes that are not UTF-8. Set the terminal, or"
+                " convert the file of questions, to UTF-8."
+            ) from error

@@ -76,9 +76,10 @@ def retrieve(
 
 def _check_search(values: Mapping[str, Any]) -> None:
     from irdistill.bundles.bundle_manifest import is_bundle
+    from irdistill.bundles.bundle_searcher import check_questions
 
-    if "query" in values and not values["query"].strip():
-        raise OptionError("the query is empty; give some words to search for.")
+    if "query" in values:
+        check_questions([values["query"]])
     chosen = values.get("model", "bm25") != "bm25" or values["options"] != RetrieveOptions()
     if chosen and is_bundle(values["collection"]):
         raise OptionError(
