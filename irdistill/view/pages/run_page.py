@@ -71,7 +71,7 @@ class OpenedRun:
         return QueryRankings(empty, {"run": self.run}, _DOCUMENTS)
 
 
-def run_page(request: Request) -> Response:
+def show_run(request: Request) -> Response:
     """The facts of a run, and the list of its queries."""
     artifact = _artifact(request)
     run = _opened(request, artifact).run
@@ -158,7 +158,7 @@ def _flat(name: str, value: Any) -> list[tuple[str, str]]:
 
 
 ROUTES = [
-    Route("/run", run_page),
+    Route("/run", show_run),
     Route("/api/run/rows", run_rows),
     Route("/api/run/query", run_query),
 ]
