@@ -20,7 +20,7 @@ from starlette.routing import Route
 from irdistill.errors import IrdistillError, NotFoundError, one_line
 from irdistill.evaluation import reporting
 from irdistill.evaluation.reporting.findings import plain
-from irdistill.evaluation.reporting.rendering import page_environment
+from irdistill.evaluation.reporting.rendering import page_environment, script_json
 from irdistill.view.background_results import BackgroundResults
 from irdistill.view.request_guard import RequestGuard
 from irdistill.view.run_collections import RunCollections
@@ -33,6 +33,7 @@ PAGES = (
     ("/watch", "Watch", "watch"),
     ("/compare", "Compare", "compare"),
     ("/frontier", "Frontier", "frontier"),
+    ("/judge", "Judge", "judge"),
 )
 #: Modules with pages that are reached from other pages.
 LINKED_PAGES = ("run_page",)
@@ -120,7 +121,7 @@ def send_json(value: Any, status: int = 200) -> Response:
 @cache
 def _environment() -> Environment:
     environment = page_environment("irdistill.view")
-    environment.filters["json"] = lambda value: json.dumps(plain(value), ensure_ascii=False)
+    environment.filters["json"] = lambda value: script_json(plain(value))
     return environment
 
 

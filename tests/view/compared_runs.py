@@ -32,7 +32,9 @@ def write_compared_runs(folder: Path, queries: int = 30) -> Collection:
         {"_id": f"d{number}", "title": "", "text": f"All about {topic}: <b>part</b> {number}."}
         for number, topic in enumerate(topics.values())
     ]
-    questions = [{"_id": query_id, "text": f"Tell of {topic}"} for query_id, topic in topics.items()]
+    questions = [
+        {"_id": query_id, "text": f"Tell of {topic}"} for query_id, topic in topics.items()
+    ]
     for name, lines in (("corpus", documents), ("queries", questions)):
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (place / f"{name}.jsonl").write_text(text)

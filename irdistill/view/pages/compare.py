@@ -19,7 +19,6 @@ from irdistill.evaluation.measure_names import parse_measures
 from irdistill.evaluation.query_comparison import Pair, QueryComparison
 from irdistill.evaluation.query_differences import ORDERS
 from irdistill.evaluation.ranking_policies import measured_run
-from irdistill.evaluation.reporting.rendering import script_json
 from irdistill.evaluation.reporting.report_page import page_findings, report_title
 from irdistill.evaluation.verdicts import verdict_sentences
 from irdistill.runs.store import StoredRun
@@ -93,9 +92,11 @@ def compare_page(request: Request) -> Response:
         measures=compared.measures,
         orders=ORDERS,
         first=[0, min(1, len(compared.systems) - 1)],
-        script=script_json(
-            {"systems": compared.systems, "measures": compared.measures, "keys": chosen.keys}
-        ),
+        data={
+            "systems": compared.systems,
+            "measures": compared.measures,
+            "keys": chosen.keys,
+        },
         **values,
     )
 

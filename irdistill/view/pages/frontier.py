@@ -17,7 +17,6 @@ from irdistill.evaluation.measured_systems import (
     measured_points,
 )
 from irdistill.evaluation.reporting.findings import Table
-from irdistill.evaluation.reporting.rendering import script_json
 from irdistill.view.application import show_page, workspace_of
 
 
@@ -27,7 +26,7 @@ def frontier_page(request: Request) -> Response:
     groups = {_group_name(group.folder, folders): group for group in measured_below(folders)}
     settings = list(dict.fromkeys(pair for group in groups.values() for pair in group.settings))
     if not settings:
-        return show_page(request, "frontier.html.j2", settings=[], points=[], script=None)
+        return show_page(request, "frontier.html.j2", settings=[], points=[])
     chosen = request.query_params.get("setting", "")
     names = [f"{measure} on {dataset}" for dataset, measure in settings]
     dataset, measure = settings[names.index(chosen) if chosen in names else 0]
@@ -43,7 +42,6 @@ def frontier_page(request: Request) -> Response:
         sentence=frontier_sentence(points),
         points=shown,
         tables=[costs, *index_tables([cost for g in groups.values() for cost in g.costs])],
-        script=script_json(shown),
     )
 
 

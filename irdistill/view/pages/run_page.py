@@ -13,7 +13,6 @@ from starlette.routing import Route
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError, NotFoundError
 from irdistill.evaluation.reporting.query_rankings import QueryRankings
-from irdistill.evaluation.reporting.rendering import script_json
 from irdistill.runs.store import StoredRun
 from irdistill.view.application import (
     collections_of,
@@ -92,7 +91,7 @@ def show_run(request: Request) -> Response:
         summary=summary,
         facts=rows,
         parts=len(run.manifest.parts),
-        script=script_json({"at": artifact.key, "queries": len(run)}),
+        data={"at": artifact.key},
     )
 
 
