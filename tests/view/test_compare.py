@@ -154,7 +154,7 @@ def test_a_run_without_its_collection(open_page: Callable[..., Any], tmp_path: P
     write_compared_runs(tmp_path)
     (tmp_path / "set").rename(tmp_path / "moved")
     page = open_page(tmp_path / "out", path="/run?at=student")
-    page.locator("#status", has_text="--collection").wait_for()
+    page.locator("#problem", has_text="--collection").wait_for()
     assert page.locator("#query ol.ranking b").first.inner_text() == "d0"
 
 

@@ -24,7 +24,8 @@ function runQueries({at}) {
     const total = await show(async (start, count) => state = await ask("rows", {text: find.value, start, count}));
     if (total === null) return;
     element("count").textContent = total === 1 ? "1 query" : `${total.toLocaleString("en")} queries`;
-    showStatus(state.problem || "");
+    element("problem").hidden = !state.problem;
+    element("problem").textContent = state.problem ? `Texts are missing: ${state.problem}` : "";
     if (state.waiting) setTimeout(again, 700);
     started = true;
   }
