@@ -26,6 +26,9 @@ _SURFACE = {
     """,
     "irdistill.collections": "Collection Qrels Query Turn as_qrels load_collection",
     "irdistill.collections.collecting.collect_options": "CollectOptions",
+    "irdistill.collections.judging": """
+        CombinedJudgments Judgment JudgmentLog combine_judges read_judges
+    """,
     "irdistill.collections.document_splitting": "PassageOptions split_into_passages",
     "irdistill.runs": "Run as_run open_run",
     "irdistill.losses": """
@@ -62,9 +65,11 @@ _SURFACE = {
     "irdistill.verbs.comparison_verbs": "choose compare measure_diversity",
     "irdistill.verbs.query_verbs": "critic_curve filter generate rewrite split",
     "irdistill.recipes.recipe_verbs": "run_recipe specialise",
+    "irdistill.verbs.judgment_verbs": "export_judgments judgment_agreement",
     "irdistill.view.view_verbs": "view_results",
     "irdistill.view.view_options": "ViewOptions",
     "irdistill.evaluation.auditing.audit_results": "Audit",
+    "irdistill.evaluation.judging": "JudgeComparison JudgingQueue QueueOptions QueuedPair",
     "irdistill.evaluation.figures": "Evaluation",
     "irdistill.teachers.function_teacher": "teacher",
 }

@@ -39,6 +39,21 @@ from irdistill.collections.document_splitting import (
 from irdistill.collections.document_splitting import (
     split_into_passages as split_into_passages,
 )
+from irdistill.collections.judging import (
+    CombinedJudgments as CombinedJudgments,
+)
+from irdistill.collections.judging import (
+    Judgment as Judgment,
+)
+from irdistill.collections.judging import (
+    JudgmentLog as JudgmentLog,
+)
+from irdistill.collections.judging import (
+    combine_judges as combine_judges,
+)
+from irdistill.collections.judging import (
+    read_judges as read_judges,
+)
 from irdistill.errors import (
     BudgetError as BudgetError,
 )
@@ -92,6 +107,18 @@ from irdistill.evaluation.explaining import (
 )
 from irdistill.evaluation.figures import (
     Evaluation as Evaluation,
+)
+from irdistill.evaluation.judging import (
+    JudgeComparison as JudgeComparison,
+)
+from irdistill.evaluation.judging import (
+    JudgingQueue as JudgingQueue,
+)
+from irdistill.evaluation.judging import (
+    QueuedPair as QueuedPair,
+)
+from irdistill.evaluation.judging import (
+    QueueOptions as QueueOptions,
 )
 from irdistill.losses import (
     ADRMSE as ADRMSE,
@@ -254,6 +281,12 @@ from irdistill.verbs.evaluation_verbs import (
 )
 from irdistill.verbs.evaluation_verbs import (
     report as report,
+)
+from irdistill.verbs.judgment_verbs import (
+    export_judgments as export_judgments,
+)
+from irdistill.verbs.judgment_verbs import (
+    judgment_agreement as judgment_agreement,
 )
 from irdistill.verbs.merge_verbs import (
     merge as merge,

@@ -18,7 +18,7 @@ import click
 from irdistill.errors import OptionError
 from irdistill.verbs import CATALOG, load_verb, verb_names
 
-_SEVERAL_SOURCES = ("runs", "models", "collections", "texts", "validation")
+_SEVERAL_SOURCES = ("runs", "models", "collections", "texts", "files", "validation")
 _NUMBERS = {int: "INTEGER", float: "FLOAT", bool: "BOOLEAN", Path: "PATH"}
 
 

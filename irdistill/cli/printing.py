@@ -345,6 +345,10 @@ _PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], Printed]] = {
     "benchmark": _benchmark,
     "critic-curve": _curve,
     "export": lambda check, words: _table({"model": str(words["out"]), **asdict(check)}),
+    "judgments export": lambda exported, words: _table(
+        {"qrels": str(words["out"]), **exported._asdict()}
+    ),
+    "judgments agreement": lambda table, _: Printed(table.to_markdown(), table.to_json()),
     "runs verify": _verified,
     "runs export": _export,
 }

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from irdistill.errors import OptionError
+from irdistill.search.feedback import FeedbackOptions
 from irdistill.search.retrieve_options import RetrieveOptions
 from irdistill.verbs.argument_types import (
     AddressOption,
     CollectionLike,
     ModelLike,
     OverwriteOption,
+    RunLike,
     RunsLike,
     WorkersOption,
 )
@@ -22,6 +24,7 @@ from irdistill.verbs.declaration import verb
 from irdistill.verbs.opening_inputs import (
     named_runs,
     open_collection,
+    optional_run,
     ray_cluster,
     with_encoder,
 )
@@ -41,10 +44,24 @@ MODEL_HELP = (
 ModelOption = Annotated[ModelLike, Field(description=MODEL_HELP)]
 
 
+def _check_retrieve(values: Mapping[str, Any]) -> None:
+    if values["feedback_options"] != FeedbackOptions() and "feedback" not in values:
+        raise OptionError(
+            "feedback_k or feedback_weight was given without feedback; name the run whose first"
+            " documents expand the queries, or leave them out."
+        )
+
+
 @verb(
     "retrieve",
     positional=("collection",),
-    examples=("irdistill retrieve pydocs/train --model bm25 --k 100 --out out/bm25",),
+    examples=(
+        "irdistill retrieve pydocs/train --model bm25 --k 100 --out out/bm25",
+        "# Queries expanded by the first documents of an earlier run:",
+        "irdistill retrieve pydocs/train --model out/student/model --feedback out/bm25"
+        " --out out/expanded",
+    ),
+    check=_check_retrieve,
     reopen=open_cached_run,
 )
 def retrieve(
@@ -53,6 +70,14 @@ def retrieve(
     k: Annotated[int, Field(ge=1, description="Documents per query.")] = 100,
     *,
     out: Annotated[Path | None, Field(description="Folder of the run.")] = None,
+    feedback: Annotated[
+        RunLike | None,
+        Field(
+            description="Move the queries of a dense model toward the first documents of this run"
+            " (pseudo-relevance feedback)."
+        ),
+    ] = None,
+    feedback_options: FeedbackOptions = FeedbackOptions(),
     options: RetrieveOptions = RetrieveOptions(),
     engine: Annotated[
         Literal["local", "ray"], Field(description="Where the corpus is encoded.")
@@ -70,14 +95,17 @@ def retrieve(
     from irdistill.search.retrieval import retrieve as retrieve_run
 
     assert out is not None
+    opened = open_collection(collection)
     return retrieve_run(
-        open_collection(collection),
+        opened,
         with_encoder(model),
         out,
         k,
         options,
         overwrite=overwrite,
         cluster=ray_cluster(engine, workers, ray_address),
+        feedback=optional_run(feedback, opened),
+        feedback_options=feedback_options,
     )
 
 

@@ -20,17 +20,28 @@ from starlette.routing import Route
 from irdistill.errors import IrdistillError, NotFoundError, one_line
 from irdistill.evaluation import reporting
 from irdistill.evaluation.reporting.findings import plain
-from irdistill.evaluation.reporting.rendering import page_environment
+from irdistill.evaluation.reporting.rendering import page_environment, script_json
+from irdistill.view.background_results import BackgroundResults
 from irdistill.view.opened_systems import OpenedSystems
 from irdistill.view.request_guard import RequestGuard
 from irdistill.view.run_collections import RunCollections
+from irdistill.view.run_summaries import RunSummaries
 from irdistill.view.view_options import ViewOptions
 from irdistill.view.workspace import Workspace
 
 #: The pages of the menu: path, title, module of `irdistill.view.pages`.
-PAGES = (("/watch", "Watch", "watch"), ("/ask", "Ask", "ask"))
+PAGES = (
+    ("/watch", "Watch", "watch"),
+    ("/ask", "Ask", "ask"),
+    ("/compare", "Compare", "compare"),
+    ("/frontier", "Frontier", "frontier"),
+    ("/judge", "Judge", "judge"),
+)
 #: Modules with pages that are reached from other pages.
-LINKED_PAGES = ("why",)
+LINKED_PAGES = (
+    "run_page",
+    "why",
+)
 
 _STATIC_FOLDERS = (
     Path(__file__).parent / "static",
@@ -64,6 +75,7 @@ def build_application(workspace: Workspace, token: str, options: ViewOptions) ->
         },
     )
     application.state.workspace, application.state.options = workspace, options
+    application.state.results, application.state.summaries = BackgroundResults(), RunSummaries()
     collections = RunCollections(workspace.folders, options.collection)
     application.state.collections = collections
     application.state.systems = OpenedSystems(workspace, collections, tuple(options.collection))
@@ -94,6 +106,18 @@ def systems_of(request: Request) -> OpenedSystems:
     return systems
 
 
+def results_of(request: Request) -> BackgroundResults:
+    """Results that are computed in the background."""
+    results: BackgroundResults = request.app.state.results
+    return results
+
+
+def summaries_of(request: Request) -> RunSummaries:
+    """The runs of the workspace in short."""
+    summaries: RunSummaries = request.app.state.summaries
+    return summaries
+
+
 def show_page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A page from a template of ``view/templates``, which extends ``layout.html.j2``."""
     menu = [(path, title) for path, title, _ in PAGES]
@@ -110,7 +134,7 @@ def send_json(value: Any, status: int = 200) -> Response:
 @cache
 def _environment() -> Environment:
     environment = page_environment("irdistill.view")
-    environment.filters["json"] = lambda value: json.dumps(plain(value), ensure_ascii=False)
+    environment.filters["json"] = lambda value: script_json(plain(value))
     return environment
 
 
