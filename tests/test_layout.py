@@ -21,6 +21,7 @@ PACKAGE = REPOSITORY / "irdistill"
 LAYERS = (
     ("__main__",),
     ("cli",),
+    ("view",),
     ("doctor", "recipes"),
     ("verbs",),
     ("training", "queries"),

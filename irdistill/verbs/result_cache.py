@@ -8,6 +8,8 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from irdistill.storage.files import input_checksums
+
 if TYPE_CHECKING:
     from irdistill.collections import Collection
     from irdistill.runs import Run
@@ -79,6 +81,8 @@ def _identity(source: str, value: Any) -> Any:
         return _object_identity(value)
     if source == "model":
         return _model_identity(str(value))
+    if source == "files" and value is not None:
+        return input_checksums(value)
     if source == "models":
         models = value if isinstance(value, list | tuple) else [value]
         return [_identity("model", model) for model in models]
@@ -107,11 +111,11 @@ def _model_identity(model: str) -> Any:
     """
     from irdistill.modeling.model_files import resolve_model
     from irdistill.search.lexical.first_stages import is_lexical
-    from irdistill.verbs.opening_inputs import with_hosted
+    from irdistill.verbs.opening_inputs import with_encoder
 
     if is_lexical(model):
         return model
-    opened = with_hosted(model)
+    opened = with_encoder(model)
     if not isinstance(opened, str):
         return _object_identity(opened)
     folder = Path(resolve_model(model))

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from irdistill.collections.foreign_tables import import_library
-from irdistill.evaluation.reporting.findings import Finding, Plot
+from irdistill.evaluation.reporting.findings import Finding, Plot, plain
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 _WIDTH, _HEIGHT = 460, 250
@@ -70,38 +73,57 @@ def render_latex(findings: Sequence[Finding]) -> str:
 
 
 def render_html(
-    title: str, findings: Sequence[Finding], data: Mapping[str, Any] | None = None
+    title: str,
+    findings: Sequence[Finding],
+    data: Mapping[str, Any] | None = None,
+    verdicts: Sequence[str] = (),
 ) -> str:
     """Render a whole page.
 
     Args:
         data: figures for the page's script: ``costs`` and ``queries``. The page has a script, and
             tables that sort, only with it.
+        verdicts: sentences at the top; the first is the headline.
     """
-    script = None if data is None else _script_json(data)
-    return render_template("page.html.j2", title=title, findings=findings, data=data, script=script)
+    script = None if data is None else script_json(data)
+    return render_template(
+        "page.html.j2",
+        title=title,
+        findings=findings,
+        data=data,
+        script=script,
+        verdicts=list(verdicts),
+    )
 
 
 def render_template(name: str, **values: Any) -> str:
     """Render a template; texts are escaped in HTML only."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    return page_environment().get_template(name).render(**values)
+
+
+def page_environment(*packages: str) -> Environment:
+    """The templates of the reports, after those of other packages with a folder ``templates``.
+
+    Texts are escaped in templates whose names contain ``.html``.
+    """
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("irdistill.evaluation.reporting", "templates"),
-        autoescape=".html" in name,
+        loader=ChoiceLoader([PackageLoader(name) for name in (*packages, __package__)]),
+        autoescape=lambda name: ".html" in (name or ""),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.globals["drawing"] = _drawing
-    return environment.get_template(name).render(**values)
+    return environment
 
 
-def _script_json(value: Any) -> Any:
+def script_json(value: Any) -> Any:
     """JSON for a ``script`` element, which no text in it can end."""
     from markupsafe import Markup
 
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup("".join(_UNSAFE.get(letter, letter) for letter in text))
 
 

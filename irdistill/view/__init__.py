@@ -1,0 +1,1 @@
+"""The local web page: watch jobs, ask models, compare rankings, and judge documents."""

@@ -1,0 +1,1 @@
+"""The pages of `irdistill view`, a module each."""

@@ -1,0 +1,46 @@
+"""The verb `view`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from irdistill.errors import MissingExtraError
+from irdistill.verbs.declaration import verb
+from irdistill.view.view_options import ViewOptions
+
+
+@verb(
+    "view",
+    positional=("folders",),
+    examples=(
+        "irdistill view out",
+        "irdistill view out/quickstart bundle --port 8620 --open",
+        "# Judge documents under another name than the login name:",
+        "irdistill view out --judgments judgments --judge anna",
+    ),
+)
+def view_results(
+    folders: Annotated[
+        Sequence[Path], Field(description="Folders with results, or bundles; default: this folder.")
+    ] = (Path(),),
+    *,
+    options: ViewOptions = ViewOptions(),
+) -> None:
+    """Show results on a local web page: watch jobs, ask models, compare rankings, judge documents.
+
+    The page answers on this machine only, to who has the address with its token. It reads the
+    folders and writes nothing there but judgments, to --judgments. Ctrl-C stops it.
+    """
+    try:
+        from irdistill.view.server import serve
+    except ImportError as error:
+        if error.name not in ("starlette", "uvicorn"):
+            raise
+        raise MissingExtraError(error.name, "view", "the local page") from error
+    from irdistill.view.workspace import Workspace
+
+    serve(Workspace(folders), options)
