@@ -205,7 +205,7 @@ def main() -> None:
     (settings.out / f"facts-{settings.seed}.json").write_text(json.dumps(facts, indent=1) + "\n")
     print(f"{terms:.1f} active terms of a document")
     pairs = {name: [base for base in COMPARED.get(name, []) if base in runs] for name in runs}
-    baseline = {name: bases for name, bases in pairs.items() if bases}
+    baseline: dict[str, str | list[str]] = {name: bases for name, bases in pairs.items() if bases}
     print(ird.evaluate(test, runs, measures="nDCG@10", baseline=baseline))
 
 
