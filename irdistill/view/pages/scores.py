@@ -14,8 +14,13 @@ from starlette.routing import Route
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.auditing.described_run import DescribedRun, describe_run
 from irdistill.runs import StoredRun
-from irdistill.view.application import collections_of, send_json, show_page, workspace_of
-from irdistill.view.background_results import BackgroundResults
+from irdistill.view.application import (
+    collections_of,
+    results_of,
+    send_json,
+    show_page,
+    workspace_of,
+)
 from irdistill.view.run_collections import RunCollections
 from irdistill.view.workspace import RUN
 
@@ -72,13 +77,13 @@ def scores_json(request: Request) -> Response:
 def _described(request: Request, at: str, patience: float) -> tuple[DescribedRun | None, ReadRun]:
     artifact = workspace_of(request).artifact(at, RUN)
     run = StoredRun.open(artifact.path)
-    app_state, collections = request.app.state, collections_of(request)
-    if not hasattr(app_state, "described_runs"):
-        app_state.described_runs = BackgroundResults(), {}
-    results, reading = app_state.described_runs
-    state = reading.setdefault((at, run.fingerprint), ReadRun(len(run)))
-    future: Future[DescribedRun] = results.get(
-        (at, run.fingerprint), lambda: _describe(run, artifact.path.name, collections, state)
+    key = ("scores", at, run.fingerprint)
+    if not hasattr(request.app.state, "read_runs"):
+        request.app.state.read_runs = {}
+    state = request.app.state.read_runs.setdefault(key, ReadRun(len(run)))
+    collections, name = collections_of(request), artifact.path.name
+    future: Future[DescribedRun] = results_of(request).get(
+        key, lambda: _describe(run, name, collections, state)
     )
     try:
         return future.result(patience), state
