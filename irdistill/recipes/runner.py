@@ -27,6 +27,7 @@ from irdistill.recipes.stages import (
     check_stage,
     run_stage,
     stage_collections,
+    stage_verb,
 )
 from irdistill.recipes.summary import write_summary
 from irdistill.runs import open_run
@@ -52,6 +53,7 @@ from irdistill.storage.ownership import (
 )
 from irdistill.training.training_files import training_file_test
 from irdistill.user_modules import import_user_modules
+from irdistill.verbs.input_contents import named_contents
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +117,7 @@ def _inputs(
         for text in stage.texts()
         if (Path(text) / MANIFEST).is_file()
     }  # made elsewhere
-    files = {name: file_sha256(Path(name)) for name in recipe.imports if Path(name).is_file()}
+    imports = {name: file_sha256(Path(name)) for name in recipe.imports if Path(name).is_file()}
     inputs = {
         "verb": stage.verb,
         "arguments": stage.arguments,
@@ -126,8 +128,13 @@ def _inputs(
             for name in stage_collections(stage)
         },
         "stages": {name: fingerprints[name] for name in stage.needs()},
+        "contents": {
+            name: content
+            for name, content in named_contents(stage_verb(stage), stage.arguments).items()
+            if name not in runs
+        },
     }
-    more = {"runs": runs, "imports": files}
+    more = {"runs": runs, "imports": imports}
     loaded: dict[str, Any] = json.loads(
         json.dumps(inputs | {key: value for key, value in more.items() if value})
     )
@@ -149,6 +156,8 @@ def _recorded(folder: Path, stage: Stage, inputs: dict[str, Any], overwrite: boo
         )
     if recorded["fingerprint"] is None and not place.exists():
         return None  # the stage failed before it wrote anything
+    if "contents" not in recorded["inputs"]:  # a record of an earlier version
+        inputs = {key: value for key, value in inputs.items() if key != "contents"}
     if recorded["inputs"] == inputs:
         done = recorded["fingerprint"] is not None and Path(artifact(stage.verb, place)).exists()
         return str(recorded["fingerprint"]) if done else None
