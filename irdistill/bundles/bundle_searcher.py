@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -31,8 +33,10 @@ from irdistill.bundles.bundle_search import (
     MaxSimSearch,
     RowSearch,
 )
-from irdistill.bundles.query_runtime import SETTINGS, has_runtime, open_query_tower
 from irdistill.errors import InputError, OptionError
+
+if TYPE_CHECKING:
+    from irdistill.students.exported_encoder import ExportedEncoder
 
 _EXTRA = 32
 """Rows beyond k, so that ties at the cut-off are ordered by document id."""
@@ -62,8 +66,8 @@ class SearchHit:
 class Searcher:
     """Searches a bundle of `irdistill package`; the model stays loaded.
 
-    The first query loads what it needs. A bundle with a network of its query tower is searched
-    without torch.
+    The first query loads what it needs. A bundle that holds the query tower as an ONNX network is
+    searched without torch.
 
     Args:
         bundle: the bundle, or its folder. Its files are compared with their checksums when they are
@@ -89,8 +93,7 @@ class Searcher:
     @property
     def uses_torch(self) -> bool:
         """Whether queries are encoded by sentence-transformers, which takes seconds to load."""
-        folder = self.bundle.path / QUERY_TOWER
-        return not (self.bundle.has(f"{QUERY_TOWER}/{SETTINGS}") and has_runtime(folder))
+        return not self._facts["query_tower"] or find_spec("onnxruntime") is None
 
     @overload
     def search(self, query: str, k: int = 10) -> list[SearchHit]: ...  # type: ignore[overload-overlap]
@@ -108,6 +111,7 @@ class Searcher:
 
         Raises:
             OptionError: a query is empty, or k is below 1.
+            InputError: a query is not a text, or holds bytes that are not UTF-8.
         """
         if k < 1:
             raise OptionError(f"k is {k}; expected at least 1 document.")
@@ -116,10 +120,7 @@ class Searcher:
         return self._search(list(query), k)
 
     def _search(self, queries: list[str], k: int) -> list[list[SearchHit]]:
-        if not all(isinstance(query, str) for query in queries):
-            raise InputError("a query is not a text; give a text, or a list of texts.")
-        if not all(query.strip() for query in queries):
-            raise OptionError("the query is empty; give some words to search for.")
+        check_questions(queries)
         if not queries:
             return []
         vectors = self._encode(queries)
@@ -153,6 +154,36 @@ class Searcher:
                 )
         return list(hits.values())
 
+    def rows_of(self, doc_id: str) -> list[int]:
+        """The rows of a document, or of its passages; empty if the bundle does not have it."""
+        stream, offsets = self._documents
+        key = f'{{"id": {json.dumps(doc_id, ensure_ascii=False)}'.encode()
+        rows = []
+        with mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
+            place = content.find(key)
+            while place >= 0:
+                row = int(np.searchsorted(offsets, place))
+                if offsets[row] == place and content[place + len(key)] in b",}":
+                    rows.append(row)
+                place = content.find(key, place + 1)
+        return rows
+
+    def vectors_of(self, rows: Sequence[int]) -> list[np.ndarray]:
+        """What the index holds of some rows: vectors (D,), weights (V,) or tokens (n, D)."""
+        return [self._index.vector(row) for row in rows]
+
+    def query_vector(self, query: str) -> np.ndarray:
+        """The vector (D,) or (V,) of a query, or (tokens, D), as `search` compares it."""
+        return np.asarray(self._encode([query])[0])
+
+    def fields_of(self, rows: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """The fields of some rows: ``id``, and ``passage``, ``title`` and ``text`` if known."""
+        return map(self._document, rows)
+
+    def load_model(self) -> Any:
+        """The model of the bundle as a student."""
+        return self._student
+
     def _document(self, row: int) -> dict[str, Any]:
         stream, offsets = self._documents
         stream.seek(int(offsets[row]))
@@ -160,16 +191,18 @@ class Searcher:
         return document
 
     def _encode(self, queries: list[str]) -> Any:
-        if not self.uses_torch:
-            return self._tower.encode(queries)
-        vectors = self._student.search_vectors(queries, "query", "float32")
-        return vectors.toarray() if hasattr(vectors, "toarray") else vectors
+        if self.uses_torch:
+            vectors = self._student.search_vectors(queries, "query", "float32")
+            return vectors.toarray() if hasattr(vectors, "toarray") else vectors
+        return self._tower.encode(queries, "query")
 
     @cached_property
-    def _tower(self) -> Any:
+    def _tower(self) -> ExportedEncoder:
+        from irdistill.students.exported_encoder import ExportedEncoder
+
         for name in self.bundle.names(f"{QUERY_TOWER}/"):
             self.bundle.checked(name)
-        return open_query_tower(self.bundle.path / QUERY_TOWER)
+        return ExportedEncoder(self.bundle.path / QUERY_TOWER)
 
     @cached_property
     def _student(self) -> Any:
@@ -210,3 +243,24 @@ class Searcher:
             f"Searcher({str(self.bundle.path)!r}: {self._facts['kind']} model, {len(self)} {rows},"
             f" queries encoded {'by ' if self.uses_torch else ''}{runtime})"
         )
+
+
+def check_questions(questions: Sequence[object]) -> None:
+    """Refuse what cannot be searched for.
+
+    Raises:
+        OptionError: a question is empty.
+        InputError: a question is not a text, or holds bytes that are not UTF-8.
+    """
+    for question in questions:
+        if not isinstance(question, str):
+            raise InputError("a query is not a text; give a text, or a list of texts.")
+        if not question.strip():
+            raise OptionError("the query is empty; give some words to search for.")
+        try:
+            question.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"the query {question[:80]!r} holds bytes that are not UTF-8. Set the terminal, or"
+                " convert the file of questions, to UTF-8."
+            ) from error

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
-from irdistill.bundles.bundle_searcher import SearchHit
+from irdistill.bundles.bundle_searcher import SearchHit, check_questions
 from irdistill.collections import Collection, Query
-from irdistill.errors import OptionError
 from irdistill.runs.named_passages import list_texts
 from irdistill.runs.ranked_lists import RankedList
 from irdistill.search.lexical.first_stages import is_lexical
@@ -36,6 +35,11 @@ class CollectionSearch:
         else:
             self._searcher, _ = open_model(self.collection, model, options)
 
+    @property
+    def student(self) -> TextEncoder | None:
+        """The model; None for BM25."""
+        return None if is_lexical(self.model) else self._searcher.student
+
     @overload
     def search(self, query: str, k: int = 10) -> list[SearchHit]: ...  # type: ignore[overload-overlap]
 
@@ -49,10 +53,10 @@ class CollectionSearch:
 
         Raises:
             OptionError: a query is empty.
+            InputError: a query holds bytes that are not UTF-8.
         """
         several = [query] if isinstance(query, str) else list(query)
-        if not all(one.strip() for one in several):
-            raise OptionError("the query is empty; give some words to search for.")
+        check_questions(several)
         results = [self._hits(ranked) for ranked in self._ranked(several, k)]
         return results[0] if isinstance(query, str) else results
 

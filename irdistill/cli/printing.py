@@ -331,18 +331,24 @@ _PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], Printed]] = {
         ("cards list", "cards show", "cards copy", "doctor"), lambda printed, _: printed
     ),
     "search": _hits,
+    "explain": lambda why, _: Printed(why.to_markdown(), why.to_json()),
     "view": lambda result, _: Printed("", {}),
     "package": _package,
     "estimate": lambda cost, _: Printed(_table(cost.lines()).text, cost.to_json()),
     "audit": lambda audit, _: Printed(audit.to_markdown(), audit.to_json()),
     "evaluate": lambda table, _: Printed(table.to_markdown(), {"rows": table.to_rows()}),
     "compare": lambda table, _: Printed(table.to_markdown(), table.to_json()),
+    "diversity": lambda table, _: Printed(table.to_markdown(), table.to_json()),
     "choose": lambda choice, _: Printed(_table(choice["settings"]).text, choice),
     "measure": _costs,
     "report": lambda text, _: Printed(text or "", {"text": text}),
     "benchmark": _benchmark,
     "critic-curve": _curve,
     "export": lambda check, words: _table({"model": str(words["out"]), **asdict(check)}),
+    "judgments export": lambda exported, words: _table(
+        {"qrels": str(words["out"]), **exported._asdict()}
+    ),
+    "judgments agreement": lambda table, _: Printed(table.to_markdown(), table.to_json()),
     "runs verify": _verified,
     "runs export": _export,
 }

@@ -36,6 +36,7 @@ from irdistill.runs.run_ownership import run_files
 from irdistill.storage.files import (
     differences,
     file_sha256,
+    input_checksums,
     make_folder,
     read_json_object,
     remove_temporary_files,
@@ -118,6 +119,8 @@ def _inputs(
         if (Path(text) / MANIFEST).is_file()
     }  # made elsewhere
     imports = {name: file_sha256(Path(name)) for name in recipe.imports if Path(name).is_file()}
+    options = stage_verb(stage).options
+    read = [value for name, value in stage.arguments.items() if options[name].source == "files"]
     inputs = {
         "verb": stage.verb,
         "arguments": stage.arguments,
@@ -134,7 +137,7 @@ def _inputs(
             if name not in runs
         },
     }
-    more = {"runs": runs, "imports": imports}
+    more = {"runs": runs, "imports": imports, "files": [input_checksums(value) for value in read]}
     loaded: dict[str, Any] = json.loads(
         json.dumps(inputs | {key: value for key, value in more.items() if value})
     )

@@ -35,6 +35,8 @@ retrieve | verbs.search_verbs:retrieve | recipes
     Retrieve the top documents of each query of a collection.
 search | verbs.search_verbs:search_text
     Search a bundle or a corpus for a question and show the documents.
+explain | verbs.search_verbs:explain
+    Explain why a document is in a ranking, part by part.
 score | verbs.scoring_verbs:score | recipes
     Score candidates with a teacher.
 estimate | verbs.scoring_verbs:estimate
@@ -63,6 +65,8 @@ evaluate | verbs.evaluation_verbs:evaluate | recipes
     Evaluate runs as trec_eval does, with confidence intervals and tested differences.
 compare | verbs.comparison_verbs:compare | recipes
     Compare losses over students, collections and seeds.
+diversity | verbs.comparison_verbs:measure_diversity | recipes
+    Measure how varied the lists of runs are, and how much of the corpus they reach.
 choose | verbs.comparison_verbs:choose | recipes
     Choose the training settings whose run is best; train takes them as ``chosen``.
 measure | verbs.evaluation_verbs:measure | recipes
@@ -101,6 +105,10 @@ runs stats | verbs.run_verbs:run_stats
     Counts, depths and statistics of the scores of a run.
 runs diff | verbs.run_verbs:diff_runs
     How two runs differ: identity, queries, documents, scores, order.
+judgments export | verbs.judgment_verbs:export_judgments
+    Write what people judged as a new file of qrels.
+judgments agreement | verbs.judgment_verbs:judgment_agreement
+    How far people agree who judged the same pairs, with Cohen's kappa.
 cards list | cli.tool_verbs:list_all_cards
     Print the name and description of every card.
 cards show | cli.tool_verbs:show_card

@@ -72,7 +72,7 @@ def _content(source: str, text: str) -> Any:
         return _texts_identity(text)
     if source == "loss":
         return _own_losses(text)
-    if source in ("collection", "collections", "judgments", "measures"):
+    if source in ("collection", "collections", "judgments", "measures", "files"):
         return None
     if is_lexical(text):
         segments = sorted(Path(text.partition(":")[2]).glob("segments_*"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irdistill.errors import IrdistillError
+from irdistill.storage.files import input_checksums
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
@@ -111,6 +112,8 @@ def _identity(source: str, value: Any) -> Any:
         return [str(text) if isinstance(text, str | Path) else _fingerprint(text) for text in texts]
     if source == "model":
         return _model_identity(str(value))
+    if source == "files" and value is not None:
+        return input_checksums(value)
     if source == "models":
         models = value if isinstance(value, list | tuple) else [value]
         return [_identity("model", model) for model in models]
@@ -145,9 +148,9 @@ def _loss_identity(loss: Any) -> Any:
 
 def _model_identity(model: str) -> Any:
     """The name of a model, or the identity of a hosted embedder."""
-    from irdistill.verbs.opening_inputs import with_hosted
+    from irdistill.verbs.opening_inputs import with_encoder
 
-    opened = with_hosted(model)
+    opened = with_encoder(model)
     return opened if isinstance(opened, str) else _object_identity(opened)
 
 

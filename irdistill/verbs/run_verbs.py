@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from irdistill.errors import NotFoundError
-from irdistill.verbs.argument_types import CollectionLike, OverwriteOption, RunLike
+from irdistill.errors import NotFoundError, OptionError
+from irdistill.verbs.argument_types import (
+    CollectionLike,
+    FilesLike,
+    OverwriteOption,
+    PolicyOption,
+    RunLike,
+)
 from irdistill.verbs.declaration import verb
 from irdistill.verbs.opening_inputs import open_collection
 from irdistill.verbs.result_cache import open_cached_run
@@ -18,7 +24,7 @@ if TYPE_CHECKING:
     from irdistill.runs import Run
     from irdistill.runs.formats.transfer import Exported
 
-Method = Literal["mean", "zscore", "minmax", "softmax", "logsoftmax", "rrf"]
+Method = Literal["mean", "zscore", "minmax", "softmax", "logsoftmax", "rrf", "head"]
 Format = Literal[
     "trec",
     "tsv",
@@ -46,6 +52,7 @@ def _check_fusion(values: Mapping[str, Any]) -> None:
         values.get("missing", "null"),
         values.get("tau", 1.0),
         values.get("abstain", ""),
+        head=values.get("head", 3),
     ).for_teachers(count)
 
 
@@ -59,6 +66,8 @@ def _check_fusion(values: Mapping[str, Any]) -> None:
         " out/b-dev --out out/weighted",
         "# No score where teachers disagree:",
         'irdistill fuse out/a out/b --abstain "tau<0.2,sd>1" --out out/agreed',
+        "# The teacher's first three documents, then the student's list:",
+        "irdistill fuse out/a out/b --method head --head 3 --out out/hybrid",
     ),
     check=_check_fusion,
     reopen=open_cached_run,
@@ -67,7 +76,16 @@ def fuse(
     runs: Annotated[list[RunLike], Field(description="Two or more runs of one collection.")],
     *,
     out: Annotated[Path | None, Field(description="Folder of the fused run.")] = None,
-    method: Annotated[Method, Field(description="How scores are brought to one scale.")] = "zscore",
+    method: Annotated[
+        Method,
+        Field(
+            description="How scores are brought to one scale; head: the first documents of the"
+            " first run, then the second run."
+        ),
+    ] = "zscore",
+    head: Annotated[
+        int, Field(ge=1, description="With method head: documents of the first run.")
+    ] = 3,
     weights: Annotated[
         Literal["similarity", "agreement"] | list[float] | None,
         Field(
@@ -139,6 +157,7 @@ def fuse(
         gate,
         balance,
         top,
+        head,
     )
     opened = [as_run(run) for run in runs]
     return fuse_teachers(
@@ -146,10 +165,20 @@ def fuse(
     )
 
 
+def _check_mask(values: Mapping[str, Any]) -> None:
+    if not values.get("rules") and values.get("judgments") is None:
+        raise OptionError("mask needs --rules, or --judgments with what people judged.")
+
+
 @verb(
     "mask",
     positional=("collection", "run"),
-    examples=("irdistill mask pydocs/train out/fused --rules margin=0.5 --out out/masked",),
+    examples=(
+        "irdistill mask pydocs/train out/fused --rules margin=0.5 --out out/masked",
+        "# What people judged on the page of irdistill view:",
+        "irdistill mask pydocs/train out/fused --judgments judgments --out out/judged",
+    ),
+    check=_check_mask,
     reopen=open_cached_run,
 )
 def mask(
@@ -158,18 +187,26 @@ def mask(
     ],
     run: Annotated[RunLike, Field(description="The run to copy with flags.")],
     rules: Annotated[
-        list[str],
+        list[str] | None,
         Field(
             description="margin=M, percentage=C, threshold=T, top-k=K or above-positive. The first"
             " rule that applies gives the flag."
         ),
-    ],
+    ] = None,
     *,
     out: Annotated[Path | None, Field(description="Folder of the new run.")] = None,
     positive: Annotated[
         Literal["highest", "lowest", "mean"],
         Field(description="Which score represents the positives of a query with several."),
     ] = "highest",
+    judgments: Annotated[
+        FilesLike | None,
+        Field(
+            description="Folder or files of irdistill view --judgments. Documents that people"
+            " judged relevant are flagged; a suspicion that they refuted is cleared."
+        ),
+    ] = None,
+    policy: PolicyOption = None,
     overwrite: OverwriteOption = False,
 ) -> Run:
     """Flag unjudged documents that are probably relevant, so that they are never negatives."""
@@ -178,7 +215,12 @@ def mask(
 
     assert out is not None
     opened = open_collection(collection)
-    return mask_run(as_run(run, opened), opened, out, rules, positive, overwrite)
+    people = None
+    if judgments is not None:
+        from irdistill.collections.judging import combine_judges, read_judges
+
+        people = combine_judges(read_judges(judgments), policy)
+    return mask_run(as_run(run, opened), opened, out, rules or (), positive, overwrite, people)
 
 
 @verb(
