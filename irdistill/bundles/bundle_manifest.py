@@ -14,9 +14,9 @@ from irdistill.storage.files import digest, read_json, write_json
 from irdistill.storage.ownership import FileTest, is_manifest
 
 MANIFEST, FORMAT = "manifest.json", "irdistill-package"
-VERSION = 1
+VERSION = 2
 """Increased when the files of a bundle change."""
-MODEL, QUERY_TOWER, INDEX = "model", "query", "index"
+MODEL, QUERY_TOWER, INDEX = "model", "onnx", "index"
 DOCUMENTS, OFFSETS = "documents.jsonl", "offsets.npy"
 ADVICE = "Copy the folder again, or make it again with irdistill package --overwrite."
 

@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -31,8 +32,10 @@ from irdistill.bundles.bundle_search import (
     MaxSimSearch,
     RowSearch,
 )
-from irdistill.bundles.query_runtime import SETTINGS, has_runtime, open_query_tower
 from irdistill.errors import InputError, OptionError
+
+if TYPE_CHECKING:
+    from irdistill.students.exported_encoder import ExportedEncoder
 
 _EXTRA = 32
 """Rows beyond k, so that ties at the cut-off are ordered by document id."""
@@ -62,8 +65,8 @@ class SearchHit:
 class Searcher:
     """Searches a bundle of `irdistill package`; the model stays loaded.
 
-    The first query loads what it needs. A bundle with a network of its query tower is searched
-    without torch.
+    The first query loads what it needs. A bundle that holds the query tower as an ONNX network is
+    searched without torch.
 
     Args:
         bundle: the bundle, or its folder. Its files are compared with their checksums when they are
@@ -89,8 +92,7 @@ class Searcher:
     @property
     def uses_torch(self) -> bool:
         """Whether queries are encoded by sentence-transformers, which takes seconds to load."""
-        folder = self.bundle.path / QUERY_TOWER
-        return not (self.bundle.has(f"{QUERY_TOWER}/{SETTINGS}") and has_runtime(folder))
+        return not self._facts["query_tower"] or find_spec("onnxruntime") is None
 
     @overload
     def search(self, query: str, k: int = 10) -> list[SearchHit]: ...  # type: ignore[overload-overlap]
@@ -160,16 +162,18 @@ class Searcher:
         return document
 
     def _encode(self, queries: list[str]) -> Any:
-        if not self.uses_torch:
-            return self._tower.encode(queries)
-        vectors = self._student.search_vectors(queries, "query", "float32")
-        return vectors.toarray() if hasattr(vectors, "toarray") else vectors
+        if self.uses_torch:
+            vectors = self._student.search_vectors(queries, "query", "float32")
+            return vectors.toarray() if hasattr(vectors, "toarray") else vectors
+        return self._tower.encode(queries, "query")
 
     @cached_property
-    def _tower(self) -> Any:
+    def _tower(self) -> ExportedEncoder:
+        from irdistill.students.exported_encoder import ExportedEncoder
+
         for name in self.bundle.names(f"{QUERY_TOWER}/"):
             self.bundle.checked(name)
-        return open_query_tower(self.bundle.path / QUERY_TOWER)
+        return ExportedEncoder(self.bundle.path / QUERY_TOWER)
 
     @cached_property
     def _student(self) -> Any:

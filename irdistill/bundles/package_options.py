@@ -47,7 +47,7 @@ class PackageOptions:
     onnx: Annotated[
         bool | None,
         Field(
-            description="Also write the query tower as an ONNX network, with which a bundle is"
+            description="Also write the query tower as an ONNX network, so that the bundle is"
             " searched without torch (default: if the extra onnx is installed and the network"
             " agrees with the model)."
         ),

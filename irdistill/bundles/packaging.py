@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -22,24 +23,27 @@ from irdistill.bundles.bundle_manifest import (
     VERSION,
     Bundle,
     is_package,
+    package_files,
 )
 from irdistill.bundles.engines import engine_format
-from irdistill.bundles.engines.engine_files import EngineIndex, write_engine_files
+from irdistill.bundles.engines.engine_files import EngineFormat, EngineIndex, write_engine_files
 from irdistill.bundles.index_files import write_index
 from irdistill.bundles.indexed_rows import IndexedRows, IndexedText
 from irdistill.bundles.package_options import PackageOptions
 from irdistill.bundles.package_scripts import search_script
-from irdistill.bundles.query_network import try_query_tower
 from irdistill.bundles.staged_package import StagedPackage, finish, stage_package
 from irdistill.bundles.stored_rows import searchable_rows
 from irdistill.collections import Corpus
 from irdistill.collections.passage_corpus import reading_corpus
 from irdistill.console.progress_bars import progress
 from irdistill.console.terminal import counted
-from irdistill.errors import InputError, OptionError, OutputExistsError
+from irdistill.errors import InputError, IrdistillError, OptionError, OutputExistsError
 from irdistill.search.vectors.document_vectors import check_dense, fit_document_vectors
+from irdistill.search.vectors.faiss_index import import_faiss
 from irdistill.search.vectors.vector_store import Store, VectorStore, corpus_vectors
 from irdistill.storage.files import differences
+from irdistill.storage.ownership import refuse_foreign_files
+from irdistill.students.exporting import check_query_tower, export_query_tower
 from irdistill.students.student_base import Student
 
 logger = logging.getLogger(__name__)
@@ -69,29 +73,25 @@ def package_model(
         OutputExistsError: ``out`` holds another package, or files of others.
     """
     options, out = options or PackageOptions(), Path(out)
+    _check_options(corpus, student, options)
     single = options.aggregate == "vector"
     rows = IndexedRows(corpus.with_passages(None) if single else corpus)
-    if student.kind not in ("dense", "sparse", "late-interaction"):
-        student.search_vectors([], "document")  # raises
-    if options.index != "flat" and (student.kind != "dense" or options.format != "bundle"):
-        raise OptionError(
-            f"index={options.index!r} is for the bundle of a dense model, and the"
-            f" {options.format} of a {student.kind} model has none; leave out index."
-        )
-    engine = None if options.format == "bundle" else engine_format(options.format)
     facts = _facts(student, rows, options)
-    if engine is not None:
-        engine.check(EngineIndex.of(facts, options.name, student))
+    engine: EngineFormat | None = None
+    if options.format != "bundle":
+        engine, index = engine_format(options.format), EngineIndex.of(facts, options.name, student)
+        engine.check(index, corpus.ids)
+    identity = _identity(student, corpus, options)
+    finished = Bundle.open(out) if is_package(out) and not overwrite else None
+    if finished is None:
+        refuse_foreign_files(out, package_files(out), "a package")
+    else:
+        _refuse_other(finished, identity)
     store = _vectors(corpus, student, options)
-    identity = _identity(student, corpus, store, options)
-    if is_package(out) and not overwrite:
-        bundle = Bundle.open(out)
-        if bundle.manifest["identity"] == identity:
-            return bundle
-        changed = "; ".join(differences(bundle.manifest["identity"], identity)[:4])
-        raise OutputExistsError(
-            f"{out} holds another package ({changed}). Choose another --out, or give --overwrite."
-        )
+    identity["vectors"] = store.fingerprint
+    if finished is not None:
+        _refuse_other(finished, identity)
+        return finished
     present = searchable_rows(store)
     if not len(present):
         raise InputError("no document has a token that the model reads; there is nothing to index.")
@@ -103,20 +103,24 @@ def package_model(
         if engine is None:
             facts |= _write_bundle(staged, student, store, rows, present, options, facts)
         else:
-            index = EngineIndex.of(facts, options.name, student)
             write_engine_files(staged, engine, index, store, rows, present, options)
         finish(staged, facts, identity, _versions())
     return Bundle.open(out)
 
 
-def _vectors(corpus: Corpus, student: Student, options: PackageOptions) -> Store:
-    """The vectors of the rows of a package.
-
-    Raises:
-        OptionError: documents that are not split, or those of a model that is not dense, have no
-            learned vectors.
-    """
-    texts = reading_corpus(corpus)
+def _check_options(corpus: Corpus, student: Student, options: PackageOptions) -> None:
+    """Refuse what would fail after the corpus is encoded."""
+    if student.kind not in ("dense", "sparse", "late-interaction"):
+        student.search_vectors([], "document")  # raises
+    if options.index != "flat" and (student.kind != "dense" or options.format != "bundle"):
+        raise OptionError(
+            f"index={options.index!r} is for the bundle of a dense model, and the"
+            f" {options.format} of a {student.kind} model has none; leave out index."
+        )
+    if options.format == "bundle" and student.kind == "dense":
+        import_faiss()
+    if options.format == "bundle" and options.onnx is True:
+        check_query_tower(student)
     if options.aggregate == "vector":
         check_dense(student)
         if corpus.passages is None:
@@ -124,6 +128,23 @@ def _vectors(corpus: Corpus, student: Student, options: PackageOptions) -> Store
                 "aggregate is vector, and the documents are not split into passages. Split them"
                 " (collect with --passage-tokens), or leave it out."
             )
+
+
+def _refuse_other(finished: Bundle, identity: Mapping[str, Any]) -> None:
+    """Refuse to replace a package that differs in a key of an identity."""
+    known = finished.manifest["identity"]
+    present = {key: value for key, value in known.items() if key in identity}
+    if present != identity:
+        changed = "; ".join(differences(present, identity)[:4])
+        raise OutputExistsError(
+            f"{finished.path} holds another package ({changed}). Choose another --out, or give"
+            " --overwrite."
+        )
+
+
+def _vectors(corpus: Corpus, student: Student, options: PackageOptions) -> Store:
+    """The vectors of the rows of a package."""
+    texts = reading_corpus(corpus)
     store: Store = corpus_vectors(texts, student, precision=options.precision)
     if options.aggregate == "maxp":
         return store
@@ -160,10 +181,10 @@ def _needs_code(student: Student) -> bool:
     )
 
 
-def _identity(
-    student: Student, corpus: Corpus, store: Store, options: PackageOptions
-) -> dict[str, Any]:
-    """Everything that determines the bytes, as JSON, apart from versions of libraries."""
+def _identity(student: Student, corpus: Corpus, options: PackageOptions) -> dict[str, Any]:
+    """Everything that determines the bytes, as JSON, apart from the vectors and versions of
+    libraries.
+    """
     model = {key: value for key, value in student.identity().items() if key not in _ELSEWHERE}
     identity = {
         "irdistill": __version__,
@@ -171,7 +192,6 @@ def _identity(
         "model": model,
         "corpus": corpus.fingerprint,
         "passages": None if corpus.passages is None else corpus.passages.fingerprint,
-        "vectors": store.fingerprint,
         "options": asdict(options),
     }
     loaded: dict[str, Any] = json.loads(json.dumps(identity))
@@ -203,13 +223,28 @@ def _write_bundle(
 ) -> dict[str, Any]:
     """Write the index, the documents and the script."""
     if options.onnx is not False:
-        write = partial(try_query_tower, student, required=options.onnx is True)
+        write = partial(_write_query_tower, student, required=options.onnx is True)
         staged.write_folder(QUERY_TOWER, write)
     write_index(staged, store, present, options.index, options.seed)
     staged.write_file(DOCUMENTS, lambda path: _write_documents(path, rows, present, options.texts))
     staged.write_file(OFFSETS, lambda path: _write_offsets(path, staged.folder / DOCUMENTS))
     staged.write_text("search.py", search_script(facts))
     return {"query_tower": any(name.startswith(f"{QUERY_TOWER}/") for name in staged.files)}
+
+
+def _write_query_tower(student: Student, folder: Path, required: bool) -> None:
+    """Unless it is required, a failure is logged and the folder stays empty."""
+    try:
+        export_query_tower(student, folder)
+    except IrdistillError as error:
+        if required:
+            raise
+        shutil.rmtree(folder)
+        folder.mkdir()
+        logger.info(
+            "the bundle is searched with sentence-transformers, which takes seconds to start: %s",
+            error,
+        )
 
 
 def _write_documents(path: Path, rows: IndexedRows, present: np.ndarray, texts: bool) -> None:

@@ -154,5 +154,8 @@ def open_network(path: Path, inputs: Sequence[str]) -> Callable[[Mapping[str, np
         return lambda arrays: [np.array(compiled([arrays[name] for name in inputs])[0])]
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    # threads that wait actively would use more processor time than one query takes
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda arrays: list(session.run(None, dict(arrays)))

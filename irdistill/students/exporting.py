@@ -30,9 +30,10 @@ from irdistill.students.cross_encoder_student import CrossEncoderStudent
 from irdistill.students.dense_student import DenseStudent
 from irdistill.students.exported_model import SETTINGS, ExportedModel
 from irdistill.students.late_interaction_student import LateInteractionStudent
-from irdistill.students.saving import largest_difference
+from irdistill.students.saving import PROBES, largest_difference
 from irdistill.students.sparse_student import SparseStudent
 from irdistill.students.student_base import Student
+from irdistill.students.tower_model import TextKind
 from irdistill.students.tower_network import (
     TowerNetwork,
     TowerPart,
@@ -119,14 +120,13 @@ def export_student(
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputExistsError(f"{out} exists already; choose another --out, or remove it.")
-    parts = tower_parts(student)
     make_folder(out.parent)
     staged = staging_path(out)
     shutil.rmtree(staged, ignore_errors=True)
     try:
         staged.mkdir()
         with quiet_libraries():
-            settings = _write_folder(student, parts, staged, form)
+            settings = _write_folder(student, staged, form)
             agreement = _compare(student, ExportedModel(staged), queries, documents)
         _check(agreement, form, least_tau)
         write_json(staged / SETTINGS, {**settings, "agreement": asdict(agreement)})
@@ -134,6 +134,33 @@ def export_student(
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return agreement
+
+
+def export_query_tower(student: Student, folder: Path) -> None:
+    """Write the query tower of a student to an empty folder, as `export_student` writes all towers.
+
+    The vectors of probe texts are compared with those of sentence-transformers.
+
+    Raises:
+        MissingExtraError: the libraries of ONNX are not installed.
+        ModelError: the network cannot hold a part of the tower, or the vectors do not agree.
+    """
+    check_query_tower(student)
+    with quiet_libraries():
+        _write_folder(student, folder, "onnx", ("query",))
+        vectors = _tower_vectors(student, ExportedModel(folder), "query", PROBES)
+    _check_difference(largest_difference(*vectors), "onnx")
+
+
+def check_query_tower(student: Student) -> None:
+    """Check what `export_query_tower` needs.
+
+    Raises:
+        MissingExtraError: the libraries of ONNX are not installed.
+        ModelError: the network cannot hold a part of the tower.
+    """
+    _check_extras("onnx")
+    tower_parts(student, ("query",))
 
 
 def _check_extras(form: str) -> None:
@@ -150,13 +177,16 @@ def _check_extras(form: str) -> None:
 
 
 def _write_folder(
-    student: Student, parts: Sequence[TowerPart], folder: Path, form: str
+    student: Student, folder: Path, form: str, texts: Sequence[TextKind] | None = None
 ) -> dict[str, Any]:
-    """Write networks, tokenizers, code and settings; returns the settings."""
+    """Write networks, tokenizers, code and settings; returns the settings.
+
+    Args:
+        texts: the texts that the networks read (default: all that the student reads).
+    """
     sides: dict[str, Any] = {}
-    if student.merge_lora:
-        parts = tower_parts(without_adapters(student))
-    for part in parts:
+    student = without_adapters(student)
+    for part in tower_parts(student, texts):
         place = folder / part.folder
         place.mkdir()
         inputs = network_inputs(student, part)
@@ -194,7 +224,7 @@ def _write_network(
     Raises:
         ModelError: it cannot be traced.
     """
-    cut = getattr(student.model, "truncate_dim", None)
+    cut, device = getattr(student.model, "truncate_dim", None), student.device
     network = TowerNetwork(part, inputs, student.kind, cut).eval().cpu().float()
     example = example_inputs(inputs)
     # it warns of operators of libraries that are not installed
@@ -222,6 +252,8 @@ def _write_network(
             f"the {' and '.join(part.sides)} side of {student.source!r} cannot be exported:"
             f" {one_line(error, 300)}"
         ) from error
+    finally:
+        network.to(device)
     if form == "onnx-int8":
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -246,17 +278,23 @@ def _compare(
         one = student.predict(pairs).numpy().reshape(shape)
         two = exported.predict(pairs).reshape(shape)
         return _agreement(one, two, largest_difference(*map(_tensors, (one, two))), exported)
-    plain = (
-        _tensors(student.model.encode_query(list(queries), show_progress_bar=False)),
-        _tensors(student.model.encode_document(list(documents), show_progress_bar=False)),
-    )
-    written = (
-        _tensors(exported.encode_query(queries)),
-        _tensors(exported.encode_document(documents)),
-    )
-    difference = max(largest_difference(one, two) for one, two in zip(plain, written, strict=True))
-    scores = [_scores(student, *sides) for sides in (plain, written)]
+    query_vectors = _tower_vectors(student, exported, "query", queries)
+    document_vectors = _tower_vectors(student, exported, "document", documents)
+    difference = max(largest_difference(*query_vectors), largest_difference(*document_vectors))
+    scores = [
+        _scores(student, *sides) for sides in zip(query_vectors, document_vectors, strict=True)
+    ]
     return _agreement(scores[0], scores[1], difference, exported)
+
+
+@torch.inference_mode()
+def _tower_vectors(
+    student: Student, exported: ExportedModel, side: TextKind, texts: Sequence[str]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The vectors of texts by sentence-transformers, and by the exported folder."""
+    name = f"encode_{side}"
+    plain = getattr(student.model, name)(list(texts), show_progress_bar=False)
+    return _tensors(plain), _tensors(getattr(exported, name)(texts))
 
 
 def _tensors(vectors: Any) -> list[Tensor]:
@@ -300,8 +338,12 @@ def _check(agreement: ExportAgreement, form: str, least_tau: float) -> None:
             f" {least_tau:g}: the model would rank differently. Export to onnx, or lower"
             " --least-tau and measure what that costs."
         )
-    largest = max(agreement.difference, agreement.vector_difference)
-    if form != "onnx-int8" and not largest <= TOLERANCE:
+    if form != "onnx-int8":
+        _check_difference(max(agreement.difference, agreement.vector_difference), form)
+
+
+def _check_difference(largest: float, form: str) -> None:
+    if not largest <= TOLERANCE:
         raise ModelError(
             "the exported model's vectors or scores differ from those of sentence-transformers by"
             f" up to {largest:.3g}; at most {TOLERANCE:g} was expected. This backbone cannot"

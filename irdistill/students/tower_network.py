@@ -52,27 +52,34 @@ class TowerPart:
         folder: its folder in the export.
         sides: the texts that it reads.
         modules: the modules of the tower.
-        has_words: whether word vectors are added.
     """
 
     folder: str
     sides: tuple[TextKind, ...]
     modules: list[nn.Module]
-    has_words: bool
+
+    @property
+    def has_words(self) -> bool:
+        """Whether word vectors are added."""
+        return any(isinstance(module, WordVectors) for module in self.modules)
 
 
-def tower_parts(student: Student) -> list[TowerPart]:
+def tower_parts(student: Student, sides: Sequence[TextKind] | None = None) -> list[TowerPart]:
     """The networks of a student: one, or one for each tower.
 
     Towers that share their modules are one network, also if only queries have word vectors.
 
+    Args:
+        sides: the texts that the networks read (default: all that the student reads).
+
     Raises:
-        ModelError: no exported network can hold a part of the student; the message names it.
+        ModelError: no exported network can hold a part of these towers; the message names it.
     """
-    _check_held(student)
-    towers = {side: _without_masks(student.tower(side)) for side in student.sides}
-    if "pair" in towers:
-        return [TowerPart("pair", ("pair",), towers["pair"], False)]
+    sides = sides or student.sides
+    _check_held(student, sides)
+    towers = {side: _without_masks(student.tower(side)) for side in sides}
+    if len(towers) == 1:
+        return [TowerPart(side, (side,), modules) for side, modules in towers.items()]
     queries, documents = towers["query"], towers["document"]
     words = [module for module in queries if isinstance(module, WordVectors)]
     start = queries.index(words[0]) if words else len(queries)
@@ -80,10 +87,10 @@ def tower_parts(student: Student) -> list[TowerPart]:
     ending = queries[start + 1 :]
     normalized = not ending or any(isinstance(module, Normalize) for module in documents)
     if same and normalized and all(isinstance(module, Normalize) for module in ending):
-        return [TowerPart("text", ("query", "document"), queries, bool(words))]
+        return [TowerPart("text", ("query", "document"), queries)]
     return [
-        TowerPart("query", ("query",), queries, bool(words)),
-        TowerPart("document", ("document",), documents, False),
+        TowerPart("query", ("query",), queries),
+        TowerPart("document", ("document",), documents),
     ]
 
 
@@ -92,9 +99,9 @@ def _without_masks(modules: Sequence[nn.Module]) -> list[nn.Module]:
     return [module for module in modules if not isinstance(module, MultiVectorMask)]
 
 
-def _check_held(student: Student) -> None:
-    """Refuse a model with parts that an exported network cannot hold."""
-    modules = [module for side in student.sides for module in student.tower(side)]
+def _check_held(student: Student, sides: Sequence[TextKind]) -> None:
+    """Refuse towers with parts that an exported network cannot hold."""
+    modules = [module for side in sides for module in student.tower(side)]
     others = sorted(
         {
             type(module).__name__
@@ -117,7 +124,7 @@ def _check_held(student: Student) -> None:
             f"the model {student.source!r} holds adapters beside its backbone, which no exported"
             " network can carry. Train it with lora_merge, which adds them to the weights."
         )
-    for side in student.sides:
+    for side in sides:
         if not hasattr(_backend(student, side), "to_str"):
             raise ModelError(
                 f"the tokenizer of {student.source!r} is written in Python; an export needs a fast"

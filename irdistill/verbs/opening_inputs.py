@@ -138,6 +138,15 @@ def with_hosted(model: ModelLike) -> Any:
     return find_hosted_encoder(str(model)) or model
 
 
+def with_encoder(model: ModelLike) -> Any:
+    """As `with_hosted`, or the encoder of a folder that `irdistill export` wrote."""
+    from irdistill.students.exported_encoder import ExportedEncoder, is_exported
+
+    if isinstance(model, str | Path) and is_exported(model):
+        return ExportedEncoder(model)
+    return with_hosted(model)
+
+
 def ray_options(
     engine: str, workers: int | None, ray_address: str | None
 ) -> tuple[int | None, str | None] | None:

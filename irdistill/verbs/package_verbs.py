@@ -53,12 +53,13 @@ def package(
     search.py of ten lines that needs sentence-transformers and faiss alone. A stopped call
     resumes, and ends with the same bytes.
     """
+    assert out is not None
+    corpus = open_collection(collection, queries=False).corpus  # before seconds of imports
+
     from irdistill.bundles.packaging import package_model
     from irdistill.students import load_student
     from irdistill.students.student_base import Student
 
-    assert out is not None
-    corpus = open_collection(collection, queries=False).corpus
     student = (
         model
         if isinstance(model, Student)

@@ -107,11 +107,11 @@ def _model_identity(model: str) -> Any:
     """
     from irdistill.modeling.model_files import resolve_model
     from irdistill.search.lexical.first_stages import is_lexical
-    from irdistill.verbs.opening_inputs import with_hosted
+    from irdistill.verbs.opening_inputs import with_encoder
 
     if is_lexical(model):
         return model
-    opened = with_hosted(model)
+    opened = with_encoder(model)
     if not isinstance(opened, str):
         return _object_identity(opened)
     folder = Path(resolve_model(model))

@@ -18,7 +18,7 @@ from irdistill.verbs.argument_types import (
     WorkersOption,
 )
 from irdistill.verbs.declaration import verb
-from irdistill.verbs.opening_inputs import open_collection, ray_cluster, with_hosted
+from irdistill.verbs.opening_inputs import open_collection, ray_cluster, with_encoder
 from irdistill.verbs.result_cache import open_cached_run
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 MODEL_HELP = (
     "bm25, lucene (BM25 by Lucene; lucene:INDEX for an existing index), or a dense, sparse or"
-    " late-interaction model: folder, hub id or package: path, or the card of a hosted embedder."
+    " late-interaction model: folder (also of irdistill export), hub id or package: path, or the"
+    " card of a hosted embedder."
 )
 ModelOption = Annotated[ModelLike, Field(description=MODEL_HELP)]
 
@@ -64,7 +65,7 @@ def retrieve(
     assert out is not None
     return retrieve_run(
         open_collection(collection),
-        with_hosted(model),
+        with_encoder(model),
         out,
         k,
         options,
@@ -133,4 +134,4 @@ def open_search(
     from irdistill.bundles.collection_search import CollectionSearch
 
     loaded = open_collection(collection, queries=False)
-    return CollectionSearch(loaded, with_hosted(model), options or RetrieveOptions())
+    return CollectionSearch(loaded, with_encoder(model), options or RetrieveOptions())

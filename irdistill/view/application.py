@@ -22,6 +22,7 @@ from irdistill.evaluation import reporting
 from irdistill.evaluation.reporting.findings import plain
 from irdistill.evaluation.reporting.rendering import page_environment
 from irdistill.view.request_guard import RequestGuard
+from irdistill.view.run_collections import RunCollections
 from irdistill.view.view_options import ViewOptions
 from irdistill.view.workspace import Workspace
 
@@ -62,6 +63,7 @@ def build_application(workspace: Workspace, token: str, options: ViewOptions) ->
         },
     )
     application.state.workspace, application.state.options = workspace, options
+    application.state.collections = RunCollections(workspace.folders, options.collection)
     return application
 
 
@@ -75,6 +77,12 @@ def options_of(request: Request) -> ViewOptions:
     """The options of `irdistill view`."""
     options: ViewOptions = request.app.state.options
     return options
+
+
+def collections_of(request: Request) -> RunCollections:
+    """The collections of runs."""
+    collections: RunCollections = request.app.state.collections
+    return collections
 
 
 def show_page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:

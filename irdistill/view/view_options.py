@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -16,3 +17,10 @@ class ViewOptions:
         int, Field(ge=0, le=65535, description="Port on the loopback address; 0: any free one.")
     ] = 0
     open: Annotated[bool, Field(description="Open the page in the browser.")] = False
+    collection: Annotated[
+        Sequence[str],
+        Field(
+            description="Collections of the runs and models, if they do not name them or to ask"
+            " models on others."
+        ),
+    ] = ()

@@ -416,7 +416,7 @@ def test_refusals(models: dict[str, Student], tmp_path: Path) -> None:
         ("anserini", 4_096),
     ):
         with pytest.raises(OptionError, match=f"at most {most}"):
-            engine_format(engine).check(index)
+            engine_format(engine).check(index, [])
     with pytest.raises(OptionError, match="name"):
         ird.PackageOptions(name="Robert'); DROP TABLE students;--")
 

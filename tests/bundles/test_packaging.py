@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import irdistill as ird
 from irdistill.bundles import packaging
 from irdistill.bundles.bundle_search import MaxSimSearch, best
-from irdistill.bundles.query_runtime import open_query_tower
 from irdistill.collections import Collection, Query
 from irdistill.errors import (
     DamagedError,
     InputError,
     LockedError,
+    MissingExtraError,
     ModelError,
     NotFoundError,
     OptionError,
@@ -35,6 +36,7 @@ from irdistill.search.retrieve_options import RetrieveOptions
 from irdistill.storage.files import staging_path
 from irdistill.storage.locking import lock_folder
 from irdistill.students import load_student
+from irdistill.students.exported_model import ExportedModel
 from irdistill.students.student_base import Student
 from irdistill.students.towers import copy_tower, two_towers
 from irdistill.students.word_vectors import WordVectors
@@ -48,7 +50,9 @@ from tests.bundles.small_packages import (
 )
 from tests.recipes.tiny import beir_folder
 from tests.search.passage_collection import passage_collection
+from tests.students.plain_library import run_without
 from tests.students.tiny import tiny_backbone
+from tests.students.torch_networks import run_by_torch
 
 KINDS = ("dense", "sparse", "late-interaction")
 
@@ -127,9 +131,11 @@ def test_the_script_needs_no_irdistill(models: dict[str, Student], tmp_path: Pat
     assert printed.startswith(f"{ird.Searcher(bundle).search(QUERIES[1])[0].score:.4f}  ")
 
 
-@pytest.mark.parametrize("kind", ["dense", "sparse"])
-def test_search_without_torch(kind: str, models: dict[str, Student], tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript", reason="needs the extra onnx")
+@pytest.mark.parametrize("kind", KINDS)
+def test_search_by_the_exported_query_tower(
+    kind: str, models: dict[str, Student], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_by_torch(monkeypatch)
     bundle = package(models[kind], tmp_path / "bundle", onnx=True)
     searcher = ird.Searcher(bundle)
     assert not searcher.uses_torch and "without torch" in repr(searcher)
@@ -141,53 +147,60 @@ def test_search_without_torch(kind: str, models: dict[str, Student], tmp_path: P
     assert searcher.search(QUERIES[0]) == searcher.search([QUERIES[0]])[0]
 
 
-def test_query_towers_that_are_tables(models: dict[str, Student], tmp_path: Path) -> None:
-    """A static tower and one with a weight per token are written as tables; no network is made."""
-    dense, sparse = (str(models[kind].source) for kind in ("dense", "sparse"))
-    static = ird.DenseStudent(dense, query_layers=0, device="cpu")
-    free = ird.SparseStudent(sparse, inference_free=True, device="cpu")
-    for number, student in enumerate((static, free)):
-        bundle = package(student, tmp_path / str(number), onnx=True)
-        names = {path.name for path in (bundle.path / "query").iterdir()}
-        assert names == {"query.json", "table.npy", "tokenizer.json"}
-        tower = open_query_tower(bundle.path / "query")
-        expected = student.search_vectors(QUERIES, "query", "float32")
-        expected = expected.toarray() if hasattr(expected, "toarray") else expected
-        np.testing.assert_allclose(tower.encode(QUERIES), expected, atol=1e-5)
-
-
-def test_word_vectors_and_a_prompt_without_torch(
-    models: dict[str, Student], tmp_path: Path
-) -> None:
-    """The words of the query are those of its text, without the prompt."""
+@pytest.mark.slow
+def test_search_without_torch(models: dict[str, Student], tmp_path: Path) -> None:
+    """In a process that refuses to import it."""
     pytest.importorskip("onnxscript", reason="needs the extra onnx")
-    import torch
+    package(models["dense"], tmp_path / "bundle", onnx=True)
+    repository = str(Path(__file__).parents[2])
+    code = f"""
+import sys
+sys.path.insert(0, {repository!r})
+import irdistill as ird
 
+for hit in ird.Searcher("bundle").search({QUERIES[1]!r}):
+    print(hit.doc_id, hit.score)
+"""
+    printed = run_without(code, tmp_path, ("torch", "transformers", "sentence_transformers"))
+    expected = retrieved(models["dense"], tmp_path / "run", 10)[1]
+    lines = [line.rpartition(" ") for line in printed.splitlines()]
+    assert [doc_id for doc_id, _, _ in lines] == [doc_id for doc_id, _ in expected]
+    scores = [float(score) for _, _, score in lines]
+    np.testing.assert_allclose(scores, [score for _, score in expected], rtol=1e-4)
+
+
+def test_a_query_tower_without_normalization(
+    models: dict[str, Student], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The vectors of the network are not of length 1, but the queries of a cosine model are."""
+    run_by_torch(monkeypatch)
     base = models["dense"]
     forms = [["cat", "cats"], ["dog"], ["the"]]
     words = WordVectors(base._first("query").tokenizer, forms, torch.eye(3, 32) * 9)
     model = two_towers(base.model, [*copy_tower(base.model, None), words], "dog cat: ")
     student = ird.DenseStudent.from_model(model)
     bundle = package(student, tmp_path / "bundle", onnx=True)
-    texts = [*QUERIES, "dog dog cat"]
-    vectors = open_query_tower(bundle.path / "query").encode(texts)
+    searcher, texts = ird.Searcher(bundle), [*QUERIES, "dog dog cat"]
+    vectors = searcher._encode(texts)
     expected = student.search_vectors(texts, "query", "float32")
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
     assert not np.allclose(vectors[0], base.search_vectors(texts[:1], "query", "float32"), atol=0.1)
+    written = ExportedModel(bundle.path / "onnx").encode_query(texts)
+    assert np.linalg.norm(written, axis=1).min() > 2
 
 
 def test_a_tower_that_differs_is_not_shipped(
     models: dict[str, Student], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("onnxscript", reason="needs the extra onnx")
-    encode = "irdistill.bundles.query_runtime.QueryTower.encode"
+    run_by_torch(monkeypatch)
+    encode = "irdistill.students.exported_model.ExportedModel.encode_query"
     monkeypatch.setattr(encode, lambda self, texts: np.ones((len(texts), 32), np.float32))
-    with pytest.raises(ModelError, match="differ by up to"):
+    with pytest.raises(ModelError, match=r"differ .* by\s+up to"):
         package(models["dense"], tmp_path / "bundle", onnx=True)
     assert not (tmp_path / "bundle").exists()
     bundle = package(models["dense"], tmp_path / "bundle")
     assert bundle.contents["query_tower"] is False and ird.Searcher(bundle).uses_torch
-    assert not (bundle.path / "query").exists()
+    assert not (bundle.path / "onnx").exists()
 
 
 def test_an_interrupted_package_resumes_with_the_same_bytes(
@@ -283,6 +296,36 @@ def test_damage_is_noticed(models: dict[str, Student], tmp_path: Path) -> None:
     (whole / "manifest.json").write_text(json.dumps(content))
     with pytest.raises(DamagedError, match="checksum"):
         ird.Searcher(whole)
+
+
+def test_what_is_wrong_is_refused_before_texts_are_encoded(
+    models: dict[str, Student], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = models["dense"]
+    package(student, tmp_path / "bundle", onnx=False)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    spaces = Collection.from_dicts("spaces", {"a b": "the cat"}, {})
+
+    def encode(*arguments: Any) -> Any:
+        raise AssertionError("texts were encoded")
+
+    def no_extra(student: Student) -> Any:
+        raise MissingExtraError("onnxscript", "onnx", "export")
+
+    monkeypatch.setattr(packaging, "_vectors", encode)
+    monkeypatch.setattr(packaging, "check_query_tower", no_extra)
+    for out, options, error, message in (
+        ("bundle", {"onnx": False, "texts": False}, OutputExistsError, "options.texts"),
+        ("mine", {"onnx": False}, OutputExistsError, "notes.txt"),
+        ("new", {"onnx": True}, MissingExtraError, "onnxscript"),
+        ("new", {"onnx": False, "aggregate": "vector"}, OptionError, "not split into passages"),
+        ("new", {"format": "anserini"}, InputError, "holds spaces"),
+    ):
+        with pytest.raises(error, match=message):
+            package(student, tmp_path / out, spaces if "format" in options else None, **options)
+    with pytest.raises(AssertionError, match="encoded"):
+        package(student, tmp_path / "new", spaces, onnx=False)
 
 
 def test_wrong_input(models: dict[str, Student], tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_page_is_complete_and_escaped(
     outcome: Evaluation, collection: Collection, runs: dict[str, MemoryRun], tmp_path: Path
 ) -> None:
     text = page(outcome, collection, runs, tmp_path / "page.html")
-    assert text.count("<script") == 4 and "document.title='broken'</script>" not in text
+    assert text.count("<script") == 5 and "document.title='broken'</script>" not in text
     assert (
         "http://www.w3.org/2000/svg" in text
         and "https://" not in text
@@ -236,7 +236,7 @@ def test_page_in_a_browser(
         2,
         "d1 d2 <d3> d0 | d0 d1 d2 <d3>",
         "1/1 1/1",
-        "↓ 3, rank 1 there",
+        "↓3, rank 1 there",
         f"q0: why {NASTY}",
         "0/4",
         0,

@@ -4,7 +4,6 @@ without torch and irdistill; disagreement and parts that no network can hold are
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +12,25 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize
-from torch import Tensor
 
 from irdistill.errors import IrdistillError
 from irdistill.students import build_student
 from irdistill.students import exporting as module
 from irdistill.students.dense_student import DenseStudent
-from irdistill.students.exported_model import ExportedModel, _Side
-from irdistill.students.exporting import FORMATS, ExportAgreement, export_student
+from irdistill.students.exported_model import ExportedModel
+from irdistill.students.exporting import (
+    FORMATS,
+    ExportAgreement,
+    export_query_tower,
+    export_student,
+)
 from irdistill.students.static_tower import summed_model
 from irdistill.students.term_vectors import TermVectors
-from irdistill.students.tower_network import (
-    TowerNetwork,
-    network_inputs,
-    side_settings,
-    tower_parts,
-)
 from irdistill.students.towers import copy_tower, two_towers
 from irdistill.students.word_vectors import WordVectors
 from tests.students.plain_library import run_without
 from tests.students.tiny import WORDS, tiny_backbone
+from tests.students.torch_networks import run_by_torch
 
 pytest.importorskip("onnxruntime", reason="export needs the extra onnx")
 pytest.importorskip("onnxscript", reason="export needs the extra onnx")
@@ -50,6 +48,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "cross-encoder": ("cross-encoder", {}),
     "similarity": ("cross-encoder", {"head": "similarity", "max_length": 24}),
 }
+ONE_NETWORK = ("one tower", "sparse", "late interaction", "cross-encoder", "similarity")
 
 
 @pytest.fixture(scope="module")
@@ -74,64 +73,50 @@ def with_tokens(backbone: str) -> DenseStudent:
     return DenseStudent.from_model(summed_model(student, weight.astype(np.float32)))
 
 
-@torch.no_grad()
+def student_of(case: str, backbone: str) -> Any:
+    if case in CASES:
+        kind, options = CASES[case]
+        return build_student(kind, backbone, device="cpu", **options)
+    if case == "tokens":
+        return with_tokens(backbone)
+    return with_words(backbone, "small " if "prompt" in case else None)
+
+
 @pytest.mark.parametrize("case", [*CASES, "words", "words and a prompt", "tokens"])
-def test_networks_read_what_the_folder_reads(case: str, backbone: str, tmp_path: Path) -> None:
-    """Without a runtime: torch runs the network that is exported, and `encode.py` reads texts."""
-    if case in CASES:
-        kind, options = CASES[case]
-        student = build_student(kind, backbone, device="cpu", **options)
-    elif case == "tokens":
-        student = with_tokens(backbone)
-    else:
-        student = with_words(backbone, "small " if "prompt" in case else None)
-    for part in tower_parts(student):
-        inputs = network_inputs(student, part)
-        network = TowerNetwork(part, inputs, student.kind, None).eval()
-        tokenizer = student._first(part.sides[0]).tokenizer  # type: ignore[arg-type]
-        getattr(tokenizer, "backend_tokenizer", tokenizer).save(str(tmp_path / "tokenizer.json"))
-        (tmp_path / "words.json").write_text(json.dumps([["cat", "cats"], ["heart"], ["big"]]))
-        for side in part.sides:
-            settings = {"words": part.has_words and side == "query", **side_settings(student, side)}
-            texts: list[Any] = [*QUERIES, *DOCUMENTS]
-            if side == "pair":
-                texts = [("the cat", text) for text in texts]
-            arrays, scored = _Side(tmp_path, settings).read(texts)
-            output = network(*(torch.from_numpy(arrays[name]) for name in inputs))
-            if output.ndim == 3:
-                output = [
-                    row[torch.from_numpy(mask)] for row, mask in zip(output, scored, strict=True)
-                ]
-            for one, two in zip(output, plain(student, side, texts), strict=True):
-                torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
-
-
-def plain(student: Any, side: str, texts: list[Any]) -> list[Tensor]:
-    """By the functions of sentence-transformers."""
-    if side == "pair":
-        return list(student.predict(texts))
-    encode = student.model.encode_query if side == "query" else student.model.encode_document
-    return module._tensors(encode(texts, show_progress_bar=False))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", [*CASES, "words", "tokens"])
-def test_exported_folders_agree(case: str, backbone: str, tmp_path: Path) -> None:
-    if case in CASES:
-        kind, options = CASES[case]
-        student = build_student(kind, backbone, device="cpu", **options)
-    elif case == "tokens":
-        student = with_tokens(backbone)
-    else:
-        student = with_words(backbone)
+def test_exported_folders_agree(
+    case: str, backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts are read as by sentence-transformers; torch runs the networks that are exported."""
+    run_by_torch(monkeypatch)
+    student = student_of(case, backbone)
     result = export_student(student, tmp_path / "out", "onnx", QUERIES, DOCUMENTS)
     assert result.pairs == 42 and result.difference <= 1e-5 and result.vector_difference <= 1e-5
     assert result.tau > 0.999
-    shared = case in ("one tower", "sparse", "late interaction", "words")
+    shared = case in ("one tower", "sparse", "late interaction") or case.startswith("words")
     names = {"text"} if shared else {"query", "document"}
     names = {"pair"} if student.kind == "cross-encoder" else names
     assert {path.parent.name for path in (tmp_path / "out").rglob("*.onnx")} == names
     assert not list((tmp_path / "out").rglob("*.safetensors"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [*ONE_NETWORK, "static queries", "inference-free", "tokens"])
+def test_networks_in_onnx_runtime(case: str, backbone: str, tmp_path: Path) -> None:
+    """Every kind of network; of two towers that of the queries, which is of another kind than that
+    of the documents.
+    """
+    student = student_of(case, backbone)
+    if case in ONE_NETWORK:
+        result = export_student(student, tmp_path / "out", "onnx", QUERIES, DOCUMENTS)
+        assert result.difference <= 1e-5 and result.vector_difference <= 1e-5
+    else:
+        (tmp_path / "out").mkdir()
+        export_query_tower(student, tmp_path / "out")
+        vectors = ExportedModel(tmp_path / "out").encode_query([*QUERIES, *DOCUMENTS])
+        plain = student.model.encode_query([*QUERIES, *DOCUMENTS], show_progress_bar=False)
+        for one, two in zip(module._tensors(vectors), module._tensors(plain), strict=True):
+            torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
+    assert len(list((tmp_path / "out").rglob("*.onnx"))) == 1
 
 
 @pytest.mark.slow

@@ -12,31 +12,26 @@ from irdistill.bundles.engines.engine_files import (
     EngineIndex,
     compact_json,
     numbers,
-    row_id,
 )
 from irdistill.bundles.indexed_rows import IndexedText
 from irdistill.bundles.package_scripts import fill_template, query_script
-from irdistill.errors import InputError, OptionError
+from irdistill.errors import InputError
 
 LEVELS = 100
 """Anserini counts whole numbers: a weight is rounded to hundredths."""
-_MOST_DIMENSIONS = 4096
 
 
 class Anserini(EngineFormat):
     """``JsonDenseVectorCollection``, or ``JsonVectorCollection`` with quantized impacts."""
 
-    title, kinds = "Anserini", ("dense", "sparse")
+    title, kinds, most_dimensions = "Anserini", ("dense", "sparse"), 4_096
     part_documents, part_name = 50_000, "collection/documents-{:05d}.jsonl"
 
-    def check(self, index: EngineIndex) -> None:
-        """As `EngineFormat.check`, with the limit of dimensions."""
-        super().check(index)
-        if index.kind == "dense" and index.dimension > _MOST_DIMENSIONS:
-            raise OptionError(
-                f"the vectors have {index.dimension} dimensions; Anserini holds at most"
-                f" {_MOST_DIMENSIONS}. Truncate them with --dimension."
-            )
+    def id_fault(self, doc_id: str) -> str:
+        """As `EngineFormat.id_fault`."""
+        if doc_id.split() == [doc_id]:
+            return ""
+        return "is empty or holds spaces, which the run files of Anserini cannot hold"
 
     def entry(self, index: EngineIndex, text: IndexedText, vector: Any) -> str:
         """A line of JSON; a passage's id is the document's with ``#`` and its number."""
@@ -50,11 +45,6 @@ class Anserini(EngineFormat):
 
 
 def _fields(index: EngineIndex, text: IndexedText) -> str:
-    if text.id != text.id.strip() or not text.id or len(text.id.split()) > 1:
-        raise InputError(
-            f"the document id {text.id!r} is empty or holds spaces, which the run files of Anserini"
-            f" cannot hold. Change the id (such as {row_id(text)}), or export to another engine."
-        )
     number = "" if text.passage is None else f"#{text.passage}"
     contents = f"{text.title}\n{text.text}".strip() if index.texts else ""
     name = "docid" if index.kind == "dense" else "id"  # as each collection class of Anserini reads

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from irdistill.bundles.package_options import PackageOptions
 from irdistill.bundles.staged_package import StagedPackage
 from irdistill.bundles.stored_rows import vectors_of
 from irdistill.console.progress_bars import progress
-from irdistill.errors import OptionError
+from irdistill.errors import InputError, OptionError
 from irdistill.search.vectors.vector_store import Store
 from irdistill.students.student_base import Student
 
@@ -69,24 +69,29 @@ class EngineFormat(ABC):
     Attributes:
         title: name of the engine in messages.
         kinds: the kinds of models whose vectors it holds.
+        why_not: why it holds no others, after "has no field for the vectors of a KIND model".
+        most_dimensions: of a dense vector; None if the engine has no limit.
         part_documents: documents per file.
-        folder, ending: where the files are, and how their names end.
+        part_name: name of a file of documents, with a field for its number.
+        head, between, tail: texts around the documents of a file.
     """
 
     title: ClassVar[str]
     kinds: ClassVar[tuple[str, ...]]
     why_not: ClassVar[str] = ""
+    most_dimensions: ClassVar[int | None] = None
     part_documents: ClassVar[int] = 1000
     part_name: ClassVar[str]
     head: ClassVar[str] = ""
     between: ClassVar[str] = ""
     tail: ClassVar[str] = ""
 
-    def check(self, index: EngineIndex) -> None:
-        """Refuse vectors that the engine cannot hold, before they are computed.
+    def check(self, index: EngineIndex, ids: Iterable[str]) -> None:
+        """Refuse vectors and document ids that the engine cannot hold, before texts are encoded.
 
         Raises:
-            OptionError: it has no field for them.
+            OptionError: it has no field for the vectors.
+            InputError: it cannot hold an id.
         """
         if index.kind not in self.kinds:
             raise OptionError(
@@ -94,6 +99,22 @@ class EngineFormat(ABC):
                 f" it holds {' and '.join(self.kinds)} ones. Late interaction can be exported to"
                 " qdrant, or packaged as a bundle."
             )
+        most = self.most_dimensions
+        if index.kind == "dense" and most is not None and index.dimension > most:
+            raise OptionError(
+                f"the vectors have {index.dimension} dimensions; {self.title} holds at most {most}."
+                " Truncate them with --dimension."
+            )
+        for doc_id in ids:
+            if fault := self.id_fault(doc_id):
+                raise InputError(
+                    f"the document id {doc_id!r} {fault}. Change the id, or export to another"
+                    " engine."
+                )
+
+    def id_fault(self, doc_id: str) -> str:
+        """Why the engine cannot hold a document id; empty if it can."""
+        return ""
 
     @abstractmethod
     def entry(self, index: EngineIndex, text: IndexedText, vector: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from irdistill.bundles.engines.engine_files import (
     EngineFormat,
@@ -15,7 +15,7 @@ from irdistill.bundles.engines.engine_files import (
 )
 from irdistill.bundles.indexed_rows import IndexedText
 from irdistill.bundles.package_scripts import fill_template, query_script
-from irdistill.errors import InputError, OptionError
+from irdistill.errors import InputError
 from irdistill.storage.files import json_text
 
 _LONGEST_ID = 512
@@ -28,16 +28,6 @@ class _LuceneServer(EngineFormat):
     kinds = ("dense", "sparse")
     why_not = " that is searched"
     part_name = "bulk-{:05d}.ndjson"
-    most_dimensions: ClassVar[int]
-
-    def check(self, index: EngineIndex) -> None:
-        """As `EngineFormat.check`, with the limit of dimensions."""
-        super().check(index)
-        if index.kind == "dense" and index.dimension > self.most_dimensions:
-            raise OptionError(
-                f"the vectors have {index.dimension} dimensions; {self.title} holds at most"
-                f" {self.most_dimensions}. Truncate them with --dimension."
-            )
 
     def entry(self, index: EngineIndex, text: IndexedText, vector: Any) -> str:
         """The action and the document, a line each.

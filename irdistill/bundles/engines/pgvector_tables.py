@@ -8,11 +8,10 @@ from typing import Any
 from irdistill.bundles.engines.engine_files import EngineFormat, EngineIndex, numbers
 from irdistill.bundles.indexed_rows import IndexedText
 from irdistill.bundles.package_scripts import fill_template, query_script
-from irdistill.errors import InputError, OptionError
+from irdistill.errors import InputError
 
-_MOST_DIMENSIONS = 16_000
 _MOST_INDEXED = 2_000
-"""Dimensions of a vector, and of one with an HNSW index (documentation of pgvector 0.8)."""
+"""Dimensions of a vector with an HNSW index (documentation of pgvector 0.8)."""
 _MOST_NONZERO = 16_000
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\ufffd"})
 
@@ -20,29 +19,15 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "
 class PgVector(EngineFormat):
     """A table with a column ``vector`` or ``sparsevec``."""
 
-    title, kinds = "pgvector", ("dense", "sparse")
+    title, kinds, most_dimensions = "pgvector", ("dense", "sparse"), 16_000
     part_documents, part_name = 50_000, "documents-{:05d}.tsv"
 
-    def check(self, index: EngineIndex) -> None:
-        """As `EngineFormat.check`; vectors have at most 16,000 dimensions."""
-        super().check(index)
-        if index.kind == "dense" and index.dimension > _MOST_DIMENSIONS:
-            raise OptionError(
-                f"the vectors have {index.dimension} dimensions; pgvector holds at most"
-                f" {_MOST_DIMENSIONS}. Truncate them with --dimension."
-            )
+    def id_fault(self, doc_id: str) -> str:
+        """As `EngineFormat.id_fault`."""
+        return "holds the character NUL, which PostgreSQL cannot store" if "\0" in doc_id else ""
 
     def entry(self, index: EngineIndex, text: IndexedText, vector: Any) -> str:
-        """A line of COPY's text format.
-
-        Raises:
-            InputError: an id holds the character NUL, which PostgreSQL cannot store.
-        """
-        if "\0" in text.id:
-            raise InputError(
-                f"the document id {text.id!r} holds the character NUL, which PostgreSQL cannot"
-                " store. Change the id, or export to another engine."
-            )
+        """A line of COPY's text format."""
         fields = [copy_text(text.id)]
         if index.passages:
             fields.append(str(text.passage))

@@ -34,7 +34,7 @@ def import_faiss() -> Any:
         import faiss
     except ImportError as error:
         raise MissingExtraError(
-            "faiss-cpu", "cpu", "an approximate index", alternative=("faiss-gpu", "gpu")
+            "faiss-cpu", "cpu", "a FAISS index", alternative=("faiss-gpu", "gpu")
         ) from error
     return faiss
 

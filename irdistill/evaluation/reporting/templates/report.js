@@ -31,13 +31,8 @@ function queries(data) {
 
   function ranking(place, system, other) {
     return data.lists[place][system].map(([doc, score, grade, ranks]) => {
-      const rank = ranks[system], elsewhere = ranks[other];
-      const moved = elsewhere === null ? "not found there" : elsewhere === rank ? "same rank there" :
-        `${elsewhere > rank ? "↑" : "↓"} ${Math.abs(elsewhere - rank)}, rank ${elsewhere} there`;
-      const mark = grade === null ? "not judged" : grade >= least() ? `relevant (${grade})` : `judged ${grade}`;
-      return make("li", {class: grade === null ? "" : grade >= least() ? "relevant" : "judged"},
-        `${rank}. `, make("b", {}, data.documents[doc][0]), ` ${score} · ${mark} `, make("span", {class: "moved"}, moved),
-        make("div", {class: "excerpt"}, data.documents[doc][1]));
+      const [id, text] = data.documents[doc];
+      return rankingItem({rank: ranks[system], id, text, score, grade, least: least(), elsewhere: ranks[other]});
     });
   }
 
