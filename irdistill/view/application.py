@@ -20,7 +20,8 @@ from starlette.routing import Route
 from irdistill.errors import IrdistillError, NotFoundError, one_line
 from irdistill.evaluation import reporting
 from irdistill.evaluation.reporting.findings import plain
-from irdistill.evaluation.reporting.rendering import page_environment
+from irdistill.evaluation.reporting.rendering import page_environment, script_json
+from irdistill.view.job_board import JobBoard
 from irdistill.view.request_guard import RequestGuard
 from irdistill.view.run_collections import RunCollections
 from irdistill.view.view_options import ViewOptions
@@ -63,6 +64,7 @@ def build_application(workspace: Workspace, token: str, options: ViewOptions) ->
         },
     )
     application.state.workspace, application.state.options = workspace, options
+    application.state.jobs = JobBoard(workspace)
     application.state.collections = RunCollections(workspace.folders, options.collection)
     return application
 
@@ -71,6 +73,12 @@ def workspace_of(request: Request) -> Workspace:
     """The workspace of the application."""
     workspace: Workspace = request.app.state.workspace
     return workspace
+
+
+def jobs_of(request: Request) -> JobBoard:
+    """The jobs below the viewed folders."""
+    jobs: JobBoard = request.app.state.jobs
+    return jobs
 
 
 def options_of(request: Request) -> ViewOptions:
@@ -101,7 +109,7 @@ def send_json(value: Any, status: int = 200) -> Response:
 @cache
 def _environment() -> Environment:
     environment = page_environment("irdistill.view")
-    environment.filters["json"] = lambda value: json.dumps(plain(value), ensure_ascii=False)
+    environment.filters["json"] = lambda value: script_json(plain(value))
     return environment
 
 

@@ -11,16 +11,19 @@ from threading import Lock
 from typing import Any
 
 from irdistill.errors import IrdistillError, NotFoundError
-from irdistill.view.job import DONE, FAILED, RUNNING, STOPPED, Job, JobDetails
-from irdistill.view.recipe_progress import recipe_details, recipe_job
+from irdistill.storage.json_lines import JOURNAL
+from irdistill.storage.locking import is_locked
+from irdistill.training.log_rows import LOG
+from irdistill.view.job_state import DONE, FAILED, RUNNING, STOPPED, Job, JobDetails
+from irdistill.view.recipe_progress import JobOf, recipe_details, recipe_job
 from irdistill.view.run_progress import run_curves, run_details, run_job
 from irdistill.view.training_curves import CurveCache
 from irdistill.view.training_progress import training_details, training_job
-from irdistill.view.workspace import RECIPE, RUN, STARTING, TRAINING, Artifact, Workspace
+from irdistill.view.workspace import RECIPE, RUN, STAGES, STARTING, TRAINING, Artifact, Workspace
 
 KINDS = (RUN, TRAINING, RECIPE, STARTING)
 STATES = (RUNNING, DONE, STOPPED, FAILED)
-_WATCHED = ("manifest.json", "training.json", "results.json", "plan.json", "journal.jsonl")
+_WATCHED = ("manifest.json", "training.json", "results.json", "plan.json", JOURNAL, LOG)
 
 
 @dataclass(frozen=True)
@@ -102,14 +105,14 @@ class JobBoard:
         if artifact.kind == TRAINING:
             return training_job(artifact, self.curves)
         if artifact.kind == RECIPE:
-            return recipe_job(artifact, self._job_in)
+            return recipe_job(artifact, self._job_in())
         return Job(artifact.key, STARTING, "", RUNNING, modified=artifact.modified)
 
-    def _job_in(self, folder: Path) -> Job | None:
-        for artifact in self.workspace.artifacts():
-            if artifact.path == folder and artifact.kind in (RUN, TRAINING):
-                return self.job(artifact)
-        return None
+    def _job_in(self) -> JobOf:
+        """The job in a folder."""
+        kinds = (RUN, TRAINING)
+        known = {entry.path: entry for entry in self.workspace.artifacts() if entry.kind in kinds}
+        return lambda folder: self.job(known[folder]) if folder in known else None
 
     def details(self, artifact: Artifact) -> JobDetails:
         """What the page of one job shows.
@@ -120,7 +123,7 @@ class JobBoard:
         readers: dict[str, Callable[[], JobDetails]] = {
             RUN: lambda: run_details(artifact),
             TRAINING: lambda: training_details(artifact),
-            RECIPE: lambda: recipe_details(artifact, self._job_in),
+            RECIPE: lambda: recipe_details(artifact, self._job_in()),
             STARTING: JobDetails,
         }
         if artifact.kind not in readers:
@@ -131,20 +134,22 @@ class JobBoard:
         """The curves of a training, or the rate of a run."""
         if artifact.kind == TRAINING:
             return self.curves.of(artifact.path).to_json(since, generation)
-        charts = run_curves(artifact) if artifact.kind == RUN else []
-        return {"generation": 0, "rows": 0, "step": None, "best_step": None, "charts": charts}
+        rows, charts = run_curves(artifact) if artifact.kind == RUN else (0, [])
+        changed = charts if rows != since else []
+        return {"generation": 0, "rows": rows, "step": None, "best_step": None, "charts": changed}
 
 
 def _signature(artifact: Artifact) -> object:
     """Changes when a file of the job is written, or when it is locked or released."""
     times = []
-    for name in (*_WATCHED, "train_log.jsonl"):
+    for name in _WATCHED:
         try:
             status = os.stat(artifact.path / name)
             times.append((name, status.st_mtime_ns, status.st_size))
         except OSError:
             continue
-    return artifact.key, artifact.kind, tuple(times)
+    locked = is_locked(artifact.path), is_locked(artifact.path / STAGES)
+    return artifact.key, artifact.kind, locked, tuple(times)
 
 
 def _verdict(counts: Counter[str]) -> str:

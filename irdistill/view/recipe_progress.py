@@ -12,7 +12,7 @@ from irdistill.errors import IrdistillError
 from irdistill.storage.files import read_json_object
 from irdistill.storage.json_lines import JOURNAL, read_json_lines
 from irdistill.storage.locking import is_locked
-from irdistill.view.job import (
+from irdistill.view.job_state import (
     DONE,
     FAILED,
     RUNNING,
@@ -24,7 +24,7 @@ from irdistill.view.job import (
     read_time,
     resumed_sentence,
 )
-from irdistill.view.workspace import Artifact
+from irdistill.view.workspace import STAGES, Artifact
 
 JobOf = Callable[[Path], Job | None]
 """The job in a folder, if there is one."""
@@ -57,7 +57,7 @@ class RecipeProgress:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.locked = is_locked(folder) or is_locked(folder / "stages")
+        self.locked = is_locked(folder) or is_locked(folder / STAGES)
         self.starts: list[int] = []
         self.stages: dict[str, StageProgress] = {}
         self._current: str = ""
@@ -65,7 +65,7 @@ class RecipeProgress:
         self._ended: set[str] = set()
         for line in read_json_lines(folder / JOURNAL):
             self._read(line)
-        for path in sorted((folder / "stages").glob("*.json")):
+        for path in sorted((folder / STAGES).glob("*.json")):
             if not self.starts or path.stem in self.stages:
                 self._read_record(path)
 

@@ -12,7 +12,7 @@ from irdistill.runs.manifest import JOURNAL, MANIFEST
 from irdistill.storage.files import read_json_object
 from irdistill.storage.json_lines import read_json_lines
 from irdistill.storage.locking import is_locked
-from irdistill.view.job import (
+from irdistill.view.job_state import (
     DONE,
     FAILED,
     RUNNING,
@@ -128,7 +128,7 @@ def _figures(journal: RunJournal, state: str) -> list[tuple[str, str]]:
     figures = [("rows scored", format_number(journal.total("rows")))]
     if unscored := journal.total("nulls"):
         figures.append(("rows without a score", format_number(unscored)))
-    if counted == "pairs":
+    if journal.total("pairs") not in (0, journal.total("rows")):
         figures.append(("pairs", format_number(journal.total("pairs"))))
     lines = journal.session if state == RUNNING else journal.parts
     amount, seconds = journal.total(counted, lines), journal.total("seconds", lines)
@@ -148,8 +148,8 @@ def run_details(artifact: Artifact) -> JobDetails:
     return JobDetails(settings, has_log=len(RunJournal(artifact.path).parts) > 1)
 
 
-def run_curves(artifact: Artifact) -> list[dict[str, Any]]:
-    """The rate of each part, as a chart: seconds of work across, pairs or rows per second up."""
+def run_curves(artifact: Artifact) -> tuple[int, list[dict[str, Any]]]:
+    """The number of finished parts, and a chart of the pairs or rows per second over the work."""
     journal = RunJournal(artifact.path)
     counted = "pairs" if journal.total("pairs") else "rows"
     points, elapsed, amount, since = [], 0.0, 0.0, 0.0
@@ -160,7 +160,18 @@ def run_curves(artifact: Artifact) -> list[dict[str, Any]]:
         if number % step == 0 and elapsed > since:
             points.append([elapsed, amount / (elapsed - since)])
             since, amount = elapsed, 0.0
-    series = {"name": f"{counted}/s", "points": points}
-    return [{"title": f"{counted} per second", "across": "seconds of work", "series": [series]}]
+    if not points:
+        return len(journal.parts), []
+    series = {
+        "name": f"{counted}/s",
+        "number": f"{counted}/s",
+        "replace": True,
+        "every": step,
+        "points": points,
+        "last": points[-1],
+        "shown": f"{points[-1][1]:.6g}",
+    }
+    title = f"{counted.capitalize()} per second"
+    return len(journal.parts), [{"title": title, "across": "seconds", "series": [series]}]
 
 

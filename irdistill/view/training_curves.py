@@ -61,7 +61,14 @@ class Curve:
         columns = [self.steps, self.values, *([self.means] if smooth else [])]
         points = [[column[place] for column in columns] for place in range(first, count, stride)]
         last = [column[-1] for column in columns]
-        return {"replace": replace, "every": stride, "points": points, "last": last}
+        shown = f"{self.values[-1]:.6g}"
+        return {
+            "replace": replace,
+            "every": stride,
+            "points": points,
+            "last": last,
+            "shown": shown,
+        }
 
 
 def _stride(count: int) -> int:
@@ -145,6 +152,9 @@ class TrainingCurves:
                 smooth = title == "Loss"
                 entry = {"name": label, "number": name} | curve.points(since, smooth)
                 charts.setdefault(title, []).append(entry)
+            for title, series in charts.items():
+                if len(series) == 1:
+                    series[0]["name"] = title.lower() if title[0] != "H" else title[9:]
             return {
                 "generation": current,
                 "rows": self.rows,
@@ -177,7 +187,7 @@ def chart_of(name: str) -> tuple[str, str]:
     if name.startswith(_VALIDATION):
         group, _, measure = name.removeprefix(_VALIDATION).rpartition("/")
         what = "loss" if measure == LOSS else measure
-        return f"Held-out {what}", group or (what if measure == LOSS else "mean or only set")
+        return f"Held-out {what}", group or "mean"
     if name.startswith(_SPARSITY):
         kind, _, what = name.removeprefix(_SPARSITY).partition("/")
         titles = {"active": "Active terms", "all_zero": "Share of empty vectors"}

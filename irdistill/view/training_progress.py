@@ -14,7 +14,7 @@ from irdistill.storage.json_lines import JOURNAL, last_json_lines, read_json_lin
 from irdistill.storage.locking import is_locked
 from irdistill.students.keep_report import KeepReport
 from irdistill.training.log_rows import LOG, row_numbers
-from irdistill.view.job import (
+from irdistill.view.job_state import (
     DONE,
     FAILED,
     RUNNING,

@@ -81,7 +81,7 @@ def render_html(
         data: figures for the page's script: ``costs`` and ``queries``. The page has a script, and
             tables that sort, only with it.
     """
-    script = None if data is None else _script_json(data)
+    script = None if data is None else script_json(data)
     return render_template("page.html.j2", title=title, findings=findings, data=data, script=script)
 
 
@@ -108,7 +108,7 @@ def page_environment(*packages: str) -> Environment:
     return environment
 
 
-def _script_json(value: Any) -> Any:
+def script_json(value: Any) -> Any:
     """JSON for a ``script`` element, which no text in it can end."""
     from markupsafe import Markup
 

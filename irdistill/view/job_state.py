@@ -52,9 +52,25 @@ class Job:
             return f"{self.done:,.0f} {self.unit}" if self.done else ""
         return f"{self.done:,.0f} of {self.total:,.0f} {self.unit}"
 
+    @property
+    def sentence(self) -> str:
+        """The state in words, the headline of the job's page."""
+        took = "" if self.seconds is None else f" in {format_duration(self.seconds)}"
+        if self.state == RUNNING:
+            left = "" if self.remaining is None else f", about {format_duration(self.remaining)} left"
+            return f"Running: {self.progress or 'preparing'}{left}."
+        if self.state == DONE:
+            amount = f": {self.done:,.0f} {self.unit}" if self.total else ""
+            return f"Done{amount}{took if amount else ''}."
+        where = f" at {self.progress}" if self.progress else ""
+        if self.state == FAILED:
+            return f"Failed{where}: {self.problem.rstrip('.')}."
+        return f"Stopped{where}. Run the same command again to resume."
+
     def to_json(self) -> dict[str, Any]:
         """What the scripts of the page show."""
         return {
+            "sentence": self.sentence,
             "key": self.key,
             "kind": self.kind,
             "verb": self.verb,
