@@ -58,7 +58,7 @@ _SURFACE = {
     "irdistill.verbs.training_verbs": "compress export fit_static fit_terms pretrain train",
     "irdistill.verbs.merge_verbs": "merge",
     "irdistill.verbs.evaluation_verbs": "audit benchmark evaluate measure report",
-    "irdistill.verbs.comparison_verbs": "choose compare",
+    "irdistill.verbs.comparison_verbs": "choose compare measure_diversity",
     "irdistill.verbs.query_verbs": "critic_curve filter generate rewrite split",
     "irdistill.recipes.recipe_verbs": "run_recipe specialise",
     "irdistill.view.view_verbs": "view_results",

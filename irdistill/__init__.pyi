@@ -231,6 +231,9 @@ from irdistill.verbs.comparison_verbs import (
 from irdistill.verbs.comparison_verbs import (
     compare as compare,
 )
+from irdistill.verbs.comparison_verbs import (
+    measure_diversity as measure_diversity,
+)
 from irdistill.verbs.evaluation_verbs import (
     audit as audit,
 )

@@ -26,6 +26,7 @@ class FusionWeights:
             teachers' runs on them.
         gate: ``"fit"`` on ``dev``, or coefficients such as ``"agreement=2,gap=1"``.
         balance, top: options of the gate, see `fit_gate`.
+        head: documents that the method ``head`` takes from the first run.
     """
 
     weights: Sequence[float] | str | None = None
@@ -35,6 +36,7 @@ class FusionWeights:
     gate: str | None = None
     balance: float = 0.1
     top: int | None = None
+    head: int = 3
 
 
 def fuse_teachers(
@@ -93,6 +95,7 @@ def fuse_teachers(
         tau=tau,
         abstain=abstain,
         gate=chosen,
+        head=options.head,
         origin=None if fitted_weights is None else fitted_weights.origin,
     )
 

@@ -36,6 +36,7 @@ def fuse(
     abstain: str = "",
     gate: Gate | None = None,
     origin: Mapping[str, Any] | None = None,
+    head: int = 3,
 ) -> Run:
     """Fuse runs of one collection, query by query, in float64; see `Mixing`.
 
@@ -47,6 +48,7 @@ def fuse(
         runs: of a run with more queries than another, those that both have are fused.
         gate: weights that depend on the query.
         origin: how the weights were chosen; recorded in the manifest.
+        head: documents that the method ``head`` takes from the first run.
 
     Examples:
         >>> import tempfile
@@ -61,7 +63,8 @@ def fuse(
     temperature = tau if isinstance(tau, int | float) else tuple(tau)
     shares = tuple(weights) if weights is not None else None
     check_count(len(opened))
-    mixing = Mixing(method, shares, missing, temperature, abstain, gate).for_teachers(len(opened))
+    mixing = Mixing(method, shares, missing, temperature, abstain, gate, head)
+    mixing = mixing.for_teachers(len(opened))
     collection = _common_collection(opened)
     candidates = {run.identity.candidates for run in opened}
     sources = [

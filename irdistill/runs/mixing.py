@@ -52,6 +52,9 @@ def _rrf(values: np.ndarray, scores: np.ndarray, tau: float) -> np.ndarray:
     return 1.0 / (RRF_K + 1.0 + np.arange(len(values)))
 
 
+HEAD = "head"
+"""The method that joins two lists instead of mixing scores."""
+
 METHODS: Mapping[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
     "mean": _mean,
     "zscore": _zscore,
@@ -91,7 +94,9 @@ class Mixing:
       teachers' softmaxes);
     - ``logsoftmax``: the logarithm of that mean: same order, and the target of
       ``KL(teacher_tau=1)`` is the mean itself;
-    - ``rrf``: the weighted *sum* of 1 / (60 + rank) (Cormack, Clarke and Büttcher, SIGIR 2009).
+    - ``rrf``: the weighted *sum* of 1 / (60 + rank) (Cormack, Clarke and Büttcher, SIGIR 2009);
+    - ``head``: no mixing: the first ``head`` documents of the first list, then the second list,
+      then what only the first list has. The scores are 1 / rank.
 
     Attributes:
         method: one of the above.
@@ -106,6 +111,7 @@ class Mixing:
             ``sd>1``: if the standard deviation over teachers of a document's z-scores is higher,
             the document is null. A comma joins both.
         gate: multiplies the weights, query by query.
+        head: number of documents that ``head`` takes from the first list.
 
     Examples:
         >>> import numpy as np
@@ -123,21 +129,31 @@ class Mixing:
     tau: float | tuple[float, ...] = 1.0
     abstain: str = ""
     gate: Gate | None = None
+    head: int = 3
 
     def __post_init__(self) -> None:
         for name in ("weights", "tau"):
             value = getattr(self, name)
             if isinstance(value, Sequence):
                 object.__setattr__(self, name, tuple(float(number) for number in value))
-        if self.method not in METHODS or self.missing not in ("null", "skip", "min"):
+        if self.method not in (*METHODS, HEAD) or self.missing not in ("null", "skip", "min"):
             raise OptionError(
                 f"method {self.method!r} and missing {self.missing!r} were given; one of"
-                f" {', '.join(METHODS)} and one of null, skip, min were expected."
+                f" {', '.join((*METHODS, HEAD))} and one of null, skip, min were expected."
             )
+        if self.head < 1:
+            raise OptionError(f"head is {self.head}; at least 1 document was expected.")
         parse_abstain(self.abstain)
 
     def for_teachers(self, count: int) -> Mixing:
         """The same with a weight and a temperature for each of ``count`` teachers."""
+        if self.method == HEAD and count != 2:
+            raise OptionError(f"the method head joins two runs, and {count} were given.")
+        if self.method == HEAD and (self.weights or self.abstain or self.gate):
+            raise OptionError(
+                "the method head joins two lists and mixes no scores; leave out weights, gate and"
+                " abstain, or choose another method."
+            )
         shares = checked_weights(self.weights, count)
         taus = self.tau if isinstance(self.tau, tuple) else (float(self.tau),) * count
         if len(taus) != count or not all(0 < tau < math.inf for tau in taus):
@@ -155,6 +171,8 @@ class Mixing:
     def identity(self) -> dict[str, Any]:
         """What decides the numbers, for a manifest; call ``for_teachers`` first."""
         assert self.weights is not None and isinstance(self.tau, tuple)
+        if self.method == HEAD:
+            return {"method": HEAD, "head": self.head}
         values: dict[str, Any] = {
             "method": self.method,
             "weights": list(self.weights),
@@ -176,6 +194,8 @@ class Mixing:
             count: documents in the union of the lists.
         """
         assert self.weights is not None and isinstance(self.tau, tuple)
+        if self.method == HEAD:
+            return self._joined(parts, count)
         parts = self._weighted(parts)
         values = np.full((len(parts), count), np.nan)
         standard = values.copy()
@@ -215,10 +235,10 @@ class Mixing:
             [1.0, 0.5, -0.5]
         """
         assert self.weights is not None and isinstance(self.tau, tuple)
-        if self.method == "rrf":
+        if self.method in ("rrf", HEAD):
             raise OptionError(
-                "rrf mixes ranks, and documents of other lists have none in the query's list."
-                " Choose another method, such as zscore."
+                f"{self.method} mixes ranks, and documents of other lists have none in the query's"
+                " list. Choose another method, such as zscore."
             )
         parts = self._weighted(parts)
         values = np.full(further.shape, np.nan)
@@ -234,6 +254,17 @@ class Mixing:
                 if self.missing == "min":
                     row[~known] = METHODS[self.method](scores, scores, tau).min()
         return self._combine(parts, count, values, standard).scores
+
+    def _joined(self, parts: Sequence[Part | None], count: int) -> Mixed:
+        """The head of the first list, the second list, and the rest of the first."""
+        first, second = (scored(part)[0] for part in parts)
+        order = np.concatenate([first[: self.head], second, first])
+        _, places = np.unique(order, return_index=True)
+        order = order[np.sort(places)]
+        scores = np.full(count, np.nan, np.float32)
+        scores[order] = 1 / np.arange(1, len(order) + 1)
+        reasons = np.where(np.isnan(scores), REASONS.index(MISSING), 0).astype(np.uint8)
+        return Mixed(scores, reasons)
 
     def _weighted(self, parts: Sequence[Part | None]) -> list[Part | None]:
         """The lists of the teachers with a weight."""

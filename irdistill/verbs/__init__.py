@@ -63,6 +63,8 @@ evaluate | verbs.evaluation_verbs:evaluate | recipes
     Evaluate runs as trec_eval does, with confidence intervals and tested differences.
 compare | verbs.comparison_verbs:compare | recipes
     Compare losses over students, collections and seeds.
+diversity | verbs.comparison_verbs:measure_diversity | recipes
+    Measure how varied the lists of runs are, and how much of the corpus they reach.
 choose | verbs.comparison_verbs:choose | recipes
     Choose the training settings whose run is best; train takes them as ``chosen``.
 measure | verbs.evaluation_verbs:measure | recipes

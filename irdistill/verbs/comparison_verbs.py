@@ -15,15 +15,16 @@ from irdistill.verbs.argument_types import (
     MeasureName,
     OutputFile,
     RunLike,
+    RunsLike,
+    SeedOption,
     SelfMatchOption,
 )
 from irdistill.verbs.declaration import verb
-from irdistill.verbs.opening_inputs import (
-    open_collection,
-)
+from irdistill.verbs.opening_inputs import named_runs, open_collection
 
 if TYPE_CHECKING:
     from irdistill.evaluation import Comparison, Entry
+    from irdistill.evaluation.diversity import Diversity
 
 MeasureOption = Annotated[MeasureName, Field(description="One measure, as ir-measures writes it.")]
 
@@ -163,3 +164,30 @@ def choose(
     values = without_noise(np.array([result["value"] for result in results]))
     best = results[int(values.argmax())]["settings"] if results else {}  # the first of equal ones
     return {"settings": best, "measure": measure, "candidates": results}
+
+
+@verb(
+    "diversity",
+    positional=("collection", "runs"),
+    examples=(
+        "irdistill diversity pydocs/test out/bm25-test out/student-test --baseline bm25-test",
+    ),
+)
+def measure_diversity(
+    collection: Annotated[CollectionLike, Field(description="The collection of the runs.")],
+    runs: Annotated[RunsLike, Field(description="Runs to measure.")],
+    *,
+    baseline: Annotated[
+        str | None, Field(description="The run that the others are compared with, by its name.")
+    ] = None,
+    k: Annotated[int, Field(ge=2, description="Documents per list to look at.")] = 10,
+    seed: SeedOption = 42,
+) -> Diversity:
+    """Measure how varied the lists of runs are, and how much of the corpus they reach.
+
+    Near-duplicates within a list, coverage of the corpus, and hubs: documents that are in the
+    lists of many queries. Needs no judgments.
+    """
+    from irdistill.evaluation.diversity import measure_diversity as measure_runs
+
+    return measure_runs(open_collection(collection), named_runs(runs), baseline, k, seed)

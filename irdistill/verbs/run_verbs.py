@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from irdistill.runs import Run
     from irdistill.runs.formats.transfer import Exported
 
-Method = Literal["mean", "zscore", "minmax", "softmax", "logsoftmax", "rrf"]
+Method = Literal["mean", "zscore", "minmax", "softmax", "logsoftmax", "rrf", "head"]
 Format = Literal[
     "trec",
     "tsv",
@@ -46,6 +46,7 @@ def _check_fusion(values: Mapping[str, Any]) -> None:
         values.get("missing", "null"),
         values.get("tau", 1.0),
         values.get("abstain", ""),
+        head=values.get("head", 3),
     ).for_teachers(count)
 
 
@@ -59,6 +60,8 @@ def _check_fusion(values: Mapping[str, Any]) -> None:
         " out/b-dev --out out/weighted",
         "# No score where teachers disagree:",
         'irdistill fuse out/a out/b --abstain "tau<0.2,sd>1" --out out/agreed',
+        "# The teacher's first three documents, then the student's list:",
+        "irdistill fuse out/a out/b --method head --head 3 --out out/hybrid",
     ),
     check=_check_fusion,
     reopen=open_cached_run,
@@ -67,7 +70,16 @@ def fuse(
     runs: Annotated[list[RunLike], Field(description="Two or more runs of one collection.")],
     *,
     out: Annotated[Path | None, Field(description="Folder of the fused run.")] = None,
-    method: Annotated[Method, Field(description="How scores are brought to one scale.")] = "zscore",
+    method: Annotated[
+        Method,
+        Field(
+            description="How scores are brought to one scale; head: the first documents of the"
+            " first run, then the second run."
+        ),
+    ] = "zscore",
+    head: Annotated[
+        int, Field(ge=1, description="With method head: documents of the first run.")
+    ] = 3,
     weights: Annotated[
         Literal["similarity", "agreement"] | list[float] | None,
         Field(
@@ -139,6 +151,7 @@ def fuse(
         gate,
         balance,
         top,
+        head,
     )
     opened = [as_run(run) for run in runs]
     return fuse_teachers(

@@ -18,6 +18,7 @@ from irdistill.evaluation.auditing.sections import (
     suspects_section,
 )
 from irdistill.evaluation.auditing.teacher_audit import TeacherAudit
+from irdistill.evaluation.diversity import Diversity
 from irdistill.evaluation.reporting.findings import Finding, plain
 from irdistill.evaluation.reporting.rendering import Displayed, render_html
 from irdistill.storage.ownership import write_file
@@ -39,6 +40,7 @@ class Audit(Displayed):
         student: name of the untrained student, or None.
         seed: random seed of the sample.
         relevant_from: lowest grade that counts as relevant, except in nDCG@10.
+        diversity: of teachers and first stage, on some of the queries; None where they share none.
     """
 
     dataset: str
@@ -52,6 +54,7 @@ class Audit(Displayed):
     student: str | None
     seed: int
     relevant_from: int = 1
+    diversity: Diversity | None = None
 
     @property
     def title(self) -> str:  # type: ignore[override]
@@ -83,6 +86,8 @@ class Audit(Displayed):
         if self.judged:
             sections.append(suspects_section(teachers))
         sections.append(bias_section(teachers, self.first_stage is not None))
+        if self.diversity is not None:
+            sections += self.diversity.findings()
         return [*verdicts, *sections, self._method()]
 
     def _method(self) -> Finding:

@@ -27,6 +27,7 @@ from irdistill.evaluation.auditing.scale import recognize_scale
 from irdistill.evaluation.auditing.suspects import find_suspects
 from irdistill.evaluation.auditing.teacher_audit import TeacherAudit
 from irdistill.evaluation.auditing.verdict import decide
+from irdistill.evaluation.diversity import Diversity, measure_diversity
 from irdistill.evaluation.ranking_policies import (
     RunSource,
     SelfMatch,
@@ -36,6 +37,9 @@ from irdistill.evaluation.ranking_policies import (
 )
 from irdistill.evaluation.significance import holm
 from irdistill.runs import RankedList, Run
+
+_DIVERSE = 500
+"""Queries whose lists are compared by their texts."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,28 @@ def audit(
         options.student,
         options.seed,
         options.relevant_from,
+        _diversity(collection, runs, first_stage, base, sample, options.seed),
     )
+
+
+def _diversity(
+    collection: Collection,
+    runs: Mapping[str, Run],
+    first_stage: RunSource | None,
+    base: Run | None,
+    sample: QuerySample,
+    seed: int,
+) -> Diversity | None:
+    """Of the first queries of the sample that all runs have."""
+    systems = dict(runs)
+    name = _run_name(first_stage)
+    if base is not None and name is not None and name not in systems:
+        systems[name] = base
+    queries = [query for query in sample.query_ids if all(query in run for run in systems.values())]
+    if not queries:
+        return None
+    baseline = name if base is not None and len(systems) > 1 else None
+    return measure_diversity(collection, systems, baseline, seed=seed, only=queries[:_DIVERSE])
 
 
 class _Checks:
