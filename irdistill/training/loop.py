@@ -103,9 +103,7 @@ class TrainingLoop:
             ],
         )
         self.accelerator = start_accelerator(options.track, folder, asdict(options))
-        self.log = TrainingLog(
-            folder / LOG, self.processes.first, self.accelerator.log
-        )
+        self.log = TrainingLog(folder / LOG, self.processes.first, self.accelerator.log)
         self.timer = checkpoints.CheckpointTimer(options.checkpoint_seconds)
 
     def run(self, checkpoint: Path | None = None) -> int:

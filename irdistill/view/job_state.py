@@ -57,7 +57,9 @@ class Job:
         """The state in words, the headline of the job's page."""
         took = "" if self.seconds is None else f" in {format_duration(self.seconds)}"
         if self.state == RUNNING:
-            left = "" if self.remaining is None else f", about {format_duration(self.remaining)} left"
+            left = (
+                "" if self.remaining is None else f", about {format_duration(self.remaining)} left"
+            )
             return f"Running: {self.progress or 'preparing'}{left}."
         if self.state == DONE:
             amount = f": {self.done:,.0f} {self.unit}" if self.total else ""

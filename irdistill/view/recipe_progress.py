@@ -75,9 +75,9 @@ class RecipeProgress:
             known = self.stages
             self.stages = {}
             for entry in line["stages"]:
-                stage, verb = map(str, entry)
-                self.stages[stage] = known.get(stage) or StageProgress(stage)
-                self.stages[stage].verb = verb
+                title, verb = map(str, entry)
+                self.stages[title] = known.get(title) or StageProgress(title)
+                self.stages[title].verb = verb
             if line.get("process") != self._process:  # a specialisation runs its stages in turns
                 self._process = line.get("process")
                 self.starts.append(len(self._ended))

@@ -173,5 +173,3 @@ def run_curves(artifact: Artifact) -> tuple[int, list[dict[str, Any]]]:
     }
     title = f"{counted.capitalize()} per second"
     return len(journal.parts), [{"title": title, "across": "seconds", "series": [series]}]
-
-

@@ -58,7 +58,7 @@ class Curve:
         stride = _stride(count)
         replace = known == 0 or _stride(known) != stride
         first = 0 if replace else -(-known // stride) * stride
-        columns = [self.steps, self.values, *([self.means] if smooth else [])]
+        columns: list[array[Any]] = [self.steps, self.values, *([self.means] if smooth else [])]
         points = [[column[place] for column in columns] for place in range(first, count, stride)]
         last = [column[-1] for column in columns]
         shown = f"{self.values[-1]:.6g}"

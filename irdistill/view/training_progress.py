@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -204,10 +205,8 @@ def training_details(artifact: Artifact) -> JobDetails:
             f" {validation['best']:.4f} on the validation queries"
             + ("." if before is None else f", {before:.4f} before training.")
         )
-    try:
+    with suppress(IrdistillError, KeyError, TypeError, StopIteration):  # no probes, or not finished
         notes.append(KeepReport.read(artifact.path).sentence)
-    except (IrdistillError, KeyError, TypeError, StopIteration):
-        pass  # no probes, or not finished
     counts = _mapping(record, "lists")
     settings = flat_settings(record.get("identity") or {})
     settings += [(f"lists.{name}", f"{value:,}") for name, value in counts.items()]

@@ -49,7 +49,9 @@ def test_the_page_is_served_while_the_job_works(tmp_path: Path) -> None:
 
 def test_which_folder_is_shown(tmp_path: Path) -> None:
     assert viewed_folder("train", {"out": Path("out/student")}) == Path("out")
-    assert viewed_folder("run", {"out": Path("out/mine"), "recipe": "quickstart"}) == Path("out/mine")
+    assert viewed_folder("run", {"out": Path("out/mine"), "recipe": "quickstart"}) == Path(
+        "out/mine"
+    )
     assert viewed_folder("run", {"recipe": "quickstart"}) == Path("out/quickstart")
     with pytest.raises(OptionError, match="give --out"):
         viewed_folder("train", {})
@@ -57,6 +59,6 @@ def test_which_folder_is_shown(tmp_path: Path) -> None:
 
 def test_a_missing_extra_is_an_error_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(view_options, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match="view"):
-        with page_beside("train", {"out": Path("out/student")}):
-            raise AssertionError("the work began")
+    page = page_beside("train", {"out": Path("out/student")})
+    with pytest.raises(MissingExtraError, match="view"), page:
+        raise AssertionError("the work began")

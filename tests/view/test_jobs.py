@@ -13,8 +13,8 @@ import pytest
 from irdistill.runs import RankedList, RunIdentity, RunWriter
 from irdistill.storage.json_lines import note_failure, read_json_lines, write_event
 from irdistill.storage.locking import is_locked, lock_folder
-from irdistill.view.job_state import Job
 from irdistill.view.job_board import JobBoard
+from irdistill.view.job_state import Job, read_time
 from irdistill.view.training_curves import TrainingCurves
 from irdistill.view.workspace import Workspace
 
@@ -44,11 +44,11 @@ def test_a_lock_is_seen_and_not_taken(tmp_path: Path) -> None:
 
 def test_a_run_is_watched_from_its_first_part_to_its_last(tmp_path: Path) -> None:
     """Three parts of four queries, stopped after the first, then resumed."""
-    with pytest.raises(KeyboardInterrupt):
-        with RunWriter(tmp_path / "run", IDENTITY, QUERIES, part_queries=4) as writer:
-            write_parts(writer, 1)
-            running = job(tmp_path, "run")
-            raise KeyboardInterrupt
+    writer = RunWriter(tmp_path / "run", IDENTITY, QUERIES, part_queries=4)
+    with pytest.raises(KeyboardInterrupt), writer:
+        write_parts(writer, 1)
+        running = job(tmp_path, "run")
+        raise KeyboardInterrupt
     assert (running.state, running.done, running.total) == ("running", 4, 10)
     assert running.remaining is not None and running.cost == 0.25 and running.resumed == ""
     figures = dict(running.figures)
@@ -74,10 +74,9 @@ def test_a_shard_counts_its_own_queries(tmp_path: Path) -> None:
 
 
 def test_an_error_is_shown(tmp_path: Path) -> None:
-    with pytest.raises(ValueError):
-        with RunWriter(tmp_path / "run", IDENTITY, QUERIES) as writer:
-            assert writer.pending()
-            raise ValueError("no more\nmemory.")
+    with pytest.raises(ValueError), RunWriter(tmp_path / "run", IDENTITY, QUERIES) as writer:
+        assert writer.pending()
+        raise ValueError("no more\nmemory.")
     failed = job(tmp_path, "run")
     assert (failed.state, failed.problem) == ("failed", "no more memory")
     assert failed.sentence == "Failed at 0 of 10 queries: no more memory."
@@ -141,8 +140,6 @@ def test_the_rate_and_the_end_of_a_training_are_estimated(tmp_path: Path) -> Non
     write_training(out, False, [{"step": step, "loss": 1.0} for step in range(1, 51)])
     write_event(out, event="start", step=10, steps=130)
     began = read_json_lines(out / "journal.jsonl")[0]["time"]
-    from irdistill.view.job_state import read_time
-
     written = (read_time(began) or 0.0) + 20  # 40 steps in 20 seconds
     os.utime(out / "train_log.jsonl", (written, written))
     with lock_folder(out):
@@ -153,7 +150,9 @@ def test_the_rate_and_the_end_of_a_training_are_estimated(tmp_path: Path) -> Non
 
 
 def test_long_logs_are_thinned_out_and_sent_once(tmp_path: Path) -> None:
-    write_training(tmp_path, False, [{"step": step, "loss": float(step)} for step in range(1, 2501)])
+    write_training(
+        tmp_path, False, [{"step": step, "loss": float(step)} for step in range(1, 2501)]
+    )
     curves = TrainingCurves(tmp_path)
     first = curves.to_json()
     [series] = first["charts"][0]["series"]

@@ -33,7 +33,7 @@ def job_page(request: Request) -> Response:
         artifact=artifact,
         job=board.job(artifact),
         details=details,
-        links=links_of(artifact),
+        links=links_of(artifact, {getattr(route, "path", "") for route in request.app.routes}),
         data=_job_data(request, artifact),
     )
 
