@@ -26,6 +26,9 @@ _SURFACE = {
     """,
     "irdistill.collections": "Collection Qrels Query Turn as_qrels load_collection",
     "irdistill.collections.collecting.collect_options": "CollectOptions",
+    "irdistill.collections.judging": """
+        CombinedJudgments Judgment JudgmentLog combine_judges read_judges
+    """,
     "irdistill.collections.document_splitting": "PassageOptions split_into_passages",
     "irdistill.runs": "Run as_run open_run",
     "irdistill.losses": """
@@ -43,10 +46,11 @@ _SURFACE = {
     "irdistill.training.options": "TrainOptions",
     "irdistill.training.pretraining_options": "PretrainOptions",
     "irdistill.verbs.collection_verbs": "collect",
-    "irdistill.verbs.search_verbs": "retrieve search_text",
+    "irdistill.verbs.search_verbs": "explain retrieve search_text",
     "irdistill.verbs.package_verbs": "package",
     "irdistill.bundles.bundle_manifest": "Bundle",
     "irdistill.bundles.bundle_searcher": "SearchHit Searcher",
+    "irdistill.evaluation.explaining": "DocumentExplainer Explanation",
     "irdistill.bundles.package_options": "PackageOptions",
     "irdistill.verbs.scoring_verbs": "estimate score",
     "irdistill.verbs.run_verbs": """
@@ -61,9 +65,11 @@ _SURFACE = {
     "irdistill.verbs.comparison_verbs": "choose compare measure_diversity",
     "irdistill.verbs.query_verbs": "critic_curve filter generate rewrite split",
     "irdistill.recipes.recipe_verbs": "run_recipe specialise",
+    "irdistill.verbs.judgment_verbs": "export_judgments judgment_agreement",
     "irdistill.view.view_verbs": "view_results",
     "irdistill.view.view_options": "ViewOptions",
     "irdistill.evaluation.auditing.audit_results": "Audit",
+    "irdistill.evaluation.judging": "JudgeComparison JudgingQueue QueueOptions QueuedPair",
     "irdistill.evaluation.figures": "Evaluation",
     "irdistill.teachers.function_teacher": "teacher",
 }

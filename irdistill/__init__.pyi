@@ -39,6 +39,21 @@ from irdistill.collections.document_splitting import (
 from irdistill.collections.document_splitting import (
     split_into_passages as split_into_passages,
 )
+from irdistill.collections.judging import (
+    CombinedJudgments as CombinedJudgments,
+)
+from irdistill.collections.judging import (
+    Judgment as Judgment,
+)
+from irdistill.collections.judging import (
+    JudgmentLog as JudgmentLog,
+)
+from irdistill.collections.judging import (
+    combine_judges as combine_judges,
+)
+from irdistill.collections.judging import (
+    read_judges as read_judges,
+)
 from irdistill.errors import (
     BudgetError as BudgetError,
 )
@@ -84,8 +99,26 @@ from irdistill.errors import (
 from irdistill.evaluation.auditing.audit_results import (
     Audit as Audit,
 )
+from irdistill.evaluation.explaining import (
+    DocumentExplainer as DocumentExplainer,
+)
+from irdistill.evaluation.explaining import (
+    Explanation as Explanation,
+)
 from irdistill.evaluation.figures import (
     Evaluation as Evaluation,
+)
+from irdistill.evaluation.judging import (
+    JudgeComparison as JudgeComparison,
+)
+from irdistill.evaluation.judging import (
+    JudgingQueue as JudgingQueue,
+)
+from irdistill.evaluation.judging import (
+    QueuedPair as QueuedPair,
+)
+from irdistill.evaluation.judging import (
+    QueueOptions as QueueOptions,
 )
 from irdistill.losses import (
     ADRMSE as ADRMSE,
@@ -249,6 +282,12 @@ from irdistill.verbs.evaluation_verbs import (
 from irdistill.verbs.evaluation_verbs import (
     report as report,
 )
+from irdistill.verbs.judgment_verbs import (
+    export_judgments as export_judgments,
+)
+from irdistill.verbs.judgment_verbs import (
+    judgment_agreement as judgment_agreement,
+)
 from irdistill.verbs.merge_verbs import (
     merge as merge,
 )
@@ -299,6 +338,9 @@ from irdistill.verbs.scoring_verbs import (
 )
 from irdistill.verbs.scoring_verbs import (
     score as score,
+)
+from irdistill.verbs.search_verbs import (
+    explain as explain,
 )
 from irdistill.verbs.search_verbs import (
     retrieve as retrieve,

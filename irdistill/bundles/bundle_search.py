@@ -30,6 +30,10 @@ class RowSearch(ABC):
     def top(self, queries: Any, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each query, scores (at most k,) float32 and rows, best first."""
 
+    @abstractmethod
+    def vector(self, row: int) -> np.ndarray:
+        """What the index holds of a row: (D,), (V,) or (tokens, D) float32."""
+
 
 class FaissSearch(RowSearch):
     """Inner products with the vectors in a FAISS index."""
@@ -57,6 +61,13 @@ class FaissSearch(RowSearch):
             for line, neighbors, kept in zip(scores, rows, present, strict=True)
         ]
 
+    def vector(self, row: int) -> np.ndarray:
+        """The vector (D,) of a row, as the index compares it."""
+        if hasattr(self._index, "make_direct_map"):
+            self._index.make_direct_map()
+        vector: np.ndarray = self._index.reconstruct(row)
+        return vector
+
 
 class InvertedSearch(RowSearch):
     """Inner products of sparse vectors, through the documents of each term of the query."""
@@ -70,6 +81,13 @@ class InvertedSearch(RowSearch):
     def top(self, queries: np.ndarray, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Best rows of query vectors (Q, V) with a score above 0."""
         return [best(self._scores(query), k, above=0.0) for query in queries]
+
+    def vector(self, row: int) -> np.ndarray:
+        """The weights (V,) of the terms of a row."""
+        places = np.flatnonzero(np.asarray(self._documents) == row)
+        weights = np.zeros(len(self._starts) - 1, np.float32)
+        weights[np.searchsorted(self._starts, places, side="right") - 1] = self._weights[places]
+        return weights
 
     def _scores(self, query: np.ndarray) -> np.ndarray:
         scores = np.zeros(self.rows, np.float32)
@@ -98,6 +116,10 @@ class MaxSimSearch(RowSearch):
             else (np.empty(0, np.float32), np.empty(0, np.int64))
             for query in queries
         ]
+
+    def vector(self, row: int) -> np.ndarray:
+        """The vectors (tokens, D) of the tokens of a row."""
+        return np.asarray(self._tokens[self._starts[row] : self._starts[row + 1]], np.float32)
 
     def _scores(self, query: np.ndarray) -> np.ndarray:
         scores = np.empty(self.rows, np.float32)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -110,6 +111,7 @@ class Searcher:
 
         Raises:
             OptionError: a query is empty, or k is below 1.
+            InputError: a query is not a text, or holds bytes that are not UTF-8.
         """
         if k < 1:
             raise OptionError(f"k is {k}; expected at least 1 document.")
@@ -118,10 +120,7 @@ class Searcher:
         return self._search(list(query), k)
 
     def _search(self, queries: list[str], k: int) -> list[list[SearchHit]]:
-        if not all(isinstance(query, str) for query in queries):
-            raise InputError("a query is not a text; give a text, or a list of texts.")
-        if not all(query.strip() for query in queries):
-            raise OptionError("the query is empty; give some words to search for.")
+        check_questions(queries)
         if not queries:
             return []
         vectors = self._encode(queries)
@@ -154,6 +153,36 @@ class Searcher:
                     document.get("passage"),
                 )
         return list(hits.values())
+
+    def rows_of(self, doc_id: str) -> list[int]:
+        """The rows of a document, or of its passages; empty if the bundle does not have it."""
+        stream, offsets = self._documents
+        key = f'{{"id": {json.dumps(doc_id, ensure_ascii=False)}'.encode()
+        rows = []
+        with mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
+            place = content.find(key)
+            while place >= 0:
+                row = int(np.searchsorted(offsets, place))
+                if offsets[row] == place and content[place + len(key)] in b",}":
+                    rows.append(row)
+                place = content.find(key, place + 1)
+        return rows
+
+    def vectors_of(self, rows: Sequence[int]) -> list[np.ndarray]:
+        """What the index holds of some rows: vectors (D,), weights (V,) or tokens (n, D)."""
+        return [self._index.vector(row) for row in rows]
+
+    def query_vector(self, query: str) -> np.ndarray:
+        """The vector (D,) or (V,) of a query, or (tokens, D), as `search` compares it."""
+        return np.asarray(self._encode([query])[0])
+
+    def fields_of(self, rows: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """The fields of some rows: ``id``, and ``passage``, ``title`` and ``text`` if known."""
+        return map(self._document, rows)
+
+    def load_model(self) -> Any:
+        """The model of the bundle as a student."""
+        return self._student
 
     def _document(self, row: int) -> dict[str, Any]:
         stream, offsets = self._documents
@@ -214,3 +243,24 @@ class Searcher:
             f"Searcher({str(self.bundle.path)!r}: {self._facts['kind']} model, {len(self)} {rows},"
             f" queries encoded {'by ' if self.uses_torch else ''}{runtime})"
         )
+
+
+def check_questions(questions: Sequence[object]) -> None:
+    """Refuse what cannot be searched for.
+
+    Raises:
+        OptionError: a question is empty.
+        InputError: a question is not a text, or holds bytes that are not UTF-8.
+    """
+    for question in questions:
+        if not isinstance(question, str):
+            raise InputError("a query is not a text; give a text, or a list of texts.")
+        if not question.strip():
+            raise OptionError("the query is empty; give some words to search for.")
+        try:
+            question.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"the query {question[:80]!r} holds bytes that are not UTF-8. Set the terminal, or"
+                " convert the file of questions, to UTF-8."
+            ) from error

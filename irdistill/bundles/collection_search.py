@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
-from irdistill.bundles.bundle_searcher import SearchHit
+from irdistill.bundles.bundle_searcher import SearchHit, check_questions
 from irdistill.collections import Collection, Query
-from irdistill.errors import OptionError
 from irdistill.runs.named_passages import list_texts
 from irdistill.runs.ranked_lists import RankedList
 from irdistill.search.lexical.first_stages import is_lexical
@@ -49,10 +48,10 @@ class CollectionSearch:
 
         Raises:
             OptionError: a query is empty.
+            InputError: a query holds bytes that are not UTF-8.
         """
         several = [query] if isinstance(query, str) else list(query)
-        if not all(one.strip() for one in several):
-            raise OptionError("the query is empty; give some words to search for.")
+        check_questions(several)
         results = [self._hits(ranked) for ranked in self._ranked(several, k)]
         return results[0] if isinstance(query, str) else results
 

@@ -18,7 +18,7 @@ import click
 from irdistill.errors import OptionError
 from irdistill.verbs import CATALOG, load_verb, verb_names
 
-_SEVERAL_SOURCES = ("runs", "models", "collections", "texts", "validation")
+_SEVERAL_SOURCES = ("runs", "models", "collections", "texts", "files", "validation")
 _VIEWED = ("run", "specialise", "train", "pretrain", "align", "score", "retrieve")
 """Verbs that take ``--view``."""
 _NUMBERS = {int: "INTEGER", float: "FLOAT", bool: "BOOLEAN", Path: "PATH"}
@@ -201,7 +201,7 @@ def _parameter(verb: Any, option: Any) -> click.Parameter:
         return click.Argument(
             [option.name],
             nargs=-1 if several else 1,
-            required=option.required and option.name != "query",
+            required=option.required and (verb.name, option.name) != ("search", "query"),
             metavar=_flag(verb, option.name) + ("..." if several else ""),
         )
     name = f"--{option.name.replace('_', '-')}"

@@ -70,6 +70,7 @@ def cli(debug: bool, quiet: bool) -> None:
 
 for _name, _help in (
     ("runs", "Manage runs: import, export, verify, merge, stats, diff."),
+    ("judgments", "Judgments of people: export as qrels, agreement of judges."),
     ("cards", "List, print and copy the cards: teachers, suites (eval), data and recipes."),
 ):
     cli.add_command(VerbGroup(_name, prefix=f"{_name} ", help=_help))

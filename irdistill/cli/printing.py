@@ -331,6 +331,7 @@ _PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], Printed]] = {
         ("cards list", "cards show", "cards copy", "doctor"), lambda printed, _: printed
     ),
     "search": _hits,
+    "explain": lambda why, _: Printed(why.to_markdown(), why.to_json()),
     "view": lambda result, _: Printed("", {}),
     "package": _package,
     "estimate": lambda cost, _: Printed(_table(cost.lines()).text, cost.to_json()),
@@ -344,6 +345,10 @@ _PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], Printed]] = {
     "benchmark": _benchmark,
     "critic-curve": _curve,
     "export": lambda check, words: _table({"model": str(words["out"]), **asdict(check)}),
+    "judgments export": lambda exported, words: _table(
+        {"qrels": str(words["out"]), **exported._asdict()}
+    ),
+    "judgments agreement": lambda table, _: Printed(table.to_markdown(), table.to_json()),
     "runs verify": _verified,
     "runs export": _export,
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ def search_many(values: Mapping[str, Any], json_file: Path | None) -> bool:
     from irdistill.verbs.search_verbs import open_search
 
     interactive = sys.stdin.isatty()
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # so that such a question is refused alone
     with json_lines(json_file) as write_json:
         search = open_search(values["collection"], values.get("model", "bm25"), values["options"])
         answered = True
@@ -51,11 +54,13 @@ def _typed() -> Iterator[str]:
     """Questions at a terminal, until Ctrl-D or Ctrl-C."""
     with suppress(ImportError):  # Windows has none
         import readline  # noqa: F401 - line editing and, in memory, earlier questions
+    screen = sys.stdout if sys.stdout.isatty() else sys.stderr
     while True:
         try:
-            question = input(_PROMPT).strip()
+            with redirect_stdout(screen):  # `input` prints the prompt there
+                question = input(_PROMPT).strip()
         except (EOFError, KeyboardInterrupt):
-            echo("")
+            echo(file=screen)
             return
         if question:
             yield question

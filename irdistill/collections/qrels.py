@@ -148,7 +148,30 @@ class Qrels(Mapping[str, Mapping[str, int]]):
                 if len(value.split()) != 1:
                     raise InputError(
                         f"the id {value!r} is empty or contains white space. TREC files cannot hold"
-                        " such an id; use to_pandas() or to_dataset()."
+                        " such an id; use to_beir(), to_pandas() or to_dataset()."
                     )
         write_file(path, "".join(f"{query} 0 {doc} {grade}\n" for query, doc, grade in self.rows()))
+        return Path(path)
+
+    def to_beir(self, path: str | Path) -> Path:
+        """Write a table as in BEIR: a header, then query, document and grade, separated by tabs.
+
+        Raises:
+            InputError: an id contains a tab or a line break, or begins or ends with white space.
+            OutputExistsError: the file exists, and irdistill did not write it.
+        """
+        for query_id, doc_id, _ in self.rows():
+            for value in (query_id, doc_id):
+                if (
+                    value.strip() != value
+                    or not value
+                    or len(value.splitlines()) > 1
+                    or "\t" in value
+                ):
+                    raise InputError(
+                        f"the id {value!r} is empty, or has a tab, a line break or white space at"
+                        " an end, which a table cannot hold; use to_pandas() or to_dataset()."
+                    )
+        rows = ("\t".join((query, doc, str(grade))) for query, doc, grade in self.rows())
+        write_file(path, "".join(f"{row}\n" for row in ("query-id\tcorpus-id\tscore", *rows)))
         return Path(path)

@@ -28,6 +28,7 @@ from irdistill.recipes.stages import (
     check_stage,
     run_stage,
     stage_collections,
+    stage_verb,
 )
 from irdistill.recipes.summary import write_summary
 from irdistill.runs import open_run
@@ -36,6 +37,7 @@ from irdistill.runs.run_ownership import run_files
 from irdistill.storage.files import (
     differences,
     file_sha256,
+    input_checksums,
     make_folder,
     read_json_object,
     remove_temporary_files,
@@ -129,6 +131,8 @@ def _inputs(
         if (Path(text) / MANIFEST).is_file()
     }  # made elsewhere
     files = {name: file_sha256(Path(name)) for name in recipe.imports if Path(name).is_file()}
+    options = stage_verb(stage).options
+    read = [value for name, value in stage.arguments.items() if options[name].source == "files"]
     inputs = {
         "verb": stage.verb,
         "arguments": stage.arguments,
@@ -140,7 +144,7 @@ def _inputs(
         },
         "stages": {name: fingerprints[name] for name in stage.needs()},
     }
-    more = {"runs": runs, "imports": files}
+    more = {"runs": runs, "imports": files, "files": [input_checksums(value) for value in read]}
     loaded: dict[str, Any] = json.loads(
         json.dumps(inputs | {key: value for key, value in more.items() if value})
     )

@@ -14,6 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from irdistill.collections import Collection
+from irdistill.collections.collection import collection_mismatch
+from irdistill.collections.judging import CombinedJudgments
 from irdistill.console.progress_bars import progress
 from irdistill.errors import OptionError, WrongCollectionError
 from irdistill.runs.flags import FALSE_NEGATIVE, SUSPECTED, flag_code
@@ -98,9 +100,10 @@ def mask(
     run: Any,
     collection: Collection,
     out: str | Path,
-    rules: str | Sequence[str],
+    rules: str | Sequence[str] = (),
     positive: Reference = "highest",
     overwrite: bool = False,
+    people: CombinedJudgments | None = None,
 ) -> Run:
     """Flag unjudged documents that are probably relevant: ``false negative: margin``.
 
@@ -109,17 +112,22 @@ def mask(
     rule flagged, and the queries that a rule did not apply to because no positive has a score (or,
     for ``percentage``, a score above 0).
 
+    Documents that people judged relevant, and the collection does not, are flagged as
+    ``false negative: judged``. Documents that they judged not relevant are flagged by no rule, and
+    lose the suspicion that the run has of them.
+
     Args:
         positive: the score of a query with several positives: the ``highest`` (flags the fewest
             documents), the ``lowest`` or the ``mean``.
+        people: judgments as `combine_judges` returns them.
     """
     parsed = [MaskRule.parse(text) for text in ([rules] if isinstance(rules, str) else rules)]
-    if not parsed or positive not in ("highest", "lowest", "mean"):
+    if not (parsed or people) or positive not in ("highest", "lowest", "mean"):
         raise OptionError(
-            f"{len(parsed)} rules and positive={positive!r} were given; at least one rule and one"
-            " of highest, lowest, mean were expected."
+            f"{len(parsed)} rules and positive={positive!r} were given; at least one rule, or"
+            " judgments, and one of highest, lowest, mean were expected."
         )
-    if not len(collection.qrels):
+    if parsed and not len(collection.qrels):
         raise WrongCollectionError(
             f"{collection.id!r} has no judgments, so its known relevant documents would be flagged"
             " as false negatives; give a split that has qrels."
@@ -131,7 +139,9 @@ def mask(
         "positive": positive,
         "run": opened.fingerprint,
         "qrels": collection.qrels.fingerprint,
+        **_settings_of(people, collection),
     }
+    grades = people.qrels if people is not None else {}
     identity = replace(opened.identity, settings={**opened.identity.settings, "mask": settings})
     size = opened.manifest.part_queries if opened.path is not None else 64
     with RunWriter(
@@ -149,10 +159,17 @@ def mask(
                 counts: Counter[str] = Counter(
                     {f"flagged_{rule.name}": 0 for rule in parsed} | {"unruled_queries": 0}
                 )
+                if people is not None:
+                    counts |= {"flagged_judged": 0, "cleared_judged": 0}
                 lists = [
                     _masked(
-                        opened[query_id],
-                        collection.qrels.get(query_id, {}),
+                        _judged(
+                            opened[query_id],
+                            collection.qrels.get(query_id, {}),
+                            grades.get(query_id, {}),
+                            counts,
+                        ),
+                        {**grades.get(query_id, {}), **collection.qrels.get(query_id, {})},
                         parsed,
                         positive,
                         counts,
@@ -163,6 +180,12 @@ def mask(
                 bar.update(len(ids))
         masked = writer.finish()
     usage = masked.manifest.usage
+    if people is not None:
+        logger.info(
+            "%d documents flagged that people judged relevant; %d suspicions cleared",
+            int(usage.get("flagged_judged", 0)),
+            int(usage.get("cleared_judged", 0)),
+        )
     logger.info(
         "%d documents flagged as suspected false negatives; %d of %d queries have no positive that"
         " a rule could use",
@@ -171,6 +194,47 @@ def mask(
         len(masked),
     )
     return masked
+
+
+def _settings_of(people: CombinedJudgments | None, collection: Collection) -> dict[str, Any]:
+    """What the run's identity says of people's judgments; empty without any."""
+    if people is None:
+        return {}
+    part = collection_mismatch(people.collection, collection.describe())
+    if part is not None:
+        raise WrongCollectionError(
+            f"the judgments are for {people.collection.get('id')!r}, whose {part} are not those of"
+            f" {collection.id!r}; give the collection that was judged."
+        )
+    return {
+        "people": {
+            "policy": people.policy,
+            "judges": list(people.judges),
+            "qrels": people.qrels.fingerprint,
+        }
+    }
+
+
+def _judged(
+    row: RankedList,
+    judged: Mapping[str, int],
+    people: Mapping[str, int],
+    counts: Counter[str],
+) -> RankedList:
+    """A list with the flags that follow from people's judgments."""
+    flags: list[str | None] = list(row.flags) if row.flags else [None] * len(row.doc_ids)
+    for place, doc in enumerate(row.doc_ids):
+        if doc not in people or row.scores[place] != row.scores[place]:
+            continue
+        flag = flags[place]
+        suspected = flag_code(flag) == SUSPECTED
+        if people[doc] <= 0 and flag and suspected:
+            flags[place] = flag.partition("; ")[2] or None
+            counts["cleared_judged"] += 1
+        elif people[doc] > 0 and judged.get(doc, 0) <= 0 and not suspected:
+            flags[place] = "; ".join(filter(None, (f"{FALSE_NEGATIVE}: judged", flag)))
+            counts["flagged_judged"] += 1
+    return row._replace(flags=flags if any(flags) else None)
 
 
 def _masked(

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from irdistill.runs.interchange import as_run
+from irdistill.runs.ranked_lists import RankedList
+from irdistill.runs.run import Run
 from irdistill.storage.files import differences
 
 
@@ -24,44 +26,72 @@ def stats(run: Any) -> dict[str, Any]:
         (3, 1, 2.0)
     """
     opened = as_run(run)
-    depths = []
-    flags: Counter[str] = Counter()
-    count, ties, total, squares = 0, 0, 0.0, 0.0
-    low, high = np.inf, -np.inf
+    statistics = RunStatistics()
     for row in opened:
-        depths.append(len(row.doc_ids))
-        flags.update(flag for flag in row.flags or () if flag)
-        values = row.scores[~np.isnan(row.scores)].astype(np.float64)
+        statistics.add(row)
+    return statistics.summary(opened)
+
+
+class RunStatistics:
+    """The statistics of `stats`, list by list."""
+
+    def __init__(self) -> None:
+        self._depths: list[int] = []
+        self._flags: Counter[str] = Counter()
+        self._null_flags: Counter[str] = Counter()
+        self._count, self._ties, self._total, self._squares = 0, 0, 0.0, 0.0
+        self._low, self._high = np.inf, -np.inf
+
+    def add(self, row: RankedList) -> None:
+        """Count one list."""
+        self._depths.append(len(row.doc_ids))
+        empty = np.isnan(row.scores)
+        for flag, null in zip(row.flags or (), empty.tolist(), strict=bool(row.flags)):
+            if flag:
+                self._flags[flag] += 1
+                self._null_flags[flag] += null
+        values = row.scores[~empty].astype(np.float64)
         if len(values):
-            count += len(values)
-            ties += int((values[1:] == values[:-1]).sum())
-            total, squares = total + values.sum(), squares + (values**2).sum()
-            low, high = min(low, float(values.min())), max(high, float(values.max()))
-    mean = float(total / count) if count else None
-    size = sum(part.bytes for part in opened.manifest.parts)
-    deviation = float(np.sqrt(max(0.0, squares / count - mean**2))) if mean is not None else None
-    return {
-        "run": str(opened.path or "in memory"),
-        "kind": opened.identity.kind,
-        "fingerprint": opened.fingerprint,
-        "collection": opened.identity.collection.get("id"),
-        "queries": len(opened),
-        "rows": opened.num_rows,
-        "nulls": opened.num_rows - count,
-        "flags": dict(sorted(flags.items())),
-        "empty_lists": depths.count(0),
-        "depth_min": min(depths, default=0),
-        "depth_median": float(np.median(depths)) if depths else 0.0,
-        "depth_max": max(depths, default=0),
-        "score_min": low if count else None,
-        "score_max": high if count else None,
-        "score_mean": mean,
-        "score_sd": deviation,
-        "tied_rows": ties,
-        "bytes": size,
-        "bytes_per_row": size / opened.num_rows if opened.num_rows else None,
-        "usage": dict(opened.manifest.usage),
-    }
+            self._count += len(values)
+            self._ties += int((values[1:] == values[:-1]).sum())
+            self._total, self._squares = (
+                self._total + values.sum(),
+                self._squares + (values**2).sum(),
+            )
+            self._low = min(self._low, float(values.min()))
+            self._high = max(self._high, float(values.max()))
+
+    def summary(self, run: Run) -> dict[str, Any]:
+        """The statistics of a run whose lists were all added."""
+        depths, count = self._depths, self._count
+        mean = float(self._total / count) if count else None
+        size = sum(part.bytes for part in run.manifest.parts)
+        deviation = (
+            float(np.sqrt(max(0.0, self._squares / count - mean**2))) if mean is not None else None
+        )
+        return {
+            "run": str(run.path or "in memory"),
+            "kind": run.identity.kind,
+            "fingerprint": run.fingerprint,
+            "collection": run.identity.collection.get("id"),
+            "queries": len(run),
+            "rows": run.num_rows,
+            "nulls": run.num_rows - count,
+            "flags": dict(sorted(self._flags.items())),
+            "null_flags": {flag: n for flag, n in sorted(self._null_flags.items()) if n},
+            "empty_lists": depths.count(0),
+            "depth_min": min(depths, default=0),
+            "depth_median": float(np.median(depths)) if depths else 0.0,
+            "depth_max": max(depths, default=0),
+            "score_min": self._low if count else None,
+            "score_max": self._high if count else None,
+            "score_mean": mean,
+            "score_sd": deviation,
+            "tied_rows": self._ties,
+            "bytes": size,
+            "bytes_per_row": size / run.num_rows if run.num_rows else None,
+            "usage": dict(run.manifest.usage),
+        }
 
 
 def diff(left: Any, right: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from irdistill.collections.split_collections import passage_view, without_passag
 from irdistill.console.progress_bars import progress
 from irdistill.console.terminal import counted
 from irdistill.errors import OptionError
+from irdistill.search.feedback import Feedback, FeedbackOptions
 from irdistill.search.lexical.first_stages import is_lexical, open_lexical
 from irdistill.search.lexical.passage_bm25 import PassageBM25
 from irdistill.search.passage_ranking import DENSE_TAU, Aggregation, check_exact
@@ -50,6 +51,8 @@ def retrieve(
     overwrite: bool = False,
     work: str | Path | None = None,
     cluster: RayCluster | None = None,
+    feedback: Run | None = None,
+    feedback_options: FeedbackOptions | None = None,
 ) -> Run:
     """Search a collection for all its queries. An interrupted search resumes.
 
@@ -60,6 +63,8 @@ def retrieve(
         work: folder of vectors and indexes (default: the cache folder).
         cluster: Ray cluster that encodes the corpus (default: this process). Its workers load the
             model by name.
+        feedback: an earlier run of these queries, toward whose first documents the queries of a
+            dense model are moved.
 
     Returns:
         A run of kind ``first-stage`` for BM25, ``student`` for a model.
@@ -71,15 +76,20 @@ def retrieve(
         raise OptionError(f"k is {k}; expected at least 1 document per query.")
     check_out(out, overwrite)
     _check_model_options(model, options, cluster)
+    if feedback is not None:
+        _check_feedback(collection, model, options)
     collection = searched_collection(collection, model, options)
     extra = max((len(query.excluded) for query in collection.queries.values()), default=0)
     if not is_lexical(model):
         searcher, settings = open_model(collection, model, options, work, cluster)
-        student = searcher.student
+        student, moving = searcher.student, None
+        if feedback is not None:
+            moving = Feedback(feedback, searcher, feedback_options or FeedbackOptions())
+            settings = settings | {"feedback": moving.settings()}
         identity = RunIdentity(
             "student", student.identity(), collection.describe(), None, {"k": k, **settings}
         )
-        search = _ModelSearch(collection, searcher, k + extra, options.check_recall)
+        search = _ModelSearch(collection, searcher, k + extra, options.check_recall, moving)
         run = _write_run(collection, out, identity, options, overwrite, search, _PARTS_PER_PASS, k)
         search.report_truncation(run)
         return run
@@ -122,6 +132,18 @@ def _check_model_options(
                 f"{name} needs a model given by folder, package: path or hub id, but the model is"
                 f" {model!r}. Remove that option, or name such a model."
             )
+
+
+def _check_feedback(
+    collection: Collection, model: str | Path | TextEncoder, options: RetrieveOptions
+) -> None:
+    """Refuse what has no float vectors of whole documents, before the corpus is encoded."""
+    split = collection.corpus.passages is not None and options.aggregate != "whole"
+    if is_lexical(model) or options.vectors != "float" or split:
+        raise OptionError(
+            "feedback moves query vectors toward document vectors, so it needs a dense model with"
+            " float vectors of whole documents; leave it out."
+        )
 
 
 def open_first_stage(
@@ -243,6 +265,7 @@ class _ModelSearch:
     searcher: CorpusSearcher
     k: int
     check_recall: bool
+    feedback: Feedback | None = None
 
     def __call__(self, parts: Sequence[Part]) -> Iterable[PartResult]:
         from irdistill.modeling.truncation import Truncation, changes, snapshot
@@ -253,7 +276,8 @@ class _ModelSearch:
         with progress(sum(len(part) for _, part in parts), "queries", "encode queries") as bar:
             for _, queries in parts:
                 before = snapshot(searcher.student)
-                vectors.append(searcher.encode([query.text for query in queries], bar.update))
+                encoded = searcher.encode([query.text for query in queries], bar.update)
+                vectors.append(self.feedback(queries, encoded) if self.feedback else encoded)
                 after = changes(snapshot(searcher.student), before)
                 truncations.append(after.get("query", Truncation()))
         results = searcher.search(vectors, self.k)

@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -239,6 +239,18 @@ def file_sha256(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def input_checksums(sources: str | Path | Sequence[str | Path]) -> dict[str, str]:
+    """Path -> SHA-256 of files, and of the files directly in folders; hidden ones are left out."""
+    several = [sources] if isinstance(sources, str | Path) else sources
+    places = [Path(source) for source in several]
+    files = [file for place in places for file in (place.iterdir() if place.is_dir() else [place])]
+    return {
+        str(file): file_sha256(file)
+        for file in sorted(files)
+        if file.is_file() and not file.name.startswith(".")
+    }
 
 
 def digest(value: Any) -> str:

@@ -169,6 +169,16 @@ class LateInteractionStudent(Student):
         ]
         return expanded
 
+    def scored_tokens(self, text: str, kind: TextKind) -> list[str]:
+        """The names of the tokens of a text that have a vector, before any pooling of tokens."""
+        features = self.pad(self.tokenize([text], kind), kind)
+        for module in self.tower(kind):
+            if isinstance(module, MultiVectorMask):
+                features = module(features, task=kind)
+        kept = features["input_ids"][features["attention_mask"].bool()]
+        names: list[str] = self._first(kind).tokenizer.convert_ids_to_tokens(kept.tolist())
+        return names
+
     def _embed(self, features: Mapping[str, Any], kind: TextKind) -> list[Tensor]:
         """Vectors (tokens, D) with gradients of the scored tokens of each text."""
         features = {**features, "task": kind, "modality": "text"}

@@ -35,6 +35,8 @@ retrieve | verbs.search_verbs:retrieve | recipes
     Retrieve the top documents of each query of a collection.
 search | verbs.search_verbs:search_text
     Search a bundle or a corpus for a question and show the documents.
+explain | verbs.search_verbs:explain
+    Explain why a document is in a ranking, part by part.
 score | verbs.scoring_verbs:score | recipes
     Score candidates with a teacher.
 estimate | verbs.scoring_verbs:estimate
@@ -103,6 +105,10 @@ runs stats | verbs.run_verbs:run_stats
     Counts, depths and statistics of the scores of a run.
 runs diff | verbs.run_verbs:diff_runs
     How two runs differ: identity, queries, documents, scores, order.
+judgments export | verbs.judgment_verbs:export_judgments
+    Write what people judged as a new file of qrels.
+judgments agreement | verbs.judgment_verbs:judgment_agreement
+    How far people agree who judged the same pairs, with Cohen's kappa.
 cards list | cli.tool_verbs:list_all_cards
     Print the name and description of every card.
 cards show | cli.tool_verbs:show_card

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-_SEVERAL = ("runs", "models", "collections", "texts")
+_SEVERAL = ("runs", "models", "collections", "texts", "files")
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Source:
     """Metadata of an argument that names something.
 
     Attributes:
-        kind: ``collection``, ``collections``, ``judgments``, ``run``, ``runs``, ``texts``,
-            ``model``, ``models``, ``teacher``, ``student``, ``loss``, ``measures`` or
+        kind: ``collection``, ``collections``, ``judgments``, ``files``, ``run``, ``runs``,
+            ``texts``, ``model``, ``models``, ``teacher``, ``student``, ``loss``, ``measures`` or
             ``validation``.
     """
 
@@ -91,6 +91,7 @@ _EXPECTED = {
     "collection": "a collection: an id, a path or an object",
     "collections": "collections: ids, paths or objects",
     "judgments": "a collection or judgments: an id, a path or an object",
+    "files": "files or folders: paths",
     "run": "a run: a path or an object",
     "runs": "runs: paths, objects or a mapping of names to runs",
     "model": "a model: a name, a path or an object",
@@ -115,6 +116,7 @@ if TYPE_CHECKING:
     CollectionLike = str | Path | Collection
     JudgmentsLike = str | Path | Collection | Qrels | Mapping[str, Mapping[str, int]] | Any
     TextsLike = CollectionLike | Sequence[CollectionLike]
+    FilesLike = str | Path | Sequence[str | Path]
     RunLike = str | Path | Run | Mapping[str, Mapping[str, float]] | Any
     RunsLike = RunLike | Sequence[RunLike] | Mapping[str, RunLike]
     ModelLike = str | Path | Student
@@ -131,6 +133,7 @@ else:
     CollectionLike = Annotated[Any, Source("collection")]
     JudgmentsLike = Annotated[Any, Source("judgments")]
     TextsLike = Annotated[Any, Source("texts")]
+    FilesLike = Annotated[Any, Source("files")]
     RunLike = Annotated[Any, Source("run")]
     RunsLike = Annotated[Any, Source("runs")]
     ModelLike = Annotated[Any, Source("model")]
@@ -185,6 +188,13 @@ AddressOption = Annotated[
     Field(
         description="Address of a Ray cluster; auto for the one on this machine (default: start"
         " one)."
+    ),
+]
+PolicyOption = Annotated[
+    str | None,
+    Field(
+        description="What counts where judges differ: any, all, majority, or the name of one judge"
+        " (needed if several judged)."
     ),
 ]
 SelfMatchOption = Annotated[

@@ -8,6 +8,8 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from irdistill.storage.files import input_checksums
+
 if TYPE_CHECKING:
     from irdistill.collections import Collection
     from irdistill.runs import Run
@@ -79,6 +81,8 @@ def _identity(source: str, value: Any) -> Any:
         return _object_identity(value)
     if source == "model":
         return _model_identity(str(value))
+    if source == "files" and value is not None:
+        return input_checksums(value)
     if source == "models":
         models = value if isinstance(value, list | tuple) else [value]
         return [_identity("model", model) for model in models]

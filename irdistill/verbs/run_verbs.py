@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from irdistill.errors import NotFoundError
-from irdistill.verbs.argument_types import CollectionLike, OverwriteOption, RunLike
+from irdistill.errors import NotFoundError, OptionError
+from irdistill.verbs.argument_types import (
+    CollectionLike,
+    FilesLike,
+    OverwriteOption,
+    PolicyOption,
+    RunLike,
+)
 from irdistill.verbs.declaration import verb
 from irdistill.verbs.opening_inputs import open_collection
 from irdistill.verbs.result_cache import open_cached_run
@@ -159,10 +165,20 @@ def fuse(
     )
 
 
+def _check_mask(values: Mapping[str, Any]) -> None:
+    if not values.get("rules") and values.get("judgments") is None:
+        raise OptionError("mask needs --rules, or --judgments with what people judged.")
+
+
 @verb(
     "mask",
     positional=("collection", "run"),
-    examples=("irdistill mask pydocs/train out/fused --rules margin=0.5 --out out/masked",),
+    examples=(
+        "irdistill mask pydocs/train out/fused --rules margin=0.5 --out out/masked",
+        "# What people judged on the page of irdistill view:",
+        "irdistill mask pydocs/train out/fused --judgments judgments --out out/judged",
+    ),
+    check=_check_mask,
     reopen=open_cached_run,
 )
 def mask(
@@ -171,18 +187,26 @@ def mask(
     ],
     run: Annotated[RunLike, Field(description="The run to copy with flags.")],
     rules: Annotated[
-        list[str],
+        list[str] | None,
         Field(
             description="margin=M, percentage=C, threshold=T, top-k=K or above-positive. The first"
             " rule that applies gives the flag."
         ),
-    ],
+    ] = None,
     *,
     out: Annotated[Path | None, Field(description="Folder of the new run.")] = None,
     positive: Annotated[
         Literal["highest", "lowest", "mean"],
         Field(description="Which score represents the positives of a query with several."),
     ] = "highest",
+    judgments: Annotated[
+        FilesLike | None,
+        Field(
+            description="Folder or files of irdistill view --judgments. Documents that people"
+            " judged relevant are flagged; a suspicion that they refuted is cleared."
+        ),
+    ] = None,
+    policy: PolicyOption = None,
     overwrite: OverwriteOption = False,
 ) -> Run:
     """Flag unjudged documents that are probably relevant, so that they are never negatives."""
@@ -191,7 +215,12 @@ def mask(
 
     assert out is not None
     opened = open_collection(collection)
-    return mask_run(as_run(run, opened), opened, out, rules, positive, overwrite)
+    people = None
+    if judgments is not None:
+        from irdistill.collections.judging import combine_judges, read_judges
+
+        people = combine_judges(read_judges(judgments), policy)
+    return mask_run(as_run(run, opened), opened, out, rules or (), positive, overwrite, people)
 
 
 @verb(

@@ -1,4 +1,4 @@
-"""The verbs `retrieve` and `search`."""
+"""The verbs `retrieve`, `search` and `explain`."""
 
 from __future__ import annotations
 
@@ -9,21 +9,31 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from irdistill.errors import OptionError
+from irdistill.search.feedback import FeedbackOptions
 from irdistill.search.retrieve_options import RetrieveOptions
 from irdistill.verbs.argument_types import (
     AddressOption,
     CollectionLike,
     ModelLike,
     OverwriteOption,
+    RunLike,
+    RunsLike,
     WorkersOption,
 )
 from irdistill.verbs.declaration import verb
-from irdistill.verbs.opening_inputs import open_collection, ray_cluster, with_encoder
+from irdistill.verbs.opening_inputs import (
+    named_runs,
+    open_collection,
+    optional_run,
+    ray_cluster,
+    with_encoder,
+)
 from irdistill.verbs.result_cache import open_cached_run
 
 if TYPE_CHECKING:
     from irdistill.bundles.bundle_searcher import Searcher, SearchHit
     from irdistill.bundles.collection_search import CollectionSearch
+    from irdistill.evaluation.explaining import Explanation
     from irdistill.runs import Run
 
 MODEL_HELP = (
@@ -34,10 +44,24 @@ MODEL_HELP = (
 ModelOption = Annotated[ModelLike, Field(description=MODEL_HELP)]
 
 
+def _check_retrieve(values: Mapping[str, Any]) -> None:
+    if values["feedback_options"] != FeedbackOptions() and "feedback" not in values:
+        raise OptionError(
+            "feedback_k or feedback_weight was given without feedback; name the run whose first"
+            " documents expand the queries, or leave them out."
+        )
+
+
 @verb(
     "retrieve",
     positional=("collection",),
-    examples=("irdistill retrieve pydocs/train --model bm25 --k 100 --out out/bm25",),
+    examples=(
+        "irdistill retrieve pydocs/train --model bm25 --k 100 --out out/bm25",
+        "# Queries expanded by the first documents of an earlier run:",
+        "irdistill retrieve pydocs/train --model out/student/model --feedback out/bm25"
+        " --out out/expanded",
+    ),
+    check=_check_retrieve,
     reopen=open_cached_run,
 )
 def retrieve(
@@ -46,6 +70,14 @@ def retrieve(
     k: Annotated[int, Field(ge=1, description="Documents per query.")] = 100,
     *,
     out: Annotated[Path | None, Field(description="Folder of the run.")] = None,
+    feedback: Annotated[
+        RunLike | None,
+        Field(
+            description="Move the queries of a dense model toward the first documents of this run"
+            " (pseudo-relevance feedback)."
+        ),
+    ] = None,
+    feedback_options: FeedbackOptions = FeedbackOptions(),
     options: RetrieveOptions = RetrieveOptions(),
     engine: Annotated[
         Literal["local", "ray"], Field(description="Where the corpus is encoded.")
@@ -63,22 +95,26 @@ def retrieve(
     from irdistill.search.retrieval import retrieve as retrieve_run
 
     assert out is not None
+    opened = open_collection(collection)
     return retrieve_run(
-        open_collection(collection),
+        opened,
         with_encoder(model),
         out,
         k,
         options,
         overwrite=overwrite,
         cluster=ray_cluster(engine, workers, ray_address),
+        feedback=optional_run(feedback, opened),
+        feedback_options=feedback_options,
     )
 
 
 def _check_search(values: Mapping[str, Any]) -> None:
     from irdistill.bundles.bundle_manifest import is_bundle
+    from irdistill.bundles.bundle_searcher import check_questions
 
-    if "query" in values and not values["query"].strip():
-        raise OptionError("the query is empty; give some words to search for.")
+    if "query" in values:
+        check_questions([values["query"]])
     chosen = values.get("model", "bm25") != "bm25" or values["options"] != RetrieveOptions()
     if chosen and is_bundle(values["collection"]):
         raise OptionError(
@@ -119,6 +155,60 @@ def search_text(
     command asks for one after the other and keeps the model loaded.
     """
     return open_search(collection, model, options).search(query, k)
+
+
+@verb(
+    "explain",
+    positional=("collection", "query", "doc"),
+    examples=(
+        'irdistill explain pydocs/howto "how do I merge two dictionaries" dict.update',
+        "irdistill explain pydocs/train q:locals locals --model out/student/model --runs"
+        " out/bm25 out/a",
+        'irdistill explain bundle "how do I calibrate the device" dict.update --json why.json',
+    ),
+    check=_check_search,
+)
+def explain(
+    collection: Annotated[
+        CollectionLike, Field(description="A collection, or a bundle that irdistill package made.")
+    ],
+    query: Annotated[str, Field(description="A question, or the id of a query of the collection.")],
+    doc: Annotated[str, Field(description="The id of a document.")],
+    model: Annotated[
+        ModelLike,
+        Field(
+            description="Explain the score of this model too: dense, sparse, late interaction or"
+            " cross-encoder."
+        ),
+    ] = "bm25",
+    *,
+    runs: Annotated[
+        RunsLike | None, Field(description="Runs of teachers and others, whose scores are shown.")
+    ] = None,
+    options: RetrieveOptions = RetrieveOptions(),
+    **settings: Any,
+) -> Explanation:
+    """Explain why a document is in a ranking, part by part.
+
+    Shows the BM25 weight of each word; what a model's score is made of: its tower and the vectors
+    of words, the terms in common, or the most similar tokens; what runs have for the document; and
+    its judgment. The parts add up to the score.
+    """
+    from irdistill.bundles.bundle_manifest import is_bundle
+    from irdistill.evaluation.explaining import DocumentExplainer
+    from irdistill.runs import as_run
+
+    if is_bundle(collection):
+        from irdistill.bundles.bundle_corpus import bundle_collection
+        from irdistill.bundles.bundle_searcher import Searcher
+
+        searcher = Searcher(str(collection))
+        opened, searched = bundle_collection(searcher), searcher
+    else:
+        opened, searched = open_collection(collection, queries=False), with_encoder(model)
+    several = {} if runs is None else named_runs(runs)
+    named = {name: as_run(run, opened) for name, run in several.items()}
+    return DocumentExplainer(opened, searched, named, options).explain(query, doc)
 
 
 def open_search(

@@ -28,7 +28,10 @@ from irdistill.view.view_options import ViewOptions
 from irdistill.view.workspace import Workspace
 
 #: The pages of the menu: path, title, module of `irdistill.view.pages`.
-PAGES = (("/watch", "Watch", "watch"),)
+PAGES = (
+    ("/watch", "Watch", "watch"),
+    ("/judge", "Judge", "judge"),
+)
 #: Modules with pages that are reached from other pages.
 LINKED_PAGES = ()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -19,6 +20,16 @@ class ViewOptions:
     port: Annotated[
         int, Field(ge=0, le=65535, description="Port on the loopback address; 0: any free one.")
     ] = 0
+    judgments: Annotated[
+        Path,
+        Field(
+            description="Folder of what is judged on the page: a file for each judge, of one"
+            " collection. Made with the first judgment."
+        ),
+    ] = Path("judgments")
+    judge: Annotated[
+        str | None, Field(description="Name of the person who judges (default: the login name).")
+    ] = None
     open: Annotated[bool, Field(description="Open the page in the browser.")] = False
     collection: Annotated[
         Sequence[str],

@@ -15,7 +15,12 @@ from irdistill.view.view_options import ViewOptions, check_view_extra
 @verb(
     "view",
     positional=("folders",),
-    examples=("irdistill view out", "irdistill view out/quickstart bundle --port 8620 --open"),
+    examples=(
+        "irdistill view out",
+        "irdistill view out/quickstart bundle --port 8620 --open",
+        "# Judge documents under another name than the login name:",
+        "irdistill view out --judgments judgments --judge anna",
+    ),
 )
 def view_results(
     folders: Annotated[
@@ -27,7 +32,7 @@ def view_results(
     """Show results on a local web page: watch jobs, ask models, compare rankings, judge documents.
 
     The page answers on this machine only, to who has the address with its token. It reads the
-    folders, writes nothing there, and stops with Ctrl-C.
+    folders and writes nothing there but judgments, to --judgments. Ctrl-C stops it.
     """
     check_view_extra()
     from irdistill.view.server import serve

@@ -7,7 +7,6 @@ import os
 import re
 import runpy
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -232,12 +231,16 @@ def test_qdrant_groups_passages_by_document(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
 def test_anserini_finds_what_faiss_finds(
-    kind: str, models: dict[str, Student], tmp_path: Path
+    kind: str,
+    models: dict[str, Student],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The commands of the notes in the folder, in a shell."""
     words = ird.Collection.from_dicts("words", plain_documents(), {})
     bundle = package(models[kind], tmp_path / "a", words, format="anserini", part_documents=25)
-    rows = run_anserini(bundle, QUERIES[1])
+    rows = run_anserini(bundle, written_query(bundle, QUERIES[1], monkeypatch, capsys))
     searcher = ird.Searcher(package(models[kind], tmp_path / "b", words, onnx=False))
     hits = searcher.search(QUERIES[1])
     if kind == "dense":
@@ -257,23 +260,29 @@ def plain_documents() -> dict[str, tuple[str, str]]:
     }
 
 
-def run_anserini(bundle: Bundle, question: str) -> list[tuple[str, float]]:
-    """Document ids and scores by the commands in ``README.md``."""
+def run_anserini(bundle: Bundle, topic: str) -> list[tuple[str, float]]:
+    """Document ids and scores by the commands in ``README.md``.
+
+    Args:
+        topic: what ``query.py`` prints, whose command is not run again: it takes seconds to start.
+    """
     import pyserini
 
     java = find_java()
     assert java is not None
     (jar,) = Path(pyserini.__file__).parent.glob("resources/jars/anserini-*-fatjar.jar")
     (commands,) = re.findall(r"```\n(.*?)```", (bundle.path / "README.md").read_text(), re.DOTALL)
-    commands = commands.replace("anserini-fatjar.jar", str(jar)).replace("your question", question)
-    folders = [str(java.home / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
-    path = os.pathsep.join(folders)
+    query = r'^python query.py "your question" > (\S+)\n'
+    (topics,) = re.findall(query, commands, re.MULTILINE)
+    (bundle.path / topics).write_text(topic)
+    commands = re.sub(query, "", commands, flags=re.MULTILINE)
+    quick = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
     done = subprocess.run(
-        ["sh", "-ec", commands],
+        ["sh", "-ec", commands.replace("anserini-fatjar.jar", str(jar))],
         cwd=bundle.path,
         capture_output=True,
         text=True,
-        env=os.environ | {"PATH": path, "HF_HUB_OFFLINE": "1"},
+        env=os.environ | quick | {"PATH": f"{java.home / 'bin'}{os.pathsep}{os.environ['PATH']}"},
     )
     assert done.returncode == 0, done.stderr[-2000:]
     lines = (bundle.path / "run.txt").read_text().splitlines()

@@ -14,7 +14,14 @@ from irdistill.bundles.bundle_manifest import Bundle
 from irdistill.collections import Collection, load_collection
 from irdistill.students import load_student
 from tests.bundles.small_packages import package
-from tests.bundles.test_engines import bulk_documents, qdrant, query_qdrant, ranked_by, run_anserini
+from tests.bundles.test_engines import (
+    bulk_documents,
+    qdrant,
+    query_qdrant,
+    ranked_by,
+    run_anserini,
+    written_query,
+)
 from tests.search.lucene_support import needs_lucene
 from tests.students.real_sparse import needs_splade, splade_folder
 
@@ -117,12 +124,15 @@ def names_of_terms(bundle: Bundle) -> list[str]:
 
 
 @needs_lucene
-def test_anserini(searched: Any) -> None:
+def test_anserini(
+    searched: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Dense: the same order. Sparse: weights in hundredths, so nine of ten documents."""
     student, folder, collection, tops = searched
     bundle = package(student, folder / "anserini", collection, format="anserini")
     question = next(iter(tops))
-    ranked = [doc_id for doc_id, _ in run_anserini(bundle, question.replace("'", ""))]
+    topic = written_query(bundle, question, monkeypatch, capsys)
+    ranked = [doc_id for doc_id, _ in run_anserini(bundle, topic)]
     if student.kind == "dense":
         assert ranked == tops[question]
     else:

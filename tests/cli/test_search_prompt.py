@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +104,94 @@ def test_a_prompt_until_the_end_of_input(
         "  1.",
         "  2.",
     ]
+
+
+@pytest.fixture()
+def converse() -> Iterator[Callable[[list[str], list[bytes]], list[bytes]]]:
+    """A function of the words of a command and of what is typed at a terminal after each prompt: it
+    returns what the command prints up to each prompt, and checks that Ctrl-C ends it.
+    """
+    pty = pytest.importorskip("pty", reason="needs a terminal of Unix")
+    processes: list[subprocess.Popen[bytes]] = []
+    ours, terminal = pty.openpty()
+    # a new session gets the first terminal that it opens, whose Ctrl-C interrupts it
+    code = """
+import os
+os.open(os.ttyname(0), os.O_RDWR)
+from irdistill.cli import main
+main()
+"""
+
+    def run_typed(words: list[str], typed: list[bytes]) -> list[bytes]:
+        ends = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *words], start_new_session=True, **ends
+        )
+        processes.append(process)
+        printed = [read_until(b"Question: ")]
+        for keys in typed:
+            os.write(ours, keys)
+            printed.append(read_until(b"Question: "))
+        os.write(ours, b"half")
+        read_until(b"half")
+        for _ in range(3):  # Python misses one that comes just before it waits for keys
+            os.write(ours, b"\x03")
+            with suppress(subprocess.TimeoutExpired):
+                assert process.wait(20) == 0
+                return printed
+        raise AssertionError("Ctrl-C did not end the command")
+
+    def read_until(end: bytes) -> bytes:
+        output = b""
+        while not output.endswith(end):
+            assert select.select([ours], [], [], 60)[0], output
+            output += os.read(ours, 65536)
+        return output
+
+    yield run_typed
+    for process in processes:
+        process.kill()
+    os.close(terminal)
+    os.close(ours)
+
+
+def test_a_real_terminal(
+    converse: Callable[[list[str], list[bytes]], list[bytes]], docs: str, tmp_path: Path
+) -> None:
+    """Line editing, earlier questions, escapes in documents, bytes that are no text, and Ctrl-C."""
+    with open(tmp_path / "docs" / "corpus.jsonl", "a") as stream:
+        stream.write(json.dumps({"_id": "red", "text": "umbrella \x1b[31m \x9b2J"}) + "\n")
+    pytest.importorskip("readline", reason="needs line editing")
+    up, back = b"\x1b[A", b"\x7f"
+    typed = [b"umbrelx" + back + b"la\n", b"\n", up + b"\n", b"umbrella \xff\n"]
+    printed = converse(["search", docs, "--k", "1"], typed)
+    answer = b"  1. red  ("
+    assert answer in printed[1] and b"umbrella \\x1b[31m \\x9b2J" in printed[1]
+    assert answer not in printed[2] and answer in printed[3]
+    assert b"\x1b[31m" not in b"".join(printed) and b"\x9b" not in b"".join(printed)
+    assert answer not in printed[4] and b"not UTF-8" in printed[4]
+
+
+def test_the_prompt_is_not_in_a_file(
+    bundle: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The standard output is no terminal here."""
+    terminal = Terminal("the cat\n")
+    monkeypatch.setattr("sys.stdin", terminal)
+    assert run("search", bundle, "--k", "1") == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("  1. ") and "Question" not in captured.out
+    assert captured.err.count("Question: ") == 2
+
+
+def test_a_question_that_is_no_text_is_refused_alone(
+    docs: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = io.TextIOWrapper(io.BytesIO(b"heat\n\xff\nprotein\n"), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", lines)
+    assert run("search", docs, "--k", "1") == 1
+    captured = capsys.readouterr()
+    assert captured.out.count("  1. ") == 2 and "not UTF-8" in captured.err
 
 
 def test_a_bundle_and_one_question(

@@ -6,9 +6,6 @@ import json
 import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,27 +14,18 @@ import pytest
 from irdistill import IrdistillError
 from irdistill.card_files import card_folder
 from irdistill.recipes import read_recipe, run_recipe
+from tests.forked import Child
 from tests.recipes.tiny import small_recipe
 
-CHILD = """
-import sys
-from pathlib import Path
-from irdistill.recipes import read_recipe, run_recipe
-run_recipe(read_recipe(sys.argv[1]), "out")
-"""
 
-
-def start(recipe: Path, where: Path) -> subprocess.Popen[str]:
+def start(recipe: Path, where: Path) -> Child:
     """Start a process that runs a recipe into ``out``."""
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(recipe)],
-        cwd=where,
-        text=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        env=os.environ | {"PYTHONPATH": os.getcwd()},
-    )
+    return Child(run_in, recipe, where)
+
+
+def run_in(recipe: Path, where: Path) -> None:
+    os.chdir(where)
+    run_recipe(read_recipe(recipe), "out")
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The small recipe, and the folder of a whole run of it."""
     folder = tmp_path_factory.mktemp("recipe")
     path = small_recipe(folder)
-    child = start(path, folder)
-    error = child.communicate()[1]
-    assert child.returncode == 0, error
+    start(path, folder).finish()
     return path, folder / "out"
 
 
@@ -165,11 +151,8 @@ def test_killed_at_ten_moments_it_ends_with_the_same_bytes(
     draw, kills = random.Random(), 0
     while kills < 10:
         child = start(path, tmp_path)
-        try:
-            child.wait(draw.uniform(0.4, 1.0) * duration)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.communicate()
+        if not child.ends_within(draw.uniform(0.05, 1.0) * duration):
+            child.kill()
             kills += 1
             continue
         finish(child, tmp_path, whole)
@@ -177,10 +160,9 @@ def test_killed_at_ten_moments_it_ends_with_the_same_bytes(
     finish(start(path, tmp_path), tmp_path, whole)
 
 
-def finish(child: subprocess.Popen[str], where: Path, whole: Path) -> None:
+def finish(child: Child, where: Path, whole: Path) -> None:
     """Wait for a run to end well, and hold its artifacts against those of the undisturbed one."""
-    error = child.communicate()[1]
-    assert child.returncode == 0, error
+    child.finish()
     again, before = artifacts(where / "out"), artifacts(whole)
     assert again.keys() == before.keys()
     assert [name for name in before if again[name] != before[name]] == []

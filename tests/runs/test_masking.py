@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from irdistill.collections import Collection
-from irdistill.errors import IrdistillError
+from irdistill.collections.judging import (
+    CombinedJudgments,
+    JudgeRecords,
+    Judgment,
+    combine_judges,
+)
+from irdistill.errors import (
+    IrdistillError,
+    OptionError,
+    SettingsDifferError,
+    WrongCollectionError,
+)
 from irdistill.runs import RankedList, Run, RunIdentity, compile_run, mask, stats, verify, write_run
 from irdistill.runs.flags import DOUBTFUL, SUSPECTED, UNFLAGGED
 
@@ -188,3 +199,62 @@ def test_a_collection_without_judgments_is_refused(tmp_path: Path, run: Run) -> 
         mask(run, Collection.from_dicts("tiny", DOCS, QUERIES, {}), tmp_path / "m", "margin=1")
     with pytest.raises(IrdistillError, match="at least one rule"):
         mask(run, Collection.from_dicts("tiny", DOCS, QUERIES, QRELS), tmp_path / "m", [])
+
+
+def people(collection: Collection, **grades: dict[str, int]) -> CombinedJudgments:
+    judgments = {
+        (query, doc): Judgment(query, doc, "judged", grade, "anna", "2026")
+        for query, some in grades.items()
+        for doc, grade in some.items()
+    }
+    return combine_judges(JudgeRecords(collection.describe(), {"anna": judgments}))
+
+
+def test_what_people_judged_relevant_is_flagged(
+    collection: Collection, run: Run, tmp_path: Path
+) -> None:
+    """d0 is a false negative, d1 too though the collection has it as 0; d2 is known to be relevant,
+    d3 is not relevant, d6 has no score.
+    """
+    judged = people(collection, a={"d0": 1, "d1": 2, "d2": 1, "d3": 0, "d6": 1, "d4": 1})
+    marked = mask(run, collection, tmp_path / "m", people=judged)
+    flags = dict(zip(marked["a"].doc_ids, marked["a"].flags or [], strict=True))
+    assert flags["d0"] == flags["d1"] == "false negative: judged"
+    assert flags["d4"] == "false negative: judged; truncated"
+    assert (flags["d2"], flags["d3"], flags["d6"]) == (None, None, "unscored")
+    assert marked.manifest.usage["flagged_judged"] == 3
+    assert np.array_equal(marked["a"].scores, run["a"].scores, equal_nan=True)
+    codes = compile_run(marked, collection.corpus).codes[0:7].tolist()
+    assert codes.count(SUSPECTED) == 3
+
+
+def test_what_people_refuted_is_flagged_by_no_rule(
+    collection: Collection, run: Run, tmp_path: Path
+) -> None:
+    judged = people(collection, a={"d0": 0}, b={"d1": 0})
+    marked = mask(run, collection, tmp_path / "both", "threshold=2.5", people=judged)
+    assert flagged(marked) == {"a": ["d3", "d4"], "b": [], "c": ["d0"]}
+    by_rule = mask(run, collection, tmp_path / "rule", "threshold=2.5")
+    assert flagged(by_rule)["a"] == ["d0", "d3", "d4"]
+    cleared = mask(
+        by_rule, collection, tmp_path / "cleared", people=people(collection, a={"d4": 0})
+    )
+    assert flagged(cleared)["a"] == ["d0", "d3"]
+    flags = dict(zip(cleared["a"].doc_ids, cleared["a"].flags or [], strict=True))
+    assert flags["d4"] == "truncated" and cleared.manifest.usage["cleared_judged"] == 1
+
+
+def test_judgments_are_part_of_the_identity(
+    collection: Collection, run: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "m"
+    mask(run, collection, out, people=people(collection, a={"d0": 1}))
+    with pytest.raises(SettingsDifferError, match=r"people\.qrels"):
+        mask(run, collection, out, people=people(collection, a={"d0": 0}))
+    plain = mask(run, collection, tmp_path / "plain", "threshold=2.5")
+    assert "people" not in plain.identity.settings["mask"]
+    other = Collection.from_dicts("other", {"x": "y"}, {"a": "first"})
+    with pytest.raises(WrongCollectionError, match="give the collection that was judged"):
+        mask(run, collection, tmp_path / "no", people=people(other, a={"d0": 1}))
+    with pytest.raises(OptionError, match="0 rules"):
+        mask(run, collection, tmp_path / "no")

@@ -337,6 +337,9 @@ def test_stats_and_diff(tmp_path: Path, collection: Collection) -> None:
         2.0,
     )
     assert result["score_sd"] == pytest.approx(math.sqrt(2 / 3))
+    flagged = RankedList("q", ["a", "b", "c"], np.array([1, np.nan, np.nan]), ["x", "y", None])
+    counts = stats([flagged])
+    assert counts["null_flags"] == {"unscored": 1, "y": 1} and counts["flags"]["x"] == 1
     result = diff(open_run(runs[0]), open_run(runs[1]))
     assert (
         result["documents_only_left"],

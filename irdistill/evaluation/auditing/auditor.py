@@ -10,20 +10,13 @@ from pathlib import Path
 from irdistill.collections import Collection
 from irdistill.console.progress_bars import progress
 from irdistill.errors import InputError, OptionError
-from irdistill.evaluation.auditing.advice import advise
 from irdistill.evaluation.auditing.agreement import Agreement, compare_rankings
 from irdistill.evaluation.auditing.audit_results import Audit
 from irdistill.evaluation.auditing.bias import measure_bias
-from irdistill.evaluation.auditing.distribution import describe_scores
-from irdistill.evaluation.auditing.margins import measure_margins
-from irdistill.evaluation.auditing.matching import (
-    StudentScores,
-    match_temperatures,
-    score_with_student,
-)
+from irdistill.evaluation.auditing.matching import StudentScores, score_with_student
 from irdistill.evaluation.auditing.quality import Quality, measure_quality
 from irdistill.evaluation.auditing.query_sample import Lists, QuerySample, draw_sample, scored
-from irdistill.evaluation.auditing.scale import recognize_scale
+from irdistill.evaluation.auditing.run_scores import describe_lists
 from irdistill.evaluation.auditing.suspects import find_suspects
 from irdistill.evaluation.auditing.teacher_audit import TeacherAudit
 from irdistill.evaluation.auditing.verdict import decide
@@ -191,27 +184,33 @@ class _Checks:
         """Check one teacher."""
         options, qrels, lists = self.options, self.collection.qrels, self.lists[name]
         grade, seed = options.relevant_from, options.seed
-        spread = describe_scores(self.sample.lists[name].values())
-        scale = recognize_scale(list(lists.values()), run.identity.producer)
-        margins = measure_margins(list(lists.values()), qrels, seed, grade)
-        matching = match_temperatures(lists, self.student, qrels, options.list_size, seed, grade)
-        advice = advise(scale, matching, margins)
+        scores = describe_lists(
+            list(self.sample.lists[name].values()),
+            run.identity.producer,
+            qrels,
+            options.list_size,
+            seed,
+            grade,
+            self.student,
+        )
         bias = measure_bias(self.collection.corpus, lists, self.first, qrels, seed)
         quality, p_holm = self.qualities[name], self.corrected.get(name)
         agreement = self.student_agreements.get(name)
         return TeacherAudit(
             name,
             run.fingerprint,
-            spread,
-            scale,
-            margins,
-            matching,
-            advice,
+            scores.distribution,
+            scores.scale,
+            scores.margins,
+            scores.matching,
+            scores.advice,
             quality,
             p_holm,
             find_suspects(self.collection, lists, options.examples, grade),
             bias,
-            decide(spread, scale, quality, p_holm, advice, bias, agreement),
+            decide(
+                scores.distribution, scores.scale, quality, p_holm, scores.advice, bias, agreement
+            ),
         )
 
 

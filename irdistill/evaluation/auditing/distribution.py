@@ -42,6 +42,7 @@ class Distribution:
         tied_top: share of lists whose best score is shared.
         low_end, high_end: share of scores within END of the least and of the greatest.
         constant: share of lists of at least two documents in which all scores are equal.
+        spreads: of the standard deviations within lists.
     """
 
     queries: int
@@ -61,6 +62,7 @@ class Distribution:
     high_end: float
     constant: float
     histogram: Histogram | None
+    spreads: Histogram | None = None
 
 
 def describe_scores(lists: Iterable[RankedList]) -> Distribution:
@@ -105,6 +107,7 @@ def describe_scores(lists: Iterable[RankedList]) -> Distribution:
         high_end=_mean(values >= high - end),
         constant=_mean([reach == 0 for reach in reaches]),
         histogram=count_bins(values) if some else None,
+        spreads=count_bins(np.array(spreads)) if spreads else None,
     )
 
 

@@ -19,6 +19,8 @@ SHARP, FLAT, MIDDLE = 0.1, 0.9, 0.5
 FLAT; otherwise it is set so that the entropy is MIDDLE.
 """
 USUAL_TAU = 0.05
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Temperatures that are shown, as factors of the one that fits."""
 LISTS, DOCUMENTS = 100, 100
 """The student scores at most LISTS lists of DOCUMENTS documents each, drawn at random."""
 
@@ -39,6 +41,22 @@ class StudentScores:
 
 
 @dataclass(frozen=True)
+class Sharpness:
+    """What is left of a teacher's scores at one temperature: softmax(scores / tau).
+
+    Attributes:
+        entropy: mean entropy, as a share of the maximum.
+        documents: mean number of documents that share the weight: exp(entropy).
+        best: mean weight of the best document.
+    """
+
+    tau: float
+    entropy: float
+    documents: float
+    best: float
+
+
+@dataclass(frozen=True)
 class Matching:
     """How sharp a teacher is on training lists, and the student's temperature and scale to fit it.
 
@@ -54,6 +72,7 @@ class Matching:
         unreachable: share of the teacher's margins above 2, the largest of two cosines; None for a
             student that does not compare by cosine.
         unreachable_scaled: the same with the student's margins times ``scale``.
+        sharpness: the teacher's distributions at 1, ``teacher_tau``, and temperatures around it.
     """
 
     lists: int
@@ -70,6 +89,7 @@ class Matching:
     student_margin: float | None = None
     unreachable: float | None = None
     unreachable_scaled: float | None = None
+    sharpness: tuple[Sharpness, ...] = ()
 
 
 def score_with_student(
@@ -205,8 +225,9 @@ def match_temperatures(
     tau = 1.0 if at_one is None or SHARP <= at_one <= FLAT else solve(teacher, MIDDLE)
     teacher_tau = rounded(tau) if tau is not None and at_one is not None else None
     reached = entropy(teacher, teacher_tau) if teacher_tau is not None else None
+    sharpness = measure_sharpness(teacher, teacher_tau)
     if student is None:
-        return Matching(len(teacher), list_size, at_one, teacher_tau, reached)
+        return Matching(len(teacher), list_size, at_one, teacher_tau, reached, sharpness=sharpness)
     student_tau = solve(other, reached) if reached is not None else None
     fitted = rounded(student_tau) if student_tau is not None else None
     margins, student_margins = _margins(teacher), _margins(other)
@@ -228,6 +249,7 @@ def match_temperatures(
         student_median,
         float(np.mean(margins > 2)) if cosine else None,
         float(np.mean(margins > 2 * scale)) if cosine and scale is not None else None,
+        sharpness,
     )
 
 
@@ -282,6 +304,28 @@ def entropy(lists: Sequence[np.ndarray], tau: float) -> float | None:
         value = math.log(total) - float((weights * logits).sum() / total)
         shares.append(value / math.log(len(scores)))
     return float(np.mean(shares))
+
+
+def measure_sharpness(
+    lists: Sequence[np.ndarray], teacher_tau: float | None
+) -> tuple[Sharpness, ...]:
+    """The distributions at temperature 1, and at ``teacher_tau`` times each of FACTORS.
+
+    Examples:
+        >>> [row.documents for row in measure_sharpness([np.array([1.0, 1.0, -1e9])], None)]
+        [2.0]
+    """
+    rows = []
+    for tau in sorted({1.0, *(rounded((teacher_tau or 1.0) * factor) for factor in FACTORS)}):
+        share = entropy(lists, tau)
+        if share is None or (teacher_tau is None and tau != 1):
+            continue
+        weights = [np.exp((scores - scores.max()) / tau) for scores in lists]
+        weights = [row / row.sum() for row in weights]
+        effective = [math.exp(-float((row * np.log(row + (row == 0))).sum())) for row in weights]
+        best = [float(row.max()) for row in weights]
+        rows.append(Sharpness(tau, share, float(np.mean(effective)), float(np.mean(best))))
+    return tuple(rows)
 
 
 def solve(lists: Sequence[np.ndarray], target: float) -> float | None:

@@ -102,6 +102,14 @@ class QuerySample:
     unheld: int
 
 
+def sampled_queries(population: Sequence[str], size: int, seed: int) -> list[str]:
+    """At most ``size`` of the queries, drawn at random, in their order."""
+    if len(population) <= size:
+        return list(population)
+    places = np.random.default_rng(seed).choice(len(population), size, replace=False)
+    return [population[place] for place in sorted(places.tolist())]
+
+
 def draw_sample(
     collection: Collection, runs: Mapping[str, Run], first_stage: Run | None, size: int, seed: int
 ) -> QuerySample:
@@ -114,10 +122,7 @@ def draw_sample(
             f"the runs {', '.join(runs)} have no query of {collection.id}; audit runs of this"
             " collection."
         )
-    chosen = population
-    if len(population) > size:
-        places = np.random.default_rng(seed).choice(len(population), size, replace=False)
-        chosen = [population[place] for place in sorted(places.tolist())]
+    chosen = sampled_queries(population, size, seed)
     every_run = [*runs.values(), *([first_stage] if first_stage is not None else [])]
     with progress(len(chosen) * len(every_run), "lists", "read") as bar:
 

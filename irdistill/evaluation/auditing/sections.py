@@ -9,6 +9,7 @@ from irdistill.evaluation.auditing.bias import Correlation
 from irdistill.evaluation.auditing.distribution import END, QUANTILES, Distribution
 from irdistill.evaluation.auditing.margins import PERCENTILES
 from irdistill.evaluation.auditing.quality import DECIDING, AgainstFirstStage, quality_measures
+from irdistill.evaluation.auditing.run_scores import RunScores
 from irdistill.evaluation.auditing.scale import ENDS
 from irdistill.evaluation.auditing.suspects import BOTTOM, FEWEST, Example, Suspects
 from irdistill.evaluation.auditing.teacher_audit import TeacherAudit
@@ -16,6 +17,7 @@ from irdistill.evaluation.auditing.verdict import LEARN, REPAIR, probability_wor
 from irdistill.evaluation.reporting.findings import Finding, Plot, Table, cell, cells
 
 Teachers = Sequence[TeacherAudit]
+Described = Sequence[TeacherAudit | RunScores]
 
 _RELEVANT_ONLY = (
     "The judgments name relevant documents only. Documents that they do not name count as not"
@@ -94,7 +96,7 @@ def _details(against: AgainstFirstStage) -> str:
     return text
 
 
-def scores_section(teachers: Teachers) -> Finding:
+def scores_section(teachers: Described) -> Finding:
     """Scale, quantiles and ties of each teacher's scores."""
     text, quantiles, shares, plots = [], [], [], []
     for number, teacher in enumerate(teachers):
@@ -113,6 +115,10 @@ def scores_section(teachers: Teachers) -> Finding:
         if spread.histogram is not None:
             edges, counts = spread.histogram.edges, spread.histogram.counts
             plots.append(Plot(f"Scores of {name}", "score", "documents", edges, counts, number))
+        if spread.spreads is not None:
+            edges, counts = spread.spreads.edges, spread.spreads.counts
+            title, x = f"Spread of {name}", "standard deviation in a list"
+            plots.append(Plot(title, x, "lists", edges, counts, number))
     text.append(
         "Tied: neighbors in rank with one score; documents with the score of another document of"
         " their list; lists whose best score is shared. At the ends: scores within"
@@ -138,9 +144,9 @@ def _shares(spread: Distribution) -> list[str]:
     ]
 
 
-def margins_section(teachers: Teachers) -> Finding:
+def margins_section(teachers: Described) -> Finding:
     """Margins, temperatures and the losses that fit."""
-    text, rows, fits, plots = [], [], [], []
+    text, rows, fits, sharp, plots = [], [], [], [], []
     for number, teacher in enumerate(teachers):
         name, margins, fit = teacher.teacher, teacher.margins, teacher.matching
         kinds = {
@@ -159,6 +165,13 @@ def margins_section(teachers: Teachers) -> Finding:
         text += [f"{name}: {sentence}" for sentence in _advice(teacher)]
         figures = (fit.entropy_at_one, fit.teacher_tau, fit.entropy, fit.tau, fit.student_entropy)
         fits.append([name, *(cell(value, ".3g") for value in (*figures, fit.scale))])
+        sharp += [
+            [
+                f"{name}: {row.tau:g}",
+                *cells(row, "{0.entropy:.1%}", "{0.documents:.2f}", "{0.best:.1%}"),
+            ]
+            for row in fit.sharpness
+        ]
         if margins.histogram is not None:
             title, x = f"Margins of {name}", "relevant minus other"
             edges, counts = margins.histogram.edges, margins.histogram.counts
@@ -167,20 +180,35 @@ def margins_section(teachers: Teachers) -> Finding:
     tables = [
         Table(["margin at percentile", *map(str, PERCENTILES)], rows),
         Table(columns.split(","), fits),
+        Table(
+            ["softmax(scores / teacher_tau)", "entropy", "documents", "weight of the best"], sharp
+        ),
     ]
+    sharpness = (
+        f"Softmax of the teacher's scores over lists of {teachers[0].matching.list_size} documents,"
+        " at several temperatures: entropy as a share of the maximum, number of documents that"
+        " share the weight (the exponential of the entropy), and weight of the best one."
+    )
     losses = {teacher.teacher: teacher.advice.loss for teacher in teachers}
-    return Finding("margins", "Margins and temperatures", text, tables, plots=plots, values=losses)
+    return Finding(
+        "margins",
+        "Margins and temperatures",
+        text,
+        tables if sharp else tables[:-1],
+        [sharpness] if sharp else (),
+        plots=plots,
+        values=losses,
+    )
 
 
-def _advice(teacher: TeacherAudit) -> list[str]:
+def _advice(teacher: TeacherAudit | RunScores) -> list[str]:
     advice = teacher.advice
     if teacher.scale.spoilt:
         return ["no loss fits these numbers as they are; see the scores above."]
     if advice.loss is None:
         return list(advice.words)
     second = f", or {advice.other}" if advice.other else ""
-    hint = "" if teacher.ruling.decision == LEARN else " (see the verdict before you do)"
-    return [*advice.words, f"losses that fit these numbers{hint}: {advice.loss}{second}."]
+    return [*advice.words, f"losses that fit these numbers{teacher.hint}: {advice.loss}{second}."]
 
 
 def agreement_section(agreements: Sequence[Agreement]) -> Finding:

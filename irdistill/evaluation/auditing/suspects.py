@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -83,21 +85,18 @@ def find_suspects(
     doubtful: list[tuple[float, float, str, int]] = []
     for query, ranked in lists.items():
         grades, length = collection.qrels.get(query, {}), len(ranked.doc_ids)
-        relevant = ranked.relevant(grades, relevant_from)
-        if not relevant.any():
+        contradictions = contradictions_of(ranked, grades, relevant_from)
+        if contradictions is None:
             continue
-        unknown = np.array([doc not in grades for doc in ranked.doc_ids])
-        best = int(np.flatnonzero(relevant)[0])
-        over = np.flatnonzero(unknown & (ranked.scores > ranked.scores[best]))
+        best, over, low, unknown, known_relevant = contradictions
         queries, documents = queries + 1, documents + length
-        unjudged += int(unknown.sum())
+        unjudged += unknown
         above, queries_above = above + len(over), queries_above + bool(len(over))
         if len(over):
             margin = float(ranked.scores[over[0]] - ranked.scores[best])
             missed.append((margin, query, int(over[0]), best))
         if length >= FEWEST:
-            low = np.flatnonzero(relevant & (np.arange(length) >= length * (1 - BOTTOM)))
-            positives, bottom = positives + int(relevant.sum()), bottom + len(low)
+            positives, bottom = positives + known_relevant, bottom + len(low)
             if len(low):
                 place = int(low[-1])
                 margin = float(ranked.scores[0] - ranked.scores[place])
@@ -118,6 +117,42 @@ def find_suspects(
             _example(collection, lists[query], place, margin)
             for _, margin, query, place in sorted(doubtful, reverse=True)[:examples]
         ),
+    )
+
+
+class Contradictions(NamedTuple):
+    """The contradictions in one list, as places in it.
+
+    Attributes:
+        best: the best judged-relevant document.
+        above: unjudged documents above it.
+        low: judged-relevant documents in the lowest BOTTOM; none in a list shorter than FEWEST.
+        unjudged, relevant: number of documents without a judgment, and judged relevant.
+    """
+
+    best: int
+    above: np.ndarray
+    low: np.ndarray
+    unjudged: int
+    relevant: int
+
+
+def contradictions_of(
+    ranked: ScoredList, grades: Mapping[str, int], relevant_from: int = 1
+) -> Contradictions | None:
+    """The contradictions in a list; None if no relevant document is scored."""
+    length, relevant = len(ranked.doc_ids), ranked.relevant(grades, relevant_from)
+    if not relevant.any():
+        return None
+    unknown = np.array([doc not in grades for doc in ranked.doc_ids])
+    best = int(np.flatnonzero(relevant)[0])
+    low = relevant & (np.arange(length) >= length * (1 - BOTTOM)) & (length >= FEWEST)
+    return Contradictions(
+        best,
+        np.flatnonzero(unknown & (ranked.scores > ranked.scores[best])),
+        np.flatnonzero(low),
+        int(unknown.sum()),
+        int(relevant.sum()),
     )
 
 

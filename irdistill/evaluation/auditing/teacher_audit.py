@@ -14,7 +14,7 @@ from irdistill.evaluation.auditing.matching import Matching
 from irdistill.evaluation.auditing.quality import DECIDING, Quality
 from irdistill.evaluation.auditing.scale import Scale
 from irdistill.evaluation.auditing.suspects import Suspects
-from irdistill.evaluation.auditing.verdict import Verdict
+from irdistill.evaluation.auditing.verdict import LEARN, Verdict
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class TeacherAudit:
     suspects: Suspects
     bias: Bias
     ruling: Verdict
+
+    @property
+    def hint(self) -> str:
+        """What to know before the losses that fit are used."""
+        return "" if self.ruling.decision == LEARN else " (see the verdict before you do)"
 
     @property
     def line(self) -> str:

@@ -7,7 +7,9 @@ arXiv:2407.03618), English stop words and the Snowball stemmer for English.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,23 @@ FORMAT = 1
 _ARRAYS = ("data", "indices", "indptr")
 _MAPPED_BYTES = 1 << 30
 """Bytes of postings that are read before their pages are released."""
+
+
+@dataclass(frozen=True)
+class TermScore:
+    """What a term of a query adds to the score of a document.
+
+    Attributes:
+        stem: the term.
+        count: how often it is in the query.
+        documents: how many documents it is in.
+        score: 0.0 if it is not in the document.
+    """
+
+    stem: str
+    count: int
+    documents: int
+    score: float
 
 
 class BM25:
@@ -155,6 +174,21 @@ class BM25:
             hits = documents[places] == rows if len(documents) else np.zeros(len(rows), dtype=bool)
             scores[hits] += self._data[start + places[hits]]
         return scores
+
+    def term_scores(self, query_text: str, row: int) -> list[TermScore]:
+        """The score of each term of a query in one document; their sum is that of `score`."""
+        counts = Counter(self._tokenizer(query_text))
+        result = []
+        for stem, count in counts.items():
+            term, documents, value = self._vocabulary.get(stem), 0, 0.0
+            if term is not None:
+                start, end = int(self._indptr[term]), int(self._indptr[term + 1])
+                place = start + int(np.searchsorted(self._indices[start:end], row))
+                documents = end - start
+                if place < end and self._indices[place] == row:
+                    value = float(self._data[place])
+            result.append(TermScore(stem, count, documents, count * value))
+        return result
 
     def search(self, queries: Sequence[Query], k: int = 100) -> Iterator[RankedList]:
         """Top k documents of each query, ties by descending id, without scores of zero."""

@@ -399,12 +399,24 @@ def _build(
 
 def has_corpus_vectors(corpus: Corpus, encoder: TextEncoder) -> bool:
     """Whether `corpus_vectors` finds finished vectors in the cache folder, and encodes nothing."""
-    identity = store_identity(corpus, encoder, "auto", "float32")
+    return finished_vectors(corpus, encoder) is not None
+
+
+def finished_vectors(
+    corpus: Corpus,
+    encoder: TextEncoder,
+    precision: Precision = "auto",
+    storage: Storage = "float32",
+) -> Any:
+    """The vectors that `corpus_vectors` keeps in the cache folder; None if they are not finished.
+
+    Damaged shards are encoded again by `corpus_vectors`, so they are not finished.
+    """
+    identity = store_identity(corpus, encoder, precision, storage)
     try:
-        STORES[encoder.kind](_vectors_folder(encoder, identity, None))
-    except (NotFoundError, DamagedError):  # `corpus_vectors` encodes damaged shards again
-        return False
-    return True
+        return STORES[encoder.kind](_vectors_folder(encoder, identity, None))
+    except (NotFoundError, DamagedError):
+        return None
 
 
 def _vectors_folder(

@@ -326,7 +326,7 @@ def test_html_is_escaped_and_loads_nothing(tmp_path: Path) -> None:
         and "i" not in parsed.tags
     )
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
-    assert parsed.tags.count("svg") == 6
+    assert parsed.tags.count("svg") == 8
     assert parsed.links and all(link.startswith("#") for link in parsed.links)
     assert len(set(parsed.ids)) == len(parsed.ids)
     assert not re.search(r"https?:|//\w|@import|url\((?!#)", page)
@@ -366,7 +366,7 @@ def test_an_audit_shows_itself() -> None:
     )
     assert repr(result).startswith("# Audit of t on made") and result.lines[0] in repr(result)
     html = result._repr_html_()
-    assert html.count("<svg") == 3 and "severity good" in html and "<html" not in html
+    assert html.count("<svg") == 4 and "severity good" in html and "<html" not in html
     (row,) = result.to_rows()
     assert row["value"] == 1.0 and row["verdict"] == result.teachers[0].ruling.words
     assert result.findings()[0].severity == "good"

@@ -18,6 +18,7 @@ from irdistill.evaluation.auditing.matching import (
     StudentScores,
     entropy,
     match_temperatures,
+    measure_sharpness,
     rounded,
     score_with_student,
     solve,
@@ -56,6 +57,22 @@ def test_entropy_by_hand() -> None:
     assert entropy([np.array([2.0, 0.0])], 2.0) == pytest.approx(expected)
     assert entropy([np.array([1e5, 0.0])], 1e-3) == pytest.approx(0.0)
     assert entropy([np.zeros(4), np.zeros(3)], 1.0) is None
+
+
+def test_sharpness_by_hand() -> None:
+    """softmax((log 3, 0) / 1) is (3/4, 1/4); at temperature log 3 / log 7 it is (7/8, 1/8)."""
+    lists = [np.array([math.log(3), 0.0]), np.array([math.log(3), 0.0])]
+    at_one = measure_sharpness(lists, None)
+    assert [row.tau for row in at_one] == [1.0]
+    assert at_one[0].best == pytest.approx(0.75)
+    assert at_one[0].documents == pytest.approx((4 / 3) ** 0.75 * 4**0.25)
+    assert at_one[0].entropy == entropy(lists, 1.0)
+    rows = measure_sharpness(lists, 2.0)
+    assert [row.tau for row in rows] == [0.5, 1.0, 2.0, 4.0, 8.0]
+    assert rows[0].best == pytest.approx(0.9) and rows[2].best == pytest.approx(
+        math.sqrt(3) / (1 + math.sqrt(3))
+    )
+    assert measure_sharpness([np.zeros(3)], None) == ()
 
 
 def test_solve_inverts_entropy() -> None:
