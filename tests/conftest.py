@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import browser, open_address
+
+__all__ = ["browser", "open_address"]
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

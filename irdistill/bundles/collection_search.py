@@ -35,6 +35,11 @@ class CollectionSearch:
         else:
             self._searcher, _ = open_model(self.collection, model, options)
 
+    @property
+    def student(self) -> TextEncoder | None:
+        """The model; None for BM25."""
+        return None if is_lexical(self.model) else self._searcher.student
+
     @overload
     def search(self, query: str, k: int = 10) -> list[SearchHit]: ...  # type: ignore[overload-overlap]
 

@@ -74,6 +74,8 @@ class CostPoint:
         cost: milliseconds per query (p50).
         value: first measure on the first dataset.
         best: whether no other system is at least as good at no more cost, and better in one.
+        index_bytes: size of what a search reads.
+        best_of_three: as ``best``, with the size of the index as a second cost.
     """
 
     system: str
@@ -81,6 +83,8 @@ class CostPoint:
     value: float
     measure: str
     best: bool = True
+    index_bytes: int = 0
+    best_of_three: bool = True
 
 
 def costs_table(costs: Sequence[Efficiency], retention: Mapping[str, float] | None = None) -> Table:
@@ -134,7 +138,13 @@ def cost_points(evaluation: Evaluation, costs: Sequence[Efficiency]) -> list[Cos
     values = _first_figures(evaluation)
     return mark_best(
         [
-            CostPoint(cost.system, cost.p50_ms, values[cost.system], evaluation.measures[0])
+            CostPoint(
+                cost.system,
+                cost.p50_ms,
+                values[cost.system],
+                evaluation.measures[0],
+                index_bytes=cost.index_bytes,
+            )
             for cost in costs
             if cost.system in values
         ]
@@ -142,14 +152,38 @@ def cost_points(evaluation: Evaluation, costs: Sequence[Efficiency]) -> list[Cos
 
 
 def mark_best(points: Sequence[CostPoint]) -> list[CostPoint]:
-    """Set ``best`` of each point."""
+    """Set ``best`` and ``best_of_three`` of each point."""
 
-    def beats(other: CostPoint, point: CostPoint) -> bool:
-        same = (other.value, other.cost) == (point.value, point.cost)
-        return other.value >= point.value and other.cost <= point.cost and not same
+    def beaten(point: CostPoint, *costs: str) -> bool:
+        return any(_beats(other, point, costs) for other in points)
 
     return [
-        replace(point, best=not any(beats(other, point) for other in points)) for point in points
+        replace(
+            point,
+            best=not beaten(point, "cost"),
+            best_of_three=not beaten(point, "cost", "index_bytes"),
+        )
+        for point in points
+    ]
+
+
+def _beats(other: CostPoint, point: CostPoint, costs: Sequence[str]) -> bool:
+    """Whether another system is at least as good at no more of any cost, and better in one."""
+    pairs = [(getattr(other, name), getattr(point, name)) for name in costs]
+    pairs.append((-other.value, -point.value))
+    return all(its <= ours for its, ours in pairs) and any(its < ours for its, ours in pairs)
+
+
+def shown_points(points: Sequence[CostPoint]) -> list[dict[str, Any]]:
+    """The points as pages draw them, with their figures as text."""
+    return [
+        asdict(point)
+        | {
+            "figure": f"{point.value:.4f}",
+            "latency": f"{point.cost:.1f} ms",
+            "size": f"{point.index_bytes / 1e6:.1f} MB",
+        }
+        for point in points
     ]
 
 

@@ -21,19 +21,28 @@ from irdistill.errors import IrdistillError, NotFoundError, one_line
 from irdistill.evaluation import reporting
 from irdistill.evaluation.reporting.findings import plain
 from irdistill.evaluation.reporting.rendering import page_environment, script_json
+from irdistill.view.background_results import BackgroundResults
 from irdistill.view.job_board import JobBoard
+from irdistill.view.opened_systems import OpenedSystems
 from irdistill.view.request_guard import RequestGuard
 from irdistill.view.run_collections import RunCollections
+from irdistill.view.run_summaries import RunSummaries
 from irdistill.view.view_options import ViewOptions
 from irdistill.view.workspace import Workspace
 
 #: The pages of the menu: path, title, module of `irdistill.view.pages`.
 PAGES = (
     ("/watch", "Watch", "watch"),
+    ("/ask", "Ask", "ask"),
+    ("/compare", "Compare", "compare"),
+    ("/frontier", "Frontier", "frontier"),
     ("/judge", "Judge", "judge"),
 )
 #: Modules with pages that are reached from other pages.
-LINKED_PAGES = ()
+LINKED_PAGES = (
+    "run_page",
+    "why",
+)
 
 _STATIC_FOLDERS = (
     Path(__file__).parent / "static",
@@ -68,7 +77,10 @@ def build_application(workspace: Workspace, token: str, options: ViewOptions) ->
     )
     application.state.workspace, application.state.options = workspace, options
     application.state.jobs = JobBoard(workspace)
-    application.state.collections = RunCollections(workspace.folders, options.collection)
+    application.state.results, application.state.summaries = BackgroundResults(), RunSummaries()
+    collections = RunCollections(workspace.folders, options.collection)
+    application.state.collections = collections
+    application.state.systems = OpenedSystems(workspace, collections, tuple(options.collection))
     return application
 
 
@@ -94,6 +106,24 @@ def collections_of(request: Request) -> RunCollections:
     """The collections of runs."""
     collections: RunCollections = request.app.state.collections
     return collections
+
+
+def systems_of(request: Request) -> OpenedSystems:
+    """The bundles and models that are asked."""
+    systems: OpenedSystems = request.app.state.systems
+    return systems
+
+
+def results_of(request: Request) -> BackgroundResults:
+    """Results that are computed in the background."""
+    results: BackgroundResults = request.app.state.results
+    return results
+
+
+def summaries_of(request: Request) -> RunSummaries:
+    """The runs of the workspace in short."""
+    summaries: RunSummaries = request.app.state.summaries
+    return summaries
 
 
 def show_page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:

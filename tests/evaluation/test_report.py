@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import html
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from irdistill.evaluation.reporting.mteb import metric_name, task_of, write_resu
 from irdistill.evaluation.reporting.publishing import evaluate_runs, publish, read_results
 from irdistill.evaluation.reporting.report_page import render_report
 from irdistill.runs import MemoryRun, RankedList, RunIdentity
-from tests.evaluation.browser import dom_after_scripts
+from tests.browser import accessibility_problems
 from tests.students.tiny import tiny_backbone
 
 NASTY = "</script><script>document.title='broken'</script> & <b>\u2028"
@@ -149,99 +150,101 @@ def page(
     return text
 
 
+def page_queries(text: str) -> dict[str, Any]:
+    """What the page's script knows of the queries."""
+    start = text.index('id="data">') + len('id="data">')
+    data: dict[str, Any] = json.loads(text[start : text.index("</script>", start)])["queries"]
+    return data
+
+
 def test_page_is_complete_and_escaped(
     outcome: Evaluation, collection: Collection, runs: dict[str, MemoryRun], tmp_path: Path
 ) -> None:
     text = page(outcome, collection, runs, tmp_path / "page.html")
-    assert text.count("<script") == 5 and "document.title='broken'</script>" not in text
+    assert text.count("<script") == 6 and "document.title='broken'</script>" not in text
     assert (
         "http://www.w3.org/2000/svg" in text
         and "https://" not in text
         and text.count("http://") == 1
     )
     assert "default-src 'none'" in text
-    start = text.index('id="data">') + len('id="data">')
-    data = json.loads(text[start : text.index("</script>", start)])["queries"]
-    assert data["texts"][0] == f"why {NASTY}" and data["systems"] == ["base_line", "student"]
-    names = [name for name, _ in data["documents"]]
-    assert [names[doc] for doc, *_ in data["lists"]["0"][0]] == ["d1", "d2", "<d3>", "d0"]
-    assert (
-        data["lists"]["0"][1][0] == [names.index("d0"), 4.0, 2, [4, 1]]
-        and data["lists"]["0"][0][1][2] is None
-    )
-    assert data["values"]["RR@10"] == [[0.25, 0.5, 0.5, 1.0], [1.0, 1.0, 0.5, 0.5]]
+    data = page_queries(text)
+    first = data["entries"][0]
+    assert first["text"] == f"why {NASTY}" and data["systems"] == ["base_line", "student"]
+    names = [document[0] for document in first["documents"]]
+    assert [names[row[0]] for row in first["lists"][0]] == ["d1", "d2", "<d3>", "d0"]
+    best = names.index("d0")
+    assert first["lists"][1][0] == [best, "4.0000", 2, [4, 1], None]
+    assert first["lists"][0][1][2] is None
+    assert first["documents"][best][3] == f"answer {NASTY}".strip()
+    assert first["judgments"] == [["d0", 2, [4, 1]]]
+    assert [entry["values"]["RR@10"] for entry in data["entries"]] == [
+        ["0.2500", "1.0000"],
+        ["0.5000", "1.0000"],
+        ["0.5000", "0.5000"],
+        ["1.0000", "0.5000"],
+    ]
+    pair = data["pairs"]["0,1,RR@10"]
+    assert [row[2] for row in pair["rows"]] == ["+0.7500", "+0.5000", "0.0000", "-0.5000"]
+    assert pair["cells"] == [[0.25, 1.0, 1], [0.5, 0.5, 1], [0.5, 1.0, 1], [1.0, 0.5, 1]]
 
 
 def test_page_limits_queries_and_documents(
     outcome: Evaluation, collection: Collection, runs: dict[str, MemoryRun]
 ) -> None:
-    text = render_report(outcome, collection, runs, queries=1, k=2)
-    start = text.index('id="data">') + len('id="data">')
-    data = json.loads(text[start : text.index("</script>", start)])["queries"]
-    assert list(data["lists"]) == ["0"] and [len(rows) for rows in data["lists"]["0"]] == [2, 2]
-
-
-SCRIPT = """
-<script>
-const columns = [...document.querySelectorAll("section table tbody")][0];
-const first = () => columns.rows[0].cells[0].textContent;
-const head = columns.parentElement.tHead.rows[0].cells[2];
-const told = [];
-head.click(); told.push(first()); head.click(); told.push(first());
-told.push(document.querySelectorAll("#scatter circle").length, document.querySelectorAll("#pareto circle").length);
-document.querySelector('#scatter circle[data-place="0"]').dispatchEvent(new MouseEvent("click"));
-const sides = [...document.querySelectorAll("#query ol")];
-told.push(sides.map(side => [...side.querySelectorAll("b")].map(name => name.textContent).join(" ")).join(" | "));
-told.push(sides.map(side => side.querySelectorAll(".relevant").length + "/" + side.querySelectorAll(".judged").length).join(" "));
-told.push(sides[0].querySelector(".relevant .moved").textContent, document.querySelector("#query h3").textContent);
-const measure = document.querySelector("#measure");
-measure.value = "RR(rel=3)@10"; measure.dispatchEvent(new Event("change"));
-document.querySelector('#scatter circle[data-place="0"]').dispatchEvent(new MouseEvent("click"));
-told.push(document.querySelectorAll("#query .relevant").length + "/" + document.querySelectorAll("#query .judged").length);
-told.push(performance.getEntriesByType("resource").length);
-const answer = document.createElement("pre");
-answer.id = "answer"; answer.textContent = JSON.stringify(told);
-document.body.append(answer);
-</script>
-"""
-
-
-def test_browser_reports_requests_of_a_page(tmp_path: Path) -> None:
-    page = tmp_path / "page.html"
-    page.write_text('<img src="http://example.org/x.png">', encoding="utf-8")
-    with pytest.raises(AssertionError, match="the page requested http"):
-        dom_after_scripts(page)
+    data = page_queries(render_report(outcome, collection, runs, queries=1, k=2))
+    assert [entry["id"] for entry in data["entries"]] == ["q0"]
+    assert [len(rows) for rows in data["entries"][0]["lists"]] == [2, 2]
 
 
 def test_page_in_a_browser(
-    outcome: Evaluation, collection: Collection, runs: dict[str, MemoryRun], tmp_path: Path
+    outcome: Evaluation,
+    collection: Collection,
+    runs: dict[str, MemoryRun],
+    tmp_path: Path,
+    open_address: Callable[..., Any],
 ) -> None:
     """Tables sort both ways; a query opens with both rankings, marks and rank changes.
 
     The chosen measure decides what is relevant: of the grades 0 and 2 the 2, and with rel=3 none.
     """
     outcome = evaluate(collection, runs, "nDCG@10 RR@10 RR(rel=3)@10", "base_line")
-    text = page(outcome, collection, runs, tmp_path / "page.html").replace(
-        "</body>", SCRIPT + "</body>"
-    )
-    (tmp_path / "tried.html").write_text(text, encoding="utf-8")
-    dom = dom_after_scripts(tmp_path / "tried.html")
-    assert 'id="answer">' in dom, dom[-2000:]
-    start = dom.index('id="answer">') + len('id="answer">')
-    answers = json.loads(html.unescape(dom[start : dom.index("</pre>", start)]))
-    assert answers == [
-        "student",
-        "base_line",
-        4,
-        2,
-        "d1 d2 <d3> d0 | d0 d1 d2 <d3>",
-        "1/1 1/1",
-        "↓3, rank 1 there",
-        f"q0: why {NASTY}",
-        "0/4",
-        0,
-    ]
-    assert "<title>Figures of base_line, student</title>" in dom
+    page(outcome, collection, runs, tmp_path / "page.html")
+    shown = open_address((tmp_path / "page.html").as_uri())
+    assert shown.title() == "student against base_line"
+    assert shown.locator(".verdict").inner_text().startswith("student is not shown to differ")
+
+    table = shown.locator("section table").first
+    head = table.locator("th").nth(2)
+    for expected in ("student", "base_line"):
+        head.press("Enter")
+        assert table.locator("tbody td").first.inner_text() == expected
+    assert shown.locator("#scatter .cell").count() == 4
+    assert shown.locator("#pareto circle:not(.key)").count() == 2
+
+    sides = shown.locator("#query ol")
+    assert sides.nth(0).locator(".head b").all_inner_texts() == ["d1", "d2", "<d3>", "d0"]
+    assert sides.nth(1).locator(".head b").all_inner_texts() == ["d0", "d1", "d2", "<d3>"]
+    assert [sides.nth(side).locator(".relevant").count() for side in (0, 1)] == [1, 1]
+    assert [sides.nth(side).locator(".judged").count() for side in (0, 1)] == [1, 1]
+    assert sides.nth(0).locator(".relevant .moved").inner_text() == "↓3, rank 1 there"
+    assert "</script>" in shown.locator("#query h3").inner_text()
+
+    shown.locator("#queries").press("ArrowDown")
+    shown.locator("#queries").press("Enter")
+    shown.get_by_role("heading", name="how").wait_for()
+    shown.locator('#scatter [data-cell="3"]').click()
+    assert shown.locator("#queries [role=option]").count() == 1
+    shown.get_by_role("button", name="show all").press("Enter")
+    shown.locator("#order").select_option("losses")
+    rows = shown.locator("#queries .id")
+    assert rows.all_inner_texts() == ["q3", "q2", "q1", "q0"]
+
+    shown.locator("#measure").select_option("RR(rel=3)@10")
+    shown.get_by_text("RR(rel=3)@10 0.0000").first.wait_for()
+    assert shown.locator("#query .relevant").count() == 0
+    assert shown.locator("#query .judged").count() == 4
+    assert accessibility_problems(shown) == []
 
 
 def test_card(outcome: Evaluation, tmp_path: Path) -> None:

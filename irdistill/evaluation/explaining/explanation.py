@@ -324,18 +324,17 @@ def _tokens_table(tokens: TokenMatch) -> Table:
 
 
 def _runs_finding(runs: Sequence[RunScore]) -> Finding:
-    rows = [
-        [
-            run.run,
-            run.kind,
-            _rank(run),
-            cell(run.score, ".4f"),
-            cell(run.passage, "d"),
-            run.flag or "-",
-        ]
-        for run in runs
-    ]
-    table = Table(["run", "kind", "rank", "score", "passage", "flag"], rows)
+    columns = {
+        "run": [run.run for run in runs],
+        "kind": [run.kind for run in runs],
+        "rank": [_rank(run) for run in runs],
+        "score": [cell(run.score, ".4f") for run in runs],
+    }
+    if any(run.passage is not None for run in runs):
+        columns["passage"] = [cell(run.passage, "d") for run in runs]
+    if any(run.flag for run in runs):
+        columns["flag"] = [run.flag or "-" for run in runs]
+    table = Table([*columns], [list(row) for row in zip(*columns.values(), strict=True)])
     return Finding("runs", "Teachers and other runs", tables=[table])
 
 

@@ -30,6 +30,7 @@ class Table:
 
     Attributes:
         caption: the caption in LaTeX; a table without one is left out there.
+        words: numbers of the columns that hold sentences, which pages align to the left.
 
     Examples:
         >>> print(Table(["system", "AP"], [["BM25", "0.25"]]).markdown())
@@ -41,6 +42,7 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
+    words: Sequence[int] = ()
 
     def markdown(self) -> str:
         """The table in Markdown, with aligned columns."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from irdistill.collections.foreign_tables import import_library
-from irdistill.evaluation.reporting.findings import Finding, Plot
+from irdistill.evaluation.reporting.findings import Finding, Plot, plain
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -73,16 +73,27 @@ def render_latex(findings: Sequence[Finding]) -> str:
 
 
 def render_html(
-    title: str, findings: Sequence[Finding], data: Mapping[str, Any] | None = None
+    title: str,
+    findings: Sequence[Finding],
+    data: Mapping[str, Any] | None = None,
+    verdicts: Sequence[str] = (),
 ) -> str:
     """Render a whole page.
 
     Args:
         data: figures for the page's script: ``costs`` and ``queries``. The page has a script, and
             tables that sort, only with it.
+        verdicts: sentences at the top; the first is the headline.
     """
     script = None if data is None else script_json(data)
-    return render_template("page.html.j2", title=title, findings=findings, data=data, script=script)
+    return render_template(
+        "page.html.j2",
+        title=title,
+        findings=findings,
+        data=data,
+        script=script,
+        verdicts=list(verdicts),
+    )
 
 
 def render_template(name: str, **values: Any) -> str:
@@ -112,7 +123,7 @@ def script_json(value: Any) -> Any:
     """JSON for a ``script`` element, which no text in it can end."""
     from markupsafe import Markup
 
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup("".join(_UNSAFE.get(letter, letter) for letter in text))
 
 

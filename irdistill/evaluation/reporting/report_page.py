@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from irdistill.collections import Collection
-from irdistill.evaluation.costs import CostPoint
+from irdistill.evaluation.costs import CostPoint, shown_points
 from irdistill.evaluation.figures import Evaluation
+from irdistill.evaluation.query_comparison import Pair, QueryComparison
+from irdistill.evaluation.query_differences import ORDERS
+from irdistill.evaluation.reporting.findings import Finding
 from irdistill.evaluation.reporting.rendering import render_html
-from irdistill.runs import RankedList, Run
-from irdistill.runs.named_passages import list_texts
-
-EXCERPT = 400
-"""Characters of a document that the page shows."""
+from irdistill.evaluation.verdicts import differences_in_words, verdict_sentences
+from irdistill.runs import Run
 
 
 def render_report(
@@ -37,85 +37,86 @@ def render_report(
         points: quality and cost of the systems.
     """
     shown = evaluation.with_short_names()
-    data: dict[str, Any] = {"queries": {}, "costs": [asdict(point) for point in points]}
+    data: dict[str, Any] = {"queries": None, "costs": shown_points(points)}
     if collection is not None and runs:
-        data["queries"] = _queries(shown, collection, runs, k, queries)
-    return render_html(f"Figures of {', '.join(shown.systems)}", evaluation.findings(), data)
+        compared = QueryComparison(shown, collection, runs, k)
+        data["queries"] = _queries(compared, _first_pair(shown), queries)
+    return render_html(
+        report_title(shown),
+        page_findings(evaluation),
+        data,
+        verdict_sentences(shown) if shown.rows else (),
+    )
 
 
-def _queries(
-    evaluation: Evaluation, collection: Collection, runs: Mapping[str, Run], k: int, queries: int
-) -> dict[str, Any]:
-    """The data of the page's script: values of all queries, and lists and texts of some."""
-    per_query = evaluation.per_query[evaluation.datasets[0]]
-    systems, measures = list(runs), evaluation.measures
-    ids = per_query[systems[0]].query_ids
-    values = {
-        measure: np.array([per_query[system].values[measure] for system in systems])
+def report_title(evaluation: Evaluation) -> str:
+    """What a page of an evaluation is about.
+
+    Examples:
+        >>> from irdistill.evaluation import evaluate
+        >>> runs = {name: {"q": {"d": 1.0}} for name in ("BM25", "student")}
+        >>> report_title(evaluate({"q": {"d": 1}}, runs, "RR@10", "BM25"))
+        'student against BM25'
+    """
+    baselines = list(dict.fromkeys(row.against for row in evaluation.rows if row.against))
+    others = [system for system in evaluation.systems if system not in baselines]
+    if len(baselines) == 1 and others:
+        return f"{', '.join(others)} against {baselines[0]}"
+    return f"Figures of {', '.join(evaluation.systems)}"
+
+
+def page_findings(evaluation: Evaluation) -> list[Finding]:
+    """The findings of an evaluation with the tests in words, as pages show them."""
+    shown = evaluation.with_short_names()
+    return [
+        Finding(finding.name, finding.title, finding.text, [differences_in_words(shown.rows)])
+        if finding.name == "differences"
+        else finding
+        for finding in evaluation.findings()
+    ]
+
+
+def _first_pair(evaluation: Evaluation) -> tuple[str, str]:
+    """The baseline and the first system compared with it, or the first two systems."""
+    for row in evaluation.rows:
+        if row.against is not None:
+            return row.against, row.system
+    systems = evaluation.systems
+    return systems[0], systems[min(1, len(systems) - 1)]
+
+
+def _queries(compared: QueryComparison, first: tuple[str, str], queries: int) -> dict[str, Any]:
+    """The data of the page's script: points of all queries, and lists and texts of some."""
+    systems, measures = compared.systems, compared.measures
+    values = [compared.values(system, measures[0]) for system in systems]
+    chosen = np.sort(np.argsort(-np.ptp(values, axis=0), kind="stable")[:queries]).tolist()
+    ids = [compared.query_ids[place] for place in chosen]
+    pairs = {
+        f"{systems.index(left)},{systems.index(right)},{measure}": _pair(
+            compared, Pair(left, right, measure), chosen
+        )
+        for left, right in (combinations(systems, 2) if len(systems) > 1 else [systems * 2])
         for measure in measures
     }
-    spread = np.ptp(values[measures[0]], axis=0)
-    numbers: dict[tuple[str, int | None], int] = {}
-    lists = {}
-    for place in np.sort(np.argsort(-spread, kind="stable")[:queries]).tolist():
-        judged = collection.qrels[ids[place]]
-        rankings = [_scored(runs[system], ids[place]) for system in systems]
-        named = [_passages(runs[system], ids[place]) for system in systems]
-        ranks = [{doc: rank for rank, doc in enumerate(ranking, 1)} for ranking in rankings]
-        lists[place] = [
-            [
-                [
-                    numbers.setdefault((doc, passages.get(doc)), len(numbers)),
-                    round(score, 5),
-                    judged.get(doc),
-                    [system_ranks.get(doc) for system_ranks in ranks],
-                ]
-                for doc, score in list(ranking.items())[:k]
-            ]
-            for ranking, passages in zip(rankings, named, strict=True)
-        ]
-    texts = collection.queries
     return {
         "systems": systems,
         "measures": measures,
-        "ids": ids,
-        "texts": [texts[query].text if query in texts else "" for query in ids],
-        "values": {measure: np.round(table, 6).tolist() for measure, table in values.items()},
-        "relevant": [sum(grade > 0 for grade in collection.qrels[query].values()) for query in ids],
-        "lists": lists,
-        "documents": [
-            [_label(doc, number), _excerpt(collection, doc, number)] for doc, number in numbers
+        "orders": ORDERS,
+        "first": [systems.index(name) for name in first],
+        "total": len(compared.query_ids),
+        "pairs": pairs,
+        "entries": [
+            compared.rankings(query_id)._asdict()
+            | {"values": {name: compared.shown_values(query_id, name) for name in measures}}
+            for query_id in ids
         ],
     }
 
 
-def _scored(run: Run, query_id: str) -> dict[str, float]:
-    """The documents that have a score, best first."""
-    ranking = run.get(query_id)
-    if ranking is None:
-        return {}
-    pairs = zip(ranking.doc_ids, ranking.scores.tolist(), strict=True)
-    return {doc: score for doc, score in pairs if score == score}
-
-
-def _label(doc_id: str, passage: int | None) -> str:
-    return doc_id if passage is None else f"{doc_id}, passage {passage}"
-
-
-def _passages(run: Run, query_id: str) -> dict[str, int]:
-    """The best passage of each document that has one."""
-    ranking = run.get(query_id)
-    if ranking is None or ranking.passages is None:
-        return {}
-    pairs = zip(ranking.doc_ids, ranking.passages.tolist(), strict=True)
-    return {doc: number for doc, number in pairs if number >= 0}
-
-
-def _excerpt(collection: Collection, doc_id: str, passage: int | None = None) -> str:
-    """The beginning of a document, or of one of its passages."""
-    if not collection.corpus.has(doc_id):
-        return ""
-    numbers = None if passage is None else np.array([passage], np.int32)
-    ranked = RankedList("", [doc_id], np.zeros(1, np.float32), None, numbers)
-    text = " ".join(list_texts(collection.corpus, ranked)[0].split())
-    return text if len(text) <= EXCERPT else text[: EXCERPT - 1] + "…"
+def _pair(compared: QueryComparison, pair: Pair, places: Sequence[int]) -> dict[str, Any]:
+    """The points of a pair of systems, and the cells and figures of the queries with lists."""
+    rows = [compared.row(pair, place) for place in places]
+    return compared.scatter(pair) | {
+        "cellOf": compared.cells(pair).cell_of[list(places)].tolist(),
+        "rows": [[row.left, row.right, row.difference] for row in rows],
+    }
