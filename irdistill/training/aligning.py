@@ -30,6 +30,7 @@ from irdistill.search.vectors.ray_encoding import RayEncoding
 from irdistill.search.vectors.text_encoder import TextEncoder
 from irdistill.search.vectors.vector_store import VectorStore, corpus_vectors, store_identity
 from irdistill.storage.files import make_folder
+from irdistill.storage.json_lines import note_failure
 from irdistill.storage.locking import lock_folder
 from irdistill.students.dense_student import DenseStudent
 from irdistill.training.align_options import AlignOptions
@@ -108,7 +109,8 @@ def align(
         else:
             with processes.in_turn():
                 stores = job.teacher_vectors(cluster)
-            job.run(stores, folder, {"identity": identity, "texts": len(texts)})
+            with note_failure(folder, processes.first):
+                job.run(stores, folder, {"identity": identity, "texts": len(texts)})
     return folder / "model"
 
 
