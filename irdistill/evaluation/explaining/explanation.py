@@ -269,7 +269,7 @@ def _words_finding(match: WordMatch) -> Finding:
         ]
         for word in sorted(match.words, key=lambda word: -word.score)
     ]
-    header = ["term", "score", "in the document", "times in query", "documents"]
+    header = ["term", "score", "matched", "in query", "documents"]
     tables = [Table(header, rows)] if rows else []
     notes = [] if rows else ["The query has only stop words."]
     return Finding("words", "Words", [text], tables, notes, values={"score": match.score})
@@ -312,7 +312,7 @@ def _parts_table(parts: Sequence[ScorePart], kind: str) -> Table:
         ]
         for part in largest
     ]
-    return Table(["part", "score", "share", "times in query"], rows)
+    return Table(["part", "score", "share", "in query"], rows)
 
 
 def _tokens_table(tokens: TokenMatch) -> Table:
