@@ -87,7 +87,7 @@ def _word_end(text: str, start: int, end: int) -> int:
     if end == len(text) or text[end].isspace():
         return end
     space = text.rfind(" ", start, end)
-    return space if space > end - _LEAD and space > start else end
+    return space if space > end - min(_LEAD, (end - start) // 4) else end
 
 
 def _word_start(text: str, start: int, limit: int) -> int:
