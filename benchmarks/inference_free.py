@@ -2,8 +2,10 @@
 
 Each variant trains from the same model on the same lists, with a controller that aims at the same
 number of active terms of documents, and is measured on the judged queries of another collection.
-The temperature of KL is set so that the scores of the lists are equally spread before the first
-step, since weights that start at the IDF give larger scores than weights that start at 1. Run with
+Before the search the smallest weights of a corpus are left out, so that its documents have as many
+terms on average as those of the variant with the fewest. The temperature of KL is set so that the
+scores of the lists are equally spread before the first step, since weights that start at the IDF
+give larger scores than weights that start at 1. Run with
 
     python benchmarks/inference_free.py cranfield --train out/queries#train \\
         --scores out/bm25-scores out/minilm-scores --out out/inference-free
@@ -20,10 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 import irdistill as ird
+from irdistill.runs import MemoryRun, RankedList, RunIdentity
+from irdistill.search.ranking import best_rows
+from irdistill.search.vectors.vector_store import SparseStore, corpus_vectors
 
-MODEL = "package:cognition/model"
+MODEL, K = "package:cognition/model", 100
 #: Options of the training, and of the student.
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ones": ({}, {}),
@@ -39,6 +45,16 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 UNTRAINED = ", untrained"
 NAMES = [*VARIANTS, "ones" + UNTRAINED, "IDF" + UNTRAINED]
+#: What each variant is compared with.
+COMPARED = {
+    "ones": ["ones" + UNTRAINED],
+    "IDF": ["ones", "IDF" + UNTRAINED],
+    "IDF, double log": ["IDF"],
+    "IDF, threshold": ["IDF"],
+    "ones, IDF penalty": ["ones"],
+    "IDF, IDF penalty": ["IDF", "ones, IDF penalty"],
+    "all": ["ones", "IDF"],
+}
 
 
 def build(settings: argparse.Namespace, architecture: dict[str, Any]) -> Any:
@@ -113,16 +129,38 @@ def learn(settings: argparse.Namespace, name: str, collection: Any, facts: dict[
     return out / "model"
 
 
-def measure(settings: argparse.Namespace, model: str | Path, out: Path) -> tuple[Any, float]:
-    """The run of a model on the judged queries, and the active terms of a document."""
-    from irdistill.search.vectors.vector_store import SparseStore, corpus_vectors
-
-    test = ird.load_collection(settings.test)
+def encode(test: Any, model: str | Path) -> tuple[csr_matrix, csr_matrix]:
+    """The vectors of the judged queries and of all documents."""
     student = ird.load_student(str(model), kind="sparse")
-    run = ird.retrieve(test, student, k=100, out=out)
     store = corpus_vectors(test.corpus, student)
     assert isinstance(store, SparseStore)
-    return run, store.part(0, len(store)).nnz / len(store)
+    texts = [query.text for query in test.queries.values()]
+    return student.encode(texts, "query", show_progress=False), store.part(0, len(store))
+
+
+def active(documents: csr_matrix) -> float:
+    """Terms of a document on average."""
+    return float(documents.nnz / documents.shape[0])
+
+
+def cut(documents: csr_matrix, terms: float) -> csr_matrix:
+    """The documents with the largest weights of the corpus, ``terms`` of each on average."""
+    kept = documents.copy()
+    surplus = kept.nnz - round(terms * kept.shape[0])
+    if surplus > 0:
+        kept.data[kept.data < np.partition(kept.data, surplus)[surplus]] = 0
+        kept.eliminate_zeros()
+    return kept
+
+
+def search(test: Any, queries: csr_matrix, documents: csr_matrix) -> MemoryRun:
+    """The best documents of each query."""
+    lists = []
+    for query, scores in zip(test.queries.values(), queries @ documents.T, strict=True):
+        hits = best_rows(test.corpus, scores.toarray()[0], K + len(query.excluded), above=0)
+        ranked = RankedList(query.id, test.corpus.ids_at(hits.rows), hits.scores, None)
+        lists.append(ranked.without(query.excluded, K))
+    return MemoryRun(RunIdentity("student", {}, test.describe()), lists)
 
 
 def main() -> None:
@@ -149,21 +187,26 @@ def main() -> None:
     settings.out.mkdir(parents=True, exist_ok=True)
     logging.disable(logging.WARNING)
     collection = ird.load_collection(settings.train)
-    runs: dict[str, Any] = {}
-    facts: dict[str, dict[str, Any]] = {}
+    facts: dict[str, dict[str, Any]] = {name: {} for name in settings.variants}
+    test = ird.load_collection(settings.test)
+    vectors = {}
     for name in settings.variants:
-        facts[name] = {}
-        model = learn(settings, name, collection, facts[name])
-        run = measure(settings, model, settings.out / f"run-{model.parent.name}")
-        runs[name], facts[name]["active"] = run
+        vectors[name] = encode(test, learn(settings, name, collection, facts[name]))
+        facts[name]["active"] = active(vectors[name][1])
         print(name, facts[name], flush=True)
-        if len(runs) > 1:
-            test = ird.load_collection(settings.test)
-            table = ird.evaluate(
-                test, runs, measures="nDCG@10 R@100", baseline=settings.variants[0]
-            )
-            print(table, flush=True)
+    terms = min(row["active"] for row in facts.values())
+    runs = {}
+    for name, (queries, documents) in vectors.items():
+        kept = cut(documents, terms)
+        facts[name]["searched"] = active(kept)
+        runs[name] = search(test, queries, kept)
+        if kept.nnz < documents.nnz:
+            runs[name + ", uncut"] = search(test, queries, documents)
     (settings.out / f"facts-{settings.seed}.json").write_text(json.dumps(facts, indent=1) + "\n")
+    print(f"{terms:.1f} active terms of a document")
+    pairs = {name: [base for base in COMPARED.get(name, []) if base in runs] for name in runs}
+    baseline: dict[str, str | list[str]] = {name: bases for name, bases in pairs.items() if bases}
+    print(ird.evaluate(test, runs, measures="nDCG@10", baseline=baseline))
 
 
 if __name__ == "__main__":

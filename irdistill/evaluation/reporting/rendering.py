@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-_WIDTH, _HEIGHT = 460, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 438, 28, 208
+_WIDTH, _HEIGHT = 470, 250
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 448, 28, 208
 
 
 class Displayed:
@@ -157,5 +157,5 @@ def _drawing(plot: Plot) -> dict[str, Any]:
 
 
 def _tick(value: float) -> str:
-    """The label of a tick: three digits, or a whole number from 1,000 on."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    """The label of a tick: three digits, and whole numbers from 1000 on."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"
