@@ -56,6 +56,7 @@ from irdistill.storage.ownership import (
 )
 from irdistill.training.training_files import training_file_test
 from irdistill.user_modules import import_user_modules
+from irdistill.verbs.input_contents import named_contents
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ def _inputs(
         for text in stage.texts()
         if (Path(text) / MANIFEST).is_file()
     }  # made elsewhere
-    files = {name: file_sha256(Path(name)) for name in recipe.imports if Path(name).is_file()}
+    imports = {name: file_sha256(Path(name)) for name in recipe.imports if Path(name).is_file()}
     options = stage_verb(stage).options
     read = [value for name, value in stage.arguments.items() if options[name].source == "files"]
     inputs = {
@@ -143,8 +144,13 @@ def _inputs(
             for name in stage_collections(stage)
         },
         "stages": {name: fingerprints[name] for name in stage.needs()},
+        "contents": {
+            name: content
+            for name, content in named_contents(stage_verb(stage), stage.arguments).items()
+            if name not in runs
+        },
     }
-    more = {"runs": runs, "imports": files, "files": [input_checksums(value) for value in read]}
+    more = {"runs": runs, "imports": imports, "files": [input_checksums(value) for value in read]}
     loaded: dict[str, Any] = json.loads(
         json.dumps(inputs | {key: value for key, value in more.items() if value})
     )
@@ -166,6 +172,8 @@ def _recorded(folder: Path, stage: Stage, inputs: dict[str, Any], overwrite: boo
         )
     if recorded["fingerprint"] is None and not place.exists():
         return None  # the stage failed before it wrote anything
+    if "contents" not in recorded["inputs"]:  # a record of an earlier version
+        inputs = {key: value for key, value in inputs.items() if key != "contents"}
     if recorded["inputs"] == inputs:
         done = recorded["fingerprint"] is not None and Path(artifact(stage.verb, place)).exists()
         return str(recorded["fingerprint"]) if done else None

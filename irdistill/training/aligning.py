@@ -23,6 +23,7 @@ from irdistill.distributed.ray_cluster import RayCluster
 from irdistill.errors import ModelError, OptionError
 from irdistill.losses import Loss, parse_loss
 from irdistill.losses.embedding import TowerSide
+from irdistill.losses.loss_code import code_digests
 from irdistill.modeling.hardware import deterministic_kernels
 from irdistill.modeling.truncation import changes, snapshot
 from irdistill.search.vectors.ray_encoding import RayEncoding
@@ -177,6 +178,8 @@ class _Alignment:
             "loss": str(self.loss),
             "options": self.options.identity(),
         }
+        if own_losses := code_digests(self.loss):
+            identity["own_losses"] = own_losses
         if self.processes.world > 1:
             identity["processes"] = self.processes.world
         self._release()

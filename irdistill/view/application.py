@@ -37,6 +37,7 @@ PAGES = (
     ("/compare", "Compare", "compare"),
     ("/frontier", "Frontier", "frontier"),
     ("/judge", "Judge", "judge"),
+    ("/scores", "Score files", "scores"),
 )
 #: Modules with pages that are reached from other pages.
 LINKED_PAGES = (

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner
 
 from irdistill.cli.entry_point import cli
 from irdistill.collections.judging import JudgmentLog, read_judges
 from irdistill.evaluation.judging import compare_judges
+from irdistill.view.pages import judge
 from tests.view.conftest import accessibility_problems
 from tests.view.judged_folder import write_judged_folder
 
@@ -91,8 +93,9 @@ def test_five_pairs_by_keyboard_and_a_second_judge(
 
 
 def test_grades_and_disagreements_with_the_mouse(
-    open_page: Callable[..., Any], tmp_path: Path
+    open_page: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(judge, "PATIENCE", 0.0)  # as with a collection that takes long to load
     out, folder = write_judged_folder(tmp_path), tmp_path / "judged"
     path = "/judge?source=disagreements&at=teacher&other=second&each=2&scale=graded"
     page = open_page(out, path=path, judgments=folder, judge="anna")

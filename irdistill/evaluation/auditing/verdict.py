@@ -96,7 +96,7 @@ def decide(
             " stage to compare it with (--first-stage RUN), or the two share no document."
         )
         return Verdict(UNKNOWN, headline, cautions)
-    decision, headline, loss = _compared(quality.against, p, advice, _faults(spread, scale))
+    decision, headline, loss = _compared(quality.against, p, advice, score_faults(spread, scale))
     remedy = advice.words if decision == REPAIR and scale.spoilt else ()
     return Verdict(decision, headline, (*remedy, *cautions), loss)
 
@@ -147,7 +147,8 @@ def _power(against: AgainstFirstStage) -> str:
     )
 
 
-def _faults(spread: Distribution, scale: Scale) -> list[str]:
+def score_faults(spread: Distribution, scale: Scale) -> list[str]:
+    """What keeps a loss from learning from these numbers, as ends of sentences."""
     faults = [f"they are {scale.words}"] if scale.spoilt else []
     if spread.tied > MOSTLY:
         faults.append(f"{spread.tied:.0%} of neighbors are tied, so lists teach little")

@@ -261,6 +261,16 @@ SOURCES = {
     "unjudged": "Unjudged documents at the top",
 }
 """Title of each source of pairs."""
+SOURCE_DESCRIPTIONS = {
+    "suspects": "Documents without a judgment that the run puts above the best document that is"
+    " judged relevant.",
+    "bottom": f"Documents that are judged relevant in the lowest {BOTTOM:.0%} of a list of at least"
+    f" {FEWEST}.",
+    "disagreements": "Documents without a judgment whose ranks in two runs are at least half a list"
+    " apart.",
+    "unjudged": "Documents without a judgment among the first k of a run.",
+}
+"""What each source of pairs is, as a sentence."""
 
 
 def reason_of(pair: QueuedPair, source: PairSource) -> str:

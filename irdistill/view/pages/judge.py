@@ -16,7 +16,12 @@ from irdistill.collections.judging import read_judges
 from irdistill.collections.judging.judge_log import ENDING, JudgmentLog
 from irdistill.errors import InputError, NotFoundError, OptionError
 from irdistill.evaluation.judging import QueuedPair, QueueOptions, compare_judges
-from irdistill.evaluation.judging.judging_queue import SOURCES, PairSource, reason_of
+from irdistill.evaluation.judging.judging_queue import (
+    SOURCE_DESCRIPTIONS,
+    SOURCES,
+    PairSource,
+    reason_of,
+)
 from irdistill.search.lexical.matched_words import matched_spans
 from irdistill.view.application import (
     collections_of,
@@ -25,7 +30,7 @@ from irdistill.view.application import (
     show_page,
     workspace_of,
 )
-from irdistill.view.judging_desk import JudgingDesk, OpenQueue, QueueChoice
+from irdistill.view.judging_desk import PATIENCE, JudgingDesk, OpenQueue, QueueChoice
 from irdistill.view.linked_addresses import why_address
 from irdistill.view.workspace import RUN
 
@@ -48,6 +53,7 @@ def judge_page(request: Request) -> Response:
         "judge.html.j2",
         runs=runs,
         sources=SOURCES,
+        descriptions=SOURCE_DESCRIPTIONS,
         chosen=chosen,
         graded=request.query_params.get("scale") == "graded",
         grades=range(HIGHEST + 1),
@@ -59,8 +65,11 @@ def judge_page(request: Request) -> Response:
 
 def next_pairs(request: Request) -> Response:
     """The first pairs that this judge has not judged."""
-    queue, log = _open(request, request.query_params)
-    return send_json(_answer(queue, log, request.query_params))
+    desk = desk_of(request)
+    queue = desk.queue(_chosen(request.query_params), PATIENCE)
+    if queue is None:
+        return send_json({"opening": True})
+    return send_json(_answer(queue, desk.log(queue.collection), request.query_params))
 
 
 async def add_judgment(request: Request) -> Response:
@@ -133,6 +142,7 @@ def _as_values(choice: QueueChoice) -> dict[str, Any]:
 def _open(request: Request, values: Mapping[str, Any]) -> tuple[OpenQueue, JudgmentLog]:
     desk = desk_of(request)
     queue = desk.queue(_chosen(values))
+    assert queue is not None
     return queue, desk.log(queue.collection)
 
 

@@ -77,7 +77,8 @@ async function load() {
   if (reading) return;
   reading = true;
   try {
-    take(await request(`/api/judge/pairs?${new URLSearchParams(choice)}`));
+    const answer = await request(`/api/judge/pairs?${new URLSearchParams(choice)}`);
+    if (!answer.opening) take(answer);
   } catch {
     parts("waiting").hidden = true; // the status line says why
   } finally {

@@ -119,7 +119,7 @@ def test_blocks_are_read_as_they_are_needed(
     assert strengths == sorted(strengths, reverse=True)
     again = JudgingQueue(collection, run)
     assert len(pairs(again)) == 95 and again.pairs[:9] == queue.pairs[:9]
-    assert queue.places[again.pairs[94].pair] == 94
+    assert again.places[again.pairs[94].pair] == 94
 
 
 def test_a_run_of_more_queries_than_the_collection(collection: Collection) -> None:
