@@ -47,8 +47,8 @@ class Job:
 
     @property
     def progress(self) -> str:
-        """How far it is: ``120 of 300 steps``."""
-        if self.total is None:
+        """How far it is: ``120 of 300 steps``, or ``300 steps`` when it is done."""
+        if self.total is None or self.state == DONE:
             return f"{self.done:,.0f} {self.unit}" if self.done else ""
         return f"{self.done:,.0f} of {self.total:,.0f} {self.unit}"
 
@@ -139,7 +139,17 @@ def format_number(value: float) -> str:
 
 def format_time(seconds: float) -> str:
     """A time in seconds since 1970 as local date and time."""
-    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S") if seconds else ""
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M") if seconds else ""
+
+
+def format_rate(value: float) -> str:
+    """A number per second.
+
+    Examples:
+        >>> format_rate(14721.49), format_rate(81.127), format_rate(2.5352)
+        ('14,721', '81.1', '2.54')
+    """
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def read_time(text: object) -> float | None:

@@ -130,10 +130,9 @@ def recipe_job(artifact: Artifact, job_of: JobOf) -> Job:
         state = DONE if complete else FAILED if problem else STOPPED
     figures, current = [], progress.current
     if current is not None:
-        figures.append(("stage", current.name))
         job = job_of(artifact.path / current.name)
-        if job is not None and job.progress:
-            figures.append(("there", job.progress))
+        shown = job.progress if job is not None and job.progress else current.verb
+        figures.append((f"stage {current.name}", shown))
     jobs = [job_of(artifact.path / name) for name in progress.stages]
     costs = [job.cost for job in jobs if job is not None and job.cost is not None]
     seconds = sum(stage.seconds for stage in progress.stages.values())

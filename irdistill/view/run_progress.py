@@ -21,6 +21,7 @@ from irdistill.view.job_state import (
     JobDetails,
     flat_settings,
     format_number,
+    format_rate,
     read_time,
     resumed_sentence,
 )
@@ -116,11 +117,14 @@ def _read(artifact: Artifact) -> dict[str, Any]:
 
 
 def _remaining(journal: RunJournal, left: float, modified: float) -> float | None:
-    """Seconds to the end at the rate since the last start, less those since the last part."""
+    """Seconds to the end at the rate since the last start, less those since the last part, but at
+    most those of one part.
+    """
     queries, seconds = (journal.total(name, journal.session) for name in ("queries", "seconds"))
     if not queries or not seconds:
         return None
-    return max(0.0, left * seconds / queries - max(0.0, time.time() - modified))
+    since = min(max(0.0, time.time() - modified), seconds / len(journal.session))
+    return max(0.0, left * seconds / queries - since)
 
 
 def _figures(journal: RunJournal, state: str) -> list[tuple[str, str]]:
@@ -133,7 +137,7 @@ def _figures(journal: RunJournal, state: str) -> list[tuple[str, str]]:
     lines = journal.session if state == RUNNING else journal.parts
     amount, seconds = journal.total(counted, lines), journal.total("seconds", lines)
     if amount and seconds:
-        figures.append((f"{counted}/s", f"{amount / seconds:,.1f}"))
+        figures.append((f"{counted}/s", format_rate(amount / seconds)))
     for name in ("tokens", "requests"):
         if journal.total(name):
             figures.append((name, format_number(journal.total(name))))

@@ -167,10 +167,10 @@ class TrainingCurves:
             }
 
 
-def _place(title: str) -> tuple[int, str]:
+def _place(title: str) -> int:
     """Order of charts: losses, held-out measures, the learning rate, sparsity."""
     order = ("Loss", "Held-out loss", "Held-out ", "Learning rate", "")
-    return next(number for number, start in enumerate(order) if title.startswith(start)), title
+    return next(number for number, start in enumerate(order) if title.startswith(start))
 
 
 def chart_of(name: str) -> tuple[str, str]:

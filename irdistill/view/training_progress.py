@@ -23,6 +23,7 @@ from irdistill.view.job_state import (
     Job,
     JobDetails,
     flat_settings,
+    format_rate,
     read_time,
     resumed_sentence,
 )
@@ -30,6 +31,8 @@ from irdistill.view.training_curves import CurveCache, CurveSummary
 from irdistill.view.workspace import Artifact
 
 _RECORD = "training.json"
+_LOGGED = 5.0
+"""Most seconds between two writes of a log, unless a step takes longer."""
 
 
 class TrainingJournal:
@@ -85,7 +88,7 @@ def training_job(artifact: Artifact, curves: CurveCache) -> Job:
     running = state == RUNNING and journal.finish is None
     ahead = (steps - done) / rate if running and steps and rate else None
     if ahead is not None:
-        ahead = max(0.0, ahead - max(0.0, time.time() - written))
+        ahead = max(0.0, ahead - min(max(0.0, time.time() - written), _LOGGED))
     worked = journal.seconds
     if running and journal.began:
         worked += max(0.0, time.time() - journal.began)
@@ -182,14 +185,14 @@ def _figures(
         if (active := numbers.get(f"sparsity/{side}/active")) is not None:
             figures.append((f"active {side} terms", f"{active:.1f}"))
     if rate:
-        figures.append(("steps/s", f"{rate:.3g}"))
+        figures.append(("steps/s", format_rate(rate)))
     for name, label in (("lists_per_second", "lists/s"), ("texts_per_second", "texts/s")):
         if journal.finish is not None and name in journal.finish:
-            figures.append((label, f"{journal.finish[name]:,.1f}"))
+            figures.append((label, format_rate(journal.finish[name])))
     if rate and journal.finish is None and options.get("batch_size"):
         unit = "lists/s" if "list_size" in options else "texts/s"
         processes = _mapping(record, "identity").get("processes") or 1
-        figures.append((unit, f"{rate * options['batch_size'] * processes:,.1f}"))
+        figures.append((unit, format_rate(rate * options["batch_size"] * processes)))
     return figures
 
 

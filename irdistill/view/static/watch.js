@@ -10,7 +10,7 @@ function panel(job) {
 }
 
 function row(job) {
-  const figures = job.problem || job.figures.slice(0, 3).map(([label, text]) => `${label} ${text}`).join(" · ");
+  const figures = job.problem || job.figures.slice(0, 2).map(([label, text]) => `${label} ${text}`).join(" · ");
   const cells = [["", make("a", {href: jobAddress(job.key)}, job.key)], ["left", job.verb], ["left", stateTag(job.state)], ["left", job.progress],
     ["text", figures], ["", job.took], ["cost", job.cost], ["", job.changed]];
   return make("tr", {}, ...cells.map(([name, inside]) => make("td", name ? {class: name} : {}, inside)));

@@ -128,5 +128,6 @@ function lineChart(title, across) {
 function chartNumber(value) {
   const size = Math.abs(value);
   if (size >= 1000) return value.toLocaleString("en-US", {maximumFractionDigits: 1});
-  return size && size < 0.01 ? value.toPrecision(3) : value.toFixed(4);
+  if (!size || size >= 0.001) return value.toFixed(4);
+  return value.toExponential(2).replace(/e-(\d)$/, "e-0$1");
 }
