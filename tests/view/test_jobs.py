@@ -105,7 +105,8 @@ def test_an_event_begins_a_new_line(tmp_path: Path) -> None:
 def write_training(folder: Path, finished: bool, rows: list[dict[str, Any]]) -> None:
     folder.mkdir(exist_ok=True)
     options = {"steps": 300, "batch_size": 4, "list_size": 8}
-    record = {"identity": {"loss": "KL", "options": options}, "finished": finished}
+    identity = {"loss": "KL", "options": options, "validation": {}}
+    record = {"identity": identity, "finished": finished}
     (folder / "training.json").write_text(json.dumps(record))
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "train_log.jsonl").write_text(text)
