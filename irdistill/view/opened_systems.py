@@ -27,7 +27,7 @@ _MOST = 6
 
 
 @dataclass(frozen=True)
-class Answer:
+class TimedHits:
     """The documents of a query.
 
     Attributes:
@@ -51,12 +51,12 @@ class OpenSystem:
         self._search, self._lock = search, Lock()
         self._explainer: DocumentExplainer | None = None
 
-    def answer(self, query: str, k: int) -> Answer:
+    def answer(self, query: str, k: int) -> TimedHits:
         """Search, and measure the time."""
         with self._lock:
             start = time.perf_counter()
             hits = self._search.search(query, k)
-            return Answer(hits, 1000 * (time.perf_counter() - start))
+            return TimedHits(hits, 1000 * (time.perf_counter() - start))
 
     def explainer(self, runs: Mapping[str, Run]) -> DocumentExplainer:
         """Explains documents of this system."""
