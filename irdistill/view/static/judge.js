@@ -134,5 +134,7 @@ if (started.started) {
     event.preventDefault();
     act(button);
   });
+  // what was judged and is not on the disk yet would be lost
+  window.addEventListener("beforeunload", event => { if (sent.size) event.preventDefault(); });
   load();
 }
