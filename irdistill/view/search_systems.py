@@ -59,8 +59,8 @@ def list_systems(workspace: Workspace, collections: Sequence[str]) -> list[Syste
     trained = {artifact.path: artifact for artifact in workspace.artifacts(TRAINING)}
     for model in searching:
         training = trained.get(model.path.parent)
-        own = None if training is None else _training_collection(training)
-        offered = known if own is None or own in collections else [own, *collections]
+        named = None if training is None else _training_collection(training)
+        offered = known if named is None or named in collections else [named, *collections]
         for name in offered:
             system = System(f"{model.key} @ {name}", _short(model.key), MODEL, name, model)
             by_collection.setdefault(name, []).append(system)

@@ -99,7 +99,7 @@ def test_grades_and_disagreements_with_the_mouse(
     out, folder = write_judged_folder(tmp_path), tmp_path / "judged"
     path = "/judge?source=disagreements&at=teacher&other=second&each=2&scale=graded"
     page = open_page(out, path=path, judgments=folder, judge="anna")
-    page.locator("#facts").get_by_text("rank in the other run").wait_for()
+    page.locator("#facts").get_by_text("rank in second").wait_for()
     page.keyboard.press("y")  # no answer here
     page.get_by_role("button", name="answers it").click()
     page.keyboard.press("2")

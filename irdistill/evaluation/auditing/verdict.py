@@ -28,6 +28,14 @@ from irdistill.evaluation.reporting.findings import Severity
 from irdistill.evaluation.significance import FEW, LEVEL
 
 LEARN, REPAIR, NO, UNKNOWN, NO_EVIDENCE = "learn", "repair", "no", "cannot tell", "no evidence"
+HEADLINES = {
+    LEARN: "Learn from {}.",
+    REPAIR: "Repair the scores of {} before you learn from them.",
+    NO_EVIDENCE: "There is no evidence that {} would teach more than the first stage.",
+    UNKNOWN: "Nothing here tells whether to learn from {}.",
+    NO: "Do not learn from {}.",
+}
+"""Each decision about some teachers in a sentence."""
 HOLES = 0.1
 MOSTLY = 0.5
 ALIKE = 0.95

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 _WIDTH, _HEIGHT = 470, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 448, 28, 208
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 448, 28, 208
 
 
 class Displayed:

@@ -23,6 +23,7 @@ from irdistill.evaluation.judging.judging_queue import (
     reason_of,
 )
 from irdistill.search.lexical.matched_words import matched_spans
+from irdistill.verbs.opening_inputs import short_names
 from irdistill.view.application import (
     collections_of,
     options_of,
@@ -192,7 +193,7 @@ def _answer(
     read = queue.queue
     return {
         "undone": first is not None,
-        "pairs": [_shown(pair, queue, str(values["at"])) for pair in pairs],
+        "pairs": [_shown(pair, queue, values) for pair in pairs],
         "done": sum(pair in log.newest for pair in list(read.places)),
         "total": len(read.pairs),
         "complete": read.complete,
@@ -201,7 +202,7 @@ def _answer(
     }
 
 
-def _shown(pair: QueuedPair, queue: OpenQueue, at: str) -> dict[str, Any]:
+def _shown(pair: QueuedPair, queue: OpenQueue, values: Mapping[str, Any]) -> dict[str, Any]:
     """A pair as the script shows it."""
     collection, options = queue.collection, queue.queue.options
     query = collection.queries[pair.query_id]
@@ -217,9 +218,12 @@ def _shown(pair: QueuedPair, queue: OpenQueue, at: str) -> dict[str, Any]:
         }
     facts = [["rank", f"{pair.rank} of {pair.of}"], ["score", f"{pair.score:.4f}"]]
     if pair.other_score is not None:
-        facts += [
-            ["rank in the other run", f"{pair.other_rank} of {pair.of}"],
-            ["score there", f"{pair.other_score:.4f}"],
+        first, second = short_names([str(values["at"]), str(values["other"])])
+        facts = [
+            [f"rank in {first}", f"{pair.rank} of {pair.of}"],
+            [f"score in {first}", f"{pair.score:.4f}"],
+            [f"rank in {second}", f"{pair.other_rank} of {pair.of}"],
+            [f"score in {second}", f"{pair.other_score:.4f}"],
         ]
     if pair.grade is not None:
         facts.append(["judged in the collection", str(pair.grade)])
@@ -231,7 +235,7 @@ def _shown(pair: QueuedPair, queue: OpenQueue, at: str) -> dict[str, Any]:
         "reason": reason_of(pair, options.source),
         "facts": facts,
         "known": known,
-        "why": why_address(pair.doc_id, at=at, query_id=pair.query_id),
+        "why": why_address(pair.doc_id, at=str(values["at"]), query_id=pair.query_id),
         **_document(collection, query.text, pair.doc_id, pair.passage),
     }
 
