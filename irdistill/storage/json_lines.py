@@ -15,7 +15,7 @@ from irdistill.errors import one_line
 JOURNAL = "journal.jsonl"
 """The file of a folder that records what differs between two executions of one job."""
 
-_TAIL = 1 << 16
+_BLOCK = 1 << 16
 
 
 def write_event(folder: Path, **entry: Any) -> None:
@@ -55,17 +55,35 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     return _objects(text.split("\n"))
 
 
-def last_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects in the last 64 KiB of a file, for logs that are long."""
+def last_json_line(path: Path, containing: str = "") -> dict[str, Any] | None:
+    """The last object of a file whose line contains a text, found from the end of the file.
+
+    Examples:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "log.jsonl"
+        >>> _ = path.write_text('{"step": 1, "loss": 3}\\n{"step": 2}\\n{"st')
+        >>> last_json_line(path), last_json_line(path, '"loss"')
+        ({'step': 2}, {'step': 1, 'loss': 3})
+    """
     try:
         with open(path, "rb") as stream:
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, size - _TAIL))
-            data = stream.read()
+            place, rest = stream.seek(0, os.SEEK_END), b""
+            complete = False  # what follows the last line break was cut short
+            while place:
+                start = max(0, place - _BLOCK)
+                stream.seek(start)
+                lines = (stream.read(place - start) + rest).split(b"\n")
+                rest, place = (lines.pop(0), start) if start else (b"", 0)
+                if not complete and lines:
+                    lines, complete = lines[:-1], True
+                for line in reversed(lines):
+                    if containing.encode() in line and (
+                        rows := _objects([line.decode("utf-8", "replace")])
+                    ):
+                        return rows[0]
     except FileNotFoundError:
-        return []
-    lines = data.decode("utf-8", errors="replace").split("\n")
-    return _objects(lines[1:] if size > _TAIL else lines)
+        pass
+    return None
 
 
 class JsonLinesFollower:
@@ -107,7 +125,12 @@ class JsonLinesFollower:
             return []
         complete = data[: data.rfind(b"\n") + 1]
         self._offset += len(complete)
-        return _objects(complete.decode("utf-8", errors="replace").split("\n"))
+        lines = complete.decode("utf-8", errors="replace").split("\n")[:-1]
+        try:
+            rows = json.loads(f"[{','.join(lines)}]")  # faster than a call for each line
+        except (ValueError, RecursionError):
+            return _objects(lines)
+        return [row for row in rows if isinstance(row, dict)]
 
 
 def _objects(lines: Iterable[str]) -> list[dict[str, Any]]:

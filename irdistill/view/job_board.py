@@ -103,7 +103,7 @@ class JobBoard:
         if artifact.kind == RUN:
             return run_job(artifact)
         if artifact.kind == TRAINING:
-            return training_job(artifact, self.curves)
+            return training_job(artifact)
         if artifact.kind == RECIPE:
             return recipe_job(artifact, self._job_in())
         return Job(artifact.key, STARTING, "", RUNNING, modified=artifact.modified)

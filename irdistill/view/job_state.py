@@ -57,9 +57,11 @@ class Job:
         """The state in words, the headline of the job's page."""
         took = "" if self.seconds is None else f" in {format_duration(self.seconds)}"
         if self.state == RUNNING:
-            left = (
-                "" if self.remaining is None else f", about {format_duration(self.remaining)} left"
-            )
+            left = ""
+            if self.done and self.done == self.total:
+                left = ", finishing"
+            elif self.remaining is not None:
+                left = f", about {format_duration(self.remaining)} left"
             return f"Running: {self.progress or 'preparing'}{left}."
         if self.state == DONE:
             amount = f": {self.done:,.0f} {self.unit}" if self.total else ""
@@ -79,7 +81,7 @@ class Job:
             "state": self.state,
             "share": self.done / self.total if self.total else None,
             "progress": self.progress,
-            "remaining": "" if self.remaining is None else format_duration(self.remaining),
+            "remaining": format_duration(self.remaining) if self.remaining else "",
             "took": "" if self.seconds is None else format_duration(self.seconds),
             "cost": "" if self.cost is None else format_number(self.cost),
             "changed": format_time(self.modified),

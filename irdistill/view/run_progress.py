@@ -129,7 +129,7 @@ def _remaining(journal: RunJournal, left: float, modified: float) -> float | Non
 
 def _figures(journal: RunJournal, state: str) -> list[tuple[str, str]]:
     counted = "pairs" if journal.total("pairs") else "rows"
-    figures = [("rows scored", format_number(journal.total("rows")))]
+    figures = [("rows", format_number(journal.total("rows")))]
     if unscored := journal.total("nulls"):
         figures.append(("rows without a score", format_number(unscored)))
     if journal.total("pairs") not in (0, journal.total("rows")):

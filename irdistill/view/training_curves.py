@@ -7,7 +7,6 @@ from array import array
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -28,37 +27,45 @@ _VALIDATION, _TERMS, _SPARSITY = "validation/", "terms/", "sparsity/"
 class Curve:
     """The values of one number of the log, by step.
 
+    Args:
+        smooth: keep the running mean of the values, too, with a weight of 0.05 for each step.
+
     Attributes:
         rows: the row of the log of each value.
-        means: running mean of the values, with a weight of 0.05 for each step.
+        means: the running means.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, smooth: bool) -> None:
+        self.smooth = smooth
         self.rows, self.steps = array("q"), array("q")
         self.values, self.means = array("d"), array("d")
         self._weight, self._mean = 0.0, 0.0
 
     def add(self, row: int, step: int, value: float) -> None:
         """Append a value."""
-        self._weight = (1 - _SMOOTHING) * self._weight + _SMOOTHING
-        self._mean = (1 - _SMOOTHING) * self._mean + _SMOOTHING * value
         self.rows.append(row)
         self.steps.append(step)
         self.values.append(value)
-        self.means.append(self._mean / self._weight)
+        if self.smooth:
+            self._weight = (1 - _SMOOTHING) * self._weight + _SMOOTHING
+            self._mean = (1 - _SMOOTHING) * self._mean + _SMOOTHING * value
+            self.means.append(self._mean / self._weight)
 
-    def points(self, since: int, smooth: bool) -> dict[str, Any]:
+    def points(self, since: int) -> dict[str, Any]:
         """The points to draw: every n-th one, with n so that there are about 1,000, and the last.
 
         Args:
             since: rows that the reader knows; its points stay valid unless ``replace`` is true.
-            smooth: with the running mean.
         """
         count, known = len(self.rows), bisect_left(self.rows, since)
         stride = _stride(count)
         replace = known == 0 or _stride(known) != stride
         first = 0 if replace else -(-known // stride) * stride
-        columns: list[array[Any]] = [self.steps, self.values, *([self.means] if smooth else [])]
+        columns: list[array[Any]] = [
+            self.steps,
+            self.values,
+            *([self.means] if self.smooth else []),
+        ]
         points = [[column[place] for column in columns] for place in range(first, count, stride)]
         last = [column[-1] for column in columns]
         shown = f"{self.values[-1]:.6g}"
@@ -74,20 +81,6 @@ class Curve:
 def _stride(count: int) -> int:
     """A power of two, so that drawn points stay when the log grows."""
     return 1 << max(0, math.ceil(math.log2(max(1, count) / POINTS)))
-
-
-@dataclass(frozen=True)
-class CurveSummary:
-    """The last values of a log.
-
-    Attributes:
-        best_step: the step with the best weights so far; None without a validation.
-        values: by the names that experiment trackers get.
-    """
-
-    step: int
-    best_step: int | None
-    values: Mapping[str, float]
 
 
 class TrainingCurves:
@@ -125,15 +118,10 @@ class TrainingCurves:
             if name == "best_step" and isinstance(value, int):
                 self.best_step = value
             elif isinstance(value, int | float) and math.isfinite(value):
-                self.curves.setdefault(name, Curve()).add(self.rows, step, float(value))
+                if name not in self.curves:
+                    self.curves[name] = Curve(chart_of(name)[0] == "Loss")
+                self.curves[name].add(self.rows, step, float(value))
         self.rows += 1
-
-    def summary(self) -> CurveSummary:
-        """The last step and the values there, read up to now."""
-        with self._lock:
-            self.update()
-            values = {name: curve.values[-1] for name, curve in self.curves.items()}
-            return CurveSummary(self.step, self.best_step, values)
 
     def to_json(self, since: int = 0, generation: int = -1) -> dict[str, Any]:
         """The charts and the table of the last values.
@@ -149,8 +137,7 @@ class TrainingCurves:
             charts: dict[str, list[dict[str, Any]]] = {}
             for name, curve in self.curves.items():
                 title, label = chart_of(name)
-                smooth = title == "Loss"
-                entry = {"name": label, "number": name} | curve.points(since, smooth)
+                entry = {"name": label, "number": name} | curve.points(since)
                 charts.setdefault(title, []).append(entry)
             for title, series in charts.items():
                 if len(series) == 1:

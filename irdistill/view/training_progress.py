@@ -6,12 +6,13 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from irdistill.errors import IrdistillError
 from irdistill.storage.files import read_json_object
-from irdistill.storage.json_lines import JOURNAL, last_json_lines, read_json_lines
+from irdistill.storage.json_lines import JOURNAL, last_json_line, read_json_lines
 from irdistill.storage.locking import is_locked
 from irdistill.students.keep_report import KeepReport
 from irdistill.training.log_rows import LOG, row_numbers
@@ -27,8 +28,22 @@ from irdistill.view.job_state import (
     read_time,
     resumed_sentence,
 )
-from irdistill.view.training_curves import CurveCache, CurveSummary
 from irdistill.view.workspace import Artifact
+
+
+@dataclass(frozen=True)
+class LastValues:
+    """The last values of a log.
+
+    Attributes:
+        best_step: the step with the best weights so far; None without a validation.
+        values: by the names that experiment trackers get.
+    """
+
+    step: int
+    best_step: int | None
+    values: Mapping[str, float]
+
 
 _RECORD = "training.json"
 _LOGGED = 5.0
@@ -69,7 +84,7 @@ class TrainingJournal:
                 self.seconds += float(line.get("seconds") or 0.0)
 
 
-def training_job(artifact: Artifact, curves: CurveCache) -> Job:
+def training_job(artifact: Artifact) -> Job:
     """The state of a training, an alignment, a pretraining, or a model that is computed."""
     record = read_json_object(artifact.path / _RECORD)
     journal = TrainingJournal(artifact.path)
@@ -78,7 +93,7 @@ def training_job(artifact: Artifact, curves: CurveCache) -> Job:
     finished = record.get("finished") is True
     locked = is_locked(artifact.path)
     state = RUNNING if locked else DONE if finished else FAILED if journal.problem else STOPPED
-    values = _last_values(artifact.path, journal, curves, finished)
+    values = _last_values(artifact.path, "validation" in identity)
     steps = journal.steps or options.get("steps") or None
     done = values.step if values else 0
     if journal.finish is not None:
@@ -127,21 +142,17 @@ def _modified(path: Path) -> float:
         return 0.0
 
 
-def _last_values(
-    folder: Path, journal: TrainingJournal, curves: CurveCache, finished: bool
-) -> CurveSummary | None:
-    """The last values of the log; only the end of a finished log is read, which may be long."""
-    if not (folder / LOG).is_file():
+def _last_values(folder: Path, validated: bool) -> LastValues | None:
+    """The last values of the log, read from its end: it may be long."""
+    step = last_json_line(folder / LOG, '"loss"')
+    validation = last_json_line(folder / LOG, '"validation"') if validated else None
+    if step is None and validation is None:
         return None
-    if not finished:
-        return curves.of(folder).summary()
-    values: dict[str, float] = {}
-    step, best = 0, None
-    for row in last_json_lines(folder / LOG):
-        step = max(step, int(row.get("step") or 0))
-        values |= row_numbers(row)
-        best = row.get("best_step", best)
-    return CurveSummary(step, best, values)
+    rows = [row for row in (step, validation) if row is not None]
+    values = {name: value for row in rows for name, value in row_numbers(row).items()}
+    best = values.pop("best_step", None)
+    done = max(int(row.get("step") or 0) for row in rows)
+    return LastValues(done, None if best is None else int(best), values)
 
 
 def _rate(journal: TrainingJournal, done: int, written: float) -> float | None:
@@ -159,7 +170,7 @@ def _rate(journal: TrainingJournal, done: int, written: float) -> float | None:
 def _figures(
     record: Mapping[str, Any],
     journal: TrainingJournal,
-    values: CurveSummary | None,
+    values: LastValues | None,
     rate: float | None,
     options: Mapping[str, Any],
 ) -> list[tuple[str, str]]:

@@ -24,7 +24,7 @@ class ViewOptions:
         Path,
         Field(
             description="Folder of what is judged on the page: a file for each judge, of one"
-            " collection. Made with the first judgment."
+            " collection. Made when judging begins."
         ),
     ] = Path("judgments")
     judge: Annotated[

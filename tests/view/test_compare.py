@@ -124,6 +124,8 @@ def test_two_runs_by_keyboard(open_page: Callable[..., Any], tmp_path: Path) -> 
     assert sides.nth(0).locator("mark").count() > 0
     assert "<b>part</b>" in sides.nth(0).locator(".excerpt").first.inner_text()
     assert "/why?at=student" in str(sides.nth(1).get_by_role("link").first.get_attribute("href"))
+    page.reload()
+    page.get_by_label("Rankings of the opened query").get_by_text(query_id, exact=True).wait_for()
     page.locator("#find").fill("q7")
     page.get_by_text("1 query", exact=True).wait_for()
     assert accessibility_problems(page) == []
@@ -148,6 +150,8 @@ def test_a_run(open_page: Callable[..., Any], tmp_path: Path) -> None:
     page.locator("#queries").press("Enter")
     page.locator("#query h3", has_text="Tell of swimming dogs").wait_for()
     assert page.locator("#query ol.ranking li").nth(1).get_attribute("data-doc") == "d1"
+    page.reload()
+    page.locator("#query h3", has_text="Tell of swimming dogs").wait_for()
     assert accessibility_problems(page) == []
 
 

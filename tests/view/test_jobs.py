@@ -52,7 +52,7 @@ def test_a_run_is_watched_from_its_first_part_to_its_last(tmp_path: Path) -> Non
     assert (running.state, running.done, running.total) == ("running", 4, 10)
     assert running.remaining is not None and running.cost == 0.25 and running.resumed == ""
     figures = dict(running.figures)
-    assert figures["rows scored"] == "8" and figures["rows without a score"] == "4"
+    assert figures["rows"] == "8" and figures["rows without a score"] == "4"
     assert figures["pairs"] == "3" and figures["tokens"] == "40" and "pairs/s" in figures
     stopped = job(tmp_path, "run")
     assert (stopped.state, stopped.done, stopped.remaining) == ("stopped", 4, None)
@@ -60,10 +60,11 @@ def test_a_run_is_watched_from_its_first_part_to_its_last(tmp_path: Path) -> Non
     with RunWriter(tmp_path / "run", IDENTITY, QUERIES, part_queries=4) as writer:
         write_parts(writer, 2)
         writer.finish()
+        assert job(tmp_path, "run").sentence == "Running: 10 of 10 queries, finishing."
     done = job(tmp_path, "run")
     assert (done.state, done.done, done.cost) == ("done", 10, 0.75)
     assert done.resumed == "resumed once, at part 1"
-    assert done.verb == "score" and dict(done.figures)["rows scored"] == "20"
+    assert done.verb == "score" and dict(done.figures)["rows"] == "20"
 
 
 def test_a_shard_counts_its_own_queries(tmp_path: Path) -> None:
@@ -105,7 +106,8 @@ def test_an_event_begins_a_new_line(tmp_path: Path) -> None:
 def write_training(folder: Path, finished: bool, rows: list[dict[str, Any]]) -> None:
     folder.mkdir(exist_ok=True)
     options = {"steps": 300, "batch_size": 4, "list_size": 8}
-    record = {"identity": {"loss": "KL", "options": options}, "finished": finished}
+    identity = {"loss": "KL", "options": options, "validation": {}}
+    record = {"identity": identity, "finished": finished}
     (folder / "training.json").write_text(json.dumps(record))
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "train_log.jsonl").write_text(text)

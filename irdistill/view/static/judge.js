@@ -15,8 +15,8 @@ function showChoice() {
 function showProgress(answer) {
   const read = answer.complete ? "" : ` in ${answer.queries_read} of ${answer.queries} queries`;
   parts("progress").textContent = `${answer.done} of ${answer.total} pairs${read} judged`;
-  parts("bar").max = Math.max(1, answer.total);
-  parts("bar").value = answer.done;
+  parts("judged").max = Math.max(1, answer.total);
+  parts("judged").value = answer.done;
 }
 
 function showText(name, part, document_) {

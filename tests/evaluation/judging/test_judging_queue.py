@@ -83,6 +83,7 @@ def test_unjudged_documents_at_the_top(collection: Collection) -> None:
         *(("b", "d0"), ("c", "d0"), ("a", "d1"), ("c", "d1")),
         *(("a", "d2"), ("b", "d2"), ("c", "d2")),
     ]
+    assert [pair.positive for pair in queue.pairs[:3]] == ["d9", None, "d3"]
 
 
 def test_disagreements_of_two_runs(collection: Collection) -> None:
@@ -93,6 +94,7 @@ def test_disagreements_of_two_runs(collection: Collection) -> None:
     [pair] = queue
     assert (pair.pair, pair.rank, pair.other_rank, pair.of) == (("a", "d1"), 2, 9, 9)
     assert pair.strength == abs(1 / 2 - 1 / 9)
+    assert (pair.positive, pair.positive_rank) == ("d3", 4)
     with pytest.raises(OptionError, match="need a second run"):
         JudgingQueue(collection, as_run(SCORES), QueueOptions("disagreements"))
     with pytest.raises(OptionError, match="source='other'"):
