@@ -13,6 +13,7 @@ from irdistill.errors import NotFoundError
 
 FILE_MODULE = "_irdistill_file_"
 """Prefix of the module's name of an imported file."""
+_VERSION = "_irdistill_version"
 
 
 def import_user_modules(names: Iterable[str]) -> None:
@@ -39,20 +40,22 @@ def import_user_modules(names: Iterable[str]) -> None:
 
 
 def import_file(path: Path) -> ModuleType:
-    """Import a Python file, once.
+    """Import a Python file; once, unless it changed.
 
     Raises:
         NotFoundError: there is no such file.
     """
     if not path.is_file():
         raise NotFoundError(f"there is no file {path} to import.")
-    name, place = f"{FILE_MODULE}{path.stem}", str(path.resolve())
+    name, place, state = f"{FILE_MODULE}{path.stem}", str(path.resolve()), path.stat()
+    version = (place, state.st_size, state.st_mtime_ns)
     known = sys.modules.get(name)
-    if known is not None and known.__file__ == place:
+    if known is not None and getattr(known, _VERSION, None) == version:
         return known
     spec = importlib.util.spec_from_file_location(name, place)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    setattr(module, _VERSION, version)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)

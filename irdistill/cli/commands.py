@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -19,6 +19,8 @@ from irdistill.errors import OptionError
 from irdistill.verbs import CATALOG, load_verb, verb_names
 
 _SEVERAL_SOURCES = ("runs", "models", "collections", "texts", "files", "validation")
+_VIEWED = ("run", "specialise", "train", "pretrain", "align", "score", "retrieve")
+"""Verbs that take ``--view``."""
 _NUMBERS = {int: "INTEGER", float: "FLOAT", bool: "BOOLEAN", Path: "PATH"}
 
 
@@ -104,7 +106,7 @@ def verb_command(name: str) -> click.Command:
     def run(**words: Any) -> None:
         from irdistill.user_modules import import_user_modules
 
-        json_file = words.pop("json_file")
+        json_file, view = words.pop("json_file"), words.pop("view", False)
         import_user_modules(words.pop("imports"))
         values = checked_options(verb, words)
         if name == "search" and "query" not in values:
@@ -113,14 +115,16 @@ def verb_command(name: str) -> click.Command:
             if not search_many(values, json_file):
                 click.get_current_context().exit(1)
             return
-        if not print_result(name, verb.call(values), values, json_file):
+        with _page(name, values) if view else nullcontext():
+            ok = print_result(name, verb.call(values), values, json_file)
+        if not ok:
             click.get_current_context().exit(1)
 
     return MultiValueCommand(
         name.rpartition(" ")[2],
         params=[
             *(_parameter(verb, option) for option in verb.options.values()),
-            *_surface_options(),
+            *_surface_options(name),
         ],
         callback=run,
         help=_help(verb),
@@ -160,8 +164,20 @@ def _flag(verb: Any, name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _surface_options() -> list[click.Parameter]:
+def _page(verb: str, values: Mapping[str, Any]) -> AbstractContextManager[None]:
+    from irdistill.cli.view_companion import page_beside
+
+    return page_beside(verb, values)
+
+
+def _surface_options(verb: str) -> list[click.Parameter]:
+    view = click.Option(
+        ["--view"],
+        is_flag=True,
+        help="Show the job on a local page while it runs; its address is printed.",
+    )
     return [
+        *([view] if verb in _VIEWED else []),
         click.Option(
             ["--import", "imports"],
             multiple=True,

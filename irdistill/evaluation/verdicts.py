@@ -11,6 +11,8 @@ from irdistill.evaluation.significance import LEVEL
 if TYPE_CHECKING:
     from irdistill.evaluation.figures import Evaluation, Row
 
+_MOST = 4
+"""Comparisons that are spelled out in sentences."""
 _SIZES = ((0.2, "very small"), (0.5, "small"), (0.8, "medium"))
 """Names of effect sizes below a d_z (Cohen 1988)."""
 
@@ -18,18 +20,22 @@ _SIZES = ((0.2, "very small"), (0.5, "small"), (0.8, "medium"))
 def verdict_sentences(evaluation: Evaluation) -> list[str]:
     """What an evaluation says by its first measure; the first sentence is the headline.
 
-    A single comparison is one sentence. Otherwise the first names the best system, and each
-    comparison follows.
+    A single comparison is one sentence. Otherwise a sentence for each dataset names the best
+    system, and each comparison follows; of more than four only those of the best systems.
     """
     first = evaluation.rows[0]
     several = len(evaluation.datasets) > 1
     rows = [row for row in evaluation.rows if row.measure == first.measure]
-    compared = [difference_sentence(row, evaluation, several) for row in rows if row.against]
+    compared = [row for row in rows if row.against]
     if len(compared) == 1 and len(evaluation.systems) == 2:
-        return compared
-    best = [_best(rows, dataset, several) for dataset in evaluation.datasets]
-    untested = len(evaluation.systems) > 1 and not compared
-    return [*best, *compared, *(["No baseline was named, so no difference is tested."] * untested)]
+        return [difference_sentence(compared[0], evaluation)]
+    many = len(compared) > _MOST
+    lines = [_best(rows, dataset, several, many) for dataset in evaluation.datasets]
+    if not many:
+        lines += [difference_sentence(row, evaluation, several) for row in compared]
+    if len(evaluation.systems) > 1 and not compared:
+        lines.append("No baseline was named, so no difference is tested.")
+    return lines
 
 
 def difference_sentence(row: Row, evaluation: Evaluation, name_dataset: bool = False) -> str:
@@ -110,18 +116,30 @@ def _size(effect: float) -> str:
     return next((name for limit, name in _SIZES if abs(effect) < limit), "large")
 
 
-def _best(rows: Sequence[Row], dataset: str, name_dataset: bool) -> str:
-    """The system with the highest figure on a dataset."""
+def _best(rows: Sequence[Row], dataset: str, name_dataset: bool, with_tests: bool) -> str:
+    """The system with the highest figure on a dataset, and what its comparisons show."""
     row = max((row for row in rows if row.dataset == dataset), key=lambda row: row.value)
     systems = len({row.system for row in rows})
-    where = f" of {dataset}" if name_dataset else ""
+    where = f"On {dataset}, " if name_dataset else ""
     interval = cells(row, "[{0.low:.4f}, {0.high:.4f}]")[0]
     figure = (
         f"{row.value:.4f}, 95% interval {interval}" if row.low is not None else f"{row.value:g}"
     )
     if systems == 1:
-        return f"{row.measure} of {row.system}{f' on {dataset}' if name_dataset else ''}: {figure}."
-    return f"{row.system} has the highest {row.measure}{where} of {systems} systems: {figure}."
+        return f"{where}{row.measure} of {row.system}: {figure}."
+    text = f"{where}{row.system} has the highest {row.measure} of {systems} systems: {figure}."
+    if not with_tests:
+        return text
+    tested = [other for other in rows if (other.system, other.dataset) == (row.system, dataset)]
+    for sign, words in ((1, "better than"), (0, "not shown to differ from")):
+        names = [str(other.against) for other in tested if other.against and _sign(other) == sign]
+        if names:
+            text += f" It is {words} {_joined(names)}."
+    return text
+
+
+def _joined(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _queries(number: int | None) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import socket
 import time
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from irdistill import __version__
 from irdistill.bundles.bundle_manifest import package_files
 from irdistill.collections.derived import derived_files
 from irdistill.console.progress_bars import describe_kept, note_on_interrupt
-from irdistill.errors import DamagedError, IrdistillError, SettingsDifferError
+from irdistill.errors import DamagedError, IrdistillError, SettingsDifferError, one_line
 from irdistill.recipes.recipe import Recipe, Stage, fill
 from irdistill.recipes.stages import (
     COMPARISON,
@@ -42,6 +43,7 @@ from irdistill.storage.files import (
     remove_temporary_files,
     write_json,
 )
+from irdistill.storage.json_lines import JOURNAL, read_json_lines, write_event
 from irdistill.storage.locking import lock_folder
 from irdistill.storage.ownership import (
     FileTest,
@@ -54,6 +56,7 @@ from irdistill.storage.ownership import (
 )
 from irdistill.training.training_files import training_file_test
 from irdistill.user_modules import import_user_modules
+from irdistill.verbs.input_contents import named_contents
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +91,7 @@ def run_recipe(recipe: Recipe, out: str | Path, seed: int = 42, overwrite: bool 
     with lock_folder(folder):
         remove_temporary_files(make_folder(folder / "stages"))
         fingerprints: dict[str, str] = {}
+        started = False
         for number, stage in enumerate(recipe.stages, 1):
             inputs = _inputs(recipe, stage, context, fingerprints)
             fingerprint = _recorded(folder, stage, inputs, overwrite)
@@ -99,6 +103,11 @@ def run_recipe(recipe: Recipe, out: str | Path, seed: int = 42, overwrite: bool 
                 record = folder / "stages" / f"{stage.name}.json"
                 # recorded before the stage runs: what a crash leaves has these inputs
                 write_json(record, {"inputs": inputs, "fingerprint": None})
+                if not started:
+                    started = True
+                    process = f"{socket.gethostname()}:{os.getpid()}"
+                    write_event(folder, event="start", process=process, stages=_listed(recipe))
+                write_event(folder, event="stage", stage=stage.name)
                 kept = partial(describe_kept, number - 1, len(recipe.stages), f"stages of {folder}")
                 with note_on_interrupt(kept):
                     fingerprint = _run(recipe, stage, folder, context)
@@ -106,6 +115,11 @@ def run_recipe(recipe: Recipe, out: str | Path, seed: int = 42, overwrite: bool 
             fingerprints[stage.name] = fingerprint
         write_summary(recipe, folder, recorded_seconds(folder), _peak_memory())
     return folder
+
+
+def _listed(recipe: Recipe) -> list[list[str]]:
+    """Name and verb of each stage."""
+    return [[stage.name, stage.verb] for stage in recipe.stages]
 
 
 def _inputs(
@@ -117,7 +131,7 @@ def _inputs(
         for text in stage.texts()
         if (Path(text) / MANIFEST).is_file()
     }  # made elsewhere
-    files = {name: file_sha256(Path(name)) for name in recipe.imports if Path(name).is_file()}
+    imports = {name: file_sha256(Path(name)) for name in recipe.imports if Path(name).is_file()}
     options = stage_verb(stage).options
     read = [value for name, value in stage.arguments.items() if options[name].source == "files"]
     inputs = {
@@ -130,8 +144,13 @@ def _inputs(
             for name in stage_collections(stage)
         },
         "stages": {name: fingerprints[name] for name in stage.needs()},
+        "contents": {
+            name: content
+            for name, content in named_contents(stage_verb(stage), stage.arguments).items()
+            if name not in runs
+        },
     }
-    more = {"runs": runs, "imports": files, "files": [input_checksums(value) for value in read]}
+    more = {"runs": runs, "imports": imports, "files": [input_checksums(value) for value in read]}
     loaded: dict[str, Any] = json.loads(
         json.dumps(inputs | {key: value for key, value in more.items() if value})
     )
@@ -153,6 +172,8 @@ def _recorded(folder: Path, stage: Stage, inputs: dict[str, Any], overwrite: boo
         )
     if recorded["fingerprint"] is None and not place.exists():
         return None  # the stage failed before it wrote anything
+    if "contents" not in recorded["inputs"]:  # a record of an earlier version
+        inputs = {key: value for key, value in inputs.items() if key != "contents"}
     if recorded["inputs"] == inputs:
         done = recorded["fingerprint"] is not None and Path(artifact(stage.verb, place)).exists()
         return str(recorded["fingerprint"]) if done else None
@@ -175,7 +196,7 @@ def recipe_files(recipe: Recipe) -> list[str]:
     names = [stage.name for stage in recipe.stages]
     return [
         *(f"stages/{name}.json" for name in names),
-        "journal.jsonl",
+        JOURNAL,
         "report.md",
         "results.json",
         *(f"{name}/{file}" for name in names for file in (RESULT, COMPARISON)),
@@ -210,33 +231,28 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def _run(recipe: Recipe, stage: Stage, folder: Path, context: RecipeContext) -> str:
-    began = time.monotonic()
+    began, end = time.monotonic(), dict[str, Any](done=False)
     paths = {other.name: artifact(other.verb, folder / other.name) for other in recipe.stages}
     remove_temporary_files(folder / stage.name)
     try:
-        return run_stage(stage, fill(stage.arguments, paths), folder / stage.name, context)
+        fingerprint = run_stage(stage, fill(stage.arguments, paths), folder / stage.name, context)
+        end["done"] = True
+        return fingerprint
+    except Exception as error:
+        end["error"] = one_line(error)
+        raise
     finally:
-        entry = {
-            "stage": stage.name,
-            "seconds": round(time.monotonic() - began, 3),
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        with open(folder / "journal.jsonl", "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry) + "\n")
+        seconds = round(time.monotonic() - began, 3)
+        write_event(folder, stage=stage.name, seconds=seconds, **end)
 
 
 def recorded_seconds(folder: Path) -> dict[str, float]:
     """Wall time of each stage, over all attempts that were not killed."""
     totals: dict[str, float] = {}
-    journal = folder / "journal.jsonl"
-    for line in journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []:
-        try:
-            entry = json.loads(line)
-            totals[entry["stage"]] = round(
-                totals.get(entry["stage"], 0.0) + float(entry["seconds"]), 3
-            )
-        except (ValueError, RecursionError, KeyError, TypeError):
-            continue  # a line that a kill cut short
+    for entry in read_json_lines(folder / JOURNAL):
+        stage, seconds = entry.get("stage"), entry.get("seconds")
+        if isinstance(stage, str) and isinstance(seconds, int | float):
+            totals[stage] = round(totals.get(stage, 0.0) + seconds, 3)
     return totals
 
 

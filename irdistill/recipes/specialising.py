@@ -50,6 +50,7 @@ from irdistill.recipes.specialise_verdict import (
 )
 from irdistill.recipes.summary import SEARCH
 from irdistill.storage.files import differences, make_folder, read_json, write_json, write_text
+from irdistill.storage.locking import lock_folder
 from irdistill.storage.ownership import claim_folder, is_manifest
 from irdistill.students.keep_report import KeepReport
 from irdistill.verbs import load_verb
@@ -103,6 +104,19 @@ def specialise_model(
         "a specialised model",
         lambda name: is_manifest(out / PLAN, ("options", "budget")),
     )
+    # between two runs of the stages, too, another process must not begin
+    with lock_folder(make_folder(out / "stages")):
+        return _specialise(opened, collection, model, out, options, overwrite)
+
+
+def _specialise(
+    opened: Collection,
+    collection: str,
+    model: str,
+    out: Path,
+    options: SpecialiseOptions,
+    overwrite: bool,
+) -> Specialised:
     plan = _Plan(out / PLAN, _settings(opened, collection, model, options), overwrite)
     budget = TimeBudget(**plan.recorded("budget", lambda: measure_budget(opened, model, options)))
     stages = SpecialiseStages(collection, model, bool(len(opened.qrels)), options, budget)

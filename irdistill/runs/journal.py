@@ -21,7 +21,8 @@ class Journal:
 
     It is fsynced at most once a second. A kill loses no line. A power cut may lose the lines of
     parts that were finished within a second of each other; these parts are written again. The
-    journal also takes what differs between two executions of one job (seconds, host).
+    journal also takes what differs between two executions of one job (seconds, host), and lines
+    about its starts and ends (`irdistill.storage.json_lines.write_event`).
 
     Args:
         folder: the run's folder.
@@ -54,6 +55,8 @@ class Journal:
                 }
                 check_part(entry, self._ending)
             except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+                if _is_event(line):
+                    good.append(line)
                 continue
             entries[entry.number] = (entry, usage)
             good.append(line)
@@ -74,6 +77,14 @@ class Journal:
             if time.monotonic() - self._synced >= 1.0:
                 os.fsync(stream.fileno())
                 self._synced = time.monotonic()
+
+
+def _is_event(line: str) -> bool:
+    """Whether a line records a start or an end of the job."""
+    try:
+        return "event" in dict(json.loads(line))
+    except (ValueError, RecursionError, TypeError):
+        return False
 
 
 def check_part(entry: PartEntry, ending: str = ".parquet") -> None:

@@ -186,13 +186,14 @@ def mask(
             int(usage.get("flagged_judged", 0)),
             int(usage.get("cleared_judged", 0)),
         )
-    logger.info(
-        "%d documents flagged as suspected false negatives; %d of %d queries have no positive that"
-        " a rule could use",
-        sum(int(usage.get(f"flagged_{rule.name}", 0)) for rule in parsed),
-        int(usage.get("unruled_queries", 0)),
-        len(masked),
-    )
+    if parsed:
+        logger.info(
+            "%d documents flagged as suspected false negatives; %d of %d queries have no positive"
+            " that a rule could use",
+            sum(int(usage.get(f"flagged_{rule.name}", 0)) for rule in parsed),
+            int(usage.get("unruled_queries", 0)),
+            len(masked),
+        )
     return masked
 
 

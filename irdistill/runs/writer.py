@@ -28,6 +28,7 @@ from irdistill.runs.run import Run
 from irdistill.runs.run_ownership import check_out, clear
 from irdistill.runs.store import StoredRun, is_whole
 from irdistill.storage.files import differences, digest, fsync_folder, make_folder
+from irdistill.storage.json_lines import note_failure, write_event
 from irdistill.storage.locking import lock_folder
 
 logger = logging.getLogger(__name__)
@@ -110,6 +111,7 @@ class RunWriter:
         except BaseException:
             self._stack.close()
             raise
+        self._stack.enter_context(note_failure(self.path, not self._finished))
         self._begun = time.monotonic()
         return self
 
@@ -118,7 +120,7 @@ class RunWriter:
             error.add_note(
                 f"{len(self._done)} of {len(self.manifest.part_numbers())} parts of {self.path}"
             )
-        self._stack.close()
+        self._stack.__exit__(kind, error, traceback)  # type: ignore[arg-type]
 
     def _prepare(self) -> None:
         check_out(self.path, self.overwrite)
@@ -169,6 +171,8 @@ class RunWriter:
                 len(self._done),
                 len(self.manifest.part_numbers()),
             )
+        if not self._finished:
+            write_event(self.path, event="start", parts=len(self._done), host=socket.gethostname())
 
     def _write_queries(self) -> None:
         """Write the query ids, if they are not stored already."""

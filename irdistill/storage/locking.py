@@ -4,6 +4,8 @@ process is killed.
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +13,16 @@ from pathlib import Path
 from irdistill.errors import LockedError
 from irdistill.storage.files import explain_os_errors, remove_temporary_files
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 LOCK = ".lock"
 """Name of the lock file of a folder."""
+
+_LOOK = 0.05
+"""Seconds that `is_locked` takes at most."""
 
 
 def try_lock(descriptor: int) -> bool:
@@ -46,7 +56,7 @@ def lock_folder(folder: str | Path, *, wait: bool = False) -> Iterator[None]:
     with explain_os_errors(folder), open(folder / LOCK, "a") as stream:
         if wait:
             _wait(stream.fileno())
-        elif not try_lock(stream.fileno()):
+        elif not _try_twice(stream.fileno()):
             raise LockedError(
                 f"{folder} is being written by another process. Wait for it to end, or choose"
                 " another --out."
@@ -55,12 +65,42 @@ def lock_folder(folder: str | Path, *, wait: bool = False) -> Iterator[None]:
         yield
 
 
+def is_locked(folder: str | Path) -> bool:
+    """Whether a process writes to a folder.
+
+    On Linux and macOS a shared lock is tried for an instant, with the file open for reading.
+    """
+    try:
+        descriptor = os.open(Path(folder) / LOCK, os.O_RDONLY if fcntl else os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        if fcntl is None:
+            return not try_lock(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def wait_for_lock(path: Path) -> Iterator[None]:
     """Hold a lock file; wait while another process holds it."""
     with explain_os_errors(path), open(path, "a") as stream:
         _wait(stream.fileno())
         yield
+
+
+def _try_twice(descriptor: int) -> bool:
+    """Lock an open file; the second try is for when `is_locked` looked at it during the first."""
+    if try_lock(descriptor):
+        return True
+    time.sleep(_LOOK)
+    return try_lock(descriptor)
 
 
 def _wait(descriptor: int) -> None:

@@ -89,11 +89,9 @@ class FunctionTeacher:
         declared: Mapping[str, Any] = getattr(function, _SETTINGS, {})
         self.function, self.settings = function, dict(settings or {})
         self.batch_size = int(declared.get("batch_size", BATCH_SIZE))
-        version, name = declared.get("version"), declared.get("name") or _name(function)
         self.identity: Mapping[str, Any] = {
             "kind": "function",
-            "model": name,
-            **({"version": version} if version else {"source": _source_digest(function, name)}),
+            **function_identity(function),
             "batch_size": self.batch_size,
             **({"settings": self.settings} if self.settings else {}),
         }
@@ -130,6 +128,18 @@ class FunctionTeacher:
                 f" {values.shape}; {expected}"
             )
         return values
+
+
+def function_identity(function: Any) -> dict[str, str]:
+    """The name of a function or class, and its declared version or a hash of its source.
+
+    Raises:
+        OptionError: it has no name or no source, and declares none.
+    """
+    declared: Mapping[str, Any] = getattr(function, _SETTINGS, {})
+    version, name = declared.get("version"), declared.get("name") or _name(function)
+    code = {"version": version} if version else {"source": _source_digest(function, name)}
+    return {"model": name, **code}
 
 
 def _check_parameters(function: TeacherFunction, settings: Mapping[str, Any]) -> None:
@@ -259,7 +269,10 @@ def _name(function: Any) -> str:
 
 
 def _source_digest(function: Any, name: str) -> str:
-    """Hash of the function's source and of the plain values that it closes over."""
+    """Hash of the function's source and of the plain values that it closes over.
+
+    Those of an object with a method ``__call__`` are its attributes.
+    """
     described = function if hasattr(function, "__qualname__") else type(function)
     try:
         source = inspect.getsource(described)
@@ -271,5 +284,7 @@ def _source_digest(function: Any, name: str) -> str:
         ) from error
     cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
     values = [*cells, *(getattr(function, "__defaults__", None) or ())]
+    if described is not function:
+        values += [value for _, value in sorted(getattr(function, "__dict__", {}).items())]
     plain = [value for value in values if value is None or isinstance(value, str | int | float)]
     return digest([source, *map(repr, plain)])

@@ -23,12 +23,14 @@ from irdistill.distributed.ray_cluster import RayCluster
 from irdistill.errors import ModelError, OptionError
 from irdistill.losses import Loss, parse_loss
 from irdistill.losses.embedding import TowerSide
+from irdistill.losses.loss_code import code_digests
 from irdistill.modeling.hardware import deterministic_kernels
 from irdistill.modeling.truncation import changes, snapshot
 from irdistill.search.vectors.ray_encoding import RayEncoding
 from irdistill.search.vectors.text_encoder import TextEncoder
 from irdistill.search.vectors.vector_store import VectorStore, corpus_vectors, store_identity
 from irdistill.storage.files import make_folder
+from irdistill.storage.json_lines import note_failure
 from irdistill.storage.locking import lock_folder
 from irdistill.students.dense_student import DenseStudent
 from irdistill.training.align_options import AlignOptions
@@ -107,7 +109,8 @@ def align(
         else:
             with processes.in_turn():
                 stores = job.teacher_vectors(cluster)
-            job.run(stores, folder, {"identity": identity, "texts": len(texts)})
+            with note_failure(folder, processes.first):
+                job.run(stores, folder, {"identity": identity, "texts": len(texts)})
     return folder / "model"
 
 
@@ -175,6 +178,8 @@ class _Alignment:
             "loss": str(self.loss),
             "options": self.options.identity(),
         }
+        if own_losses := code_digests(self.loss):
+            identity["own_losses"] = own_losses
         if self.processes.world > 1:
             identity["processes"] = self.processes.world
         self._release()

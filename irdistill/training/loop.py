@@ -25,6 +25,7 @@ from irdistill.students.student_base import Student
 from irdistill.training import checkpoints
 from irdistill.training.data.collate import TrainBatch
 from irdistill.training.data.mining import Miner
+from irdistill.training.log_rows import LOG
 from irdistill.training.objectives.batch_scores import encode_batch, score_batch
 from irdistill.training.objectives.encode import Encoder
 from irdistill.training.objectives.sparsity import Sparsity
@@ -102,9 +103,7 @@ class TrainingLoop:
             ],
         )
         self.accelerator = start_accelerator(options.track, folder, asdict(options))
-        self.log = TrainingLog(
-            folder / "train_log.jsonl", self.processes.first, self.accelerator.log
-        )
+        self.log = TrainingLog(folder / LOG, self.processes.first, self.accelerator.log)
         self.timer = checkpoints.CheckpointTimer(options.checkpoint_seconds)
 
     def run(self, checkpoint: Path | None = None) -> int:
@@ -124,7 +123,7 @@ class TrainingLoop:
                 self.train_step(step, batches)
                 done = step + 1
                 bar.update(1)
-                if done % self.options.log_every == 0:
+                if done % self.options.log_every == 0 or self.log.due():
                     self.log.write()
                 if validation is not None and validation.due(done):
                     bar.set_postfix_str(self.validate(done, validation))

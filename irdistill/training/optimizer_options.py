@@ -144,7 +144,13 @@ class CheckpointOptions:
         ),
     ] = 60.0
     keep_checkpoints: Annotated[int, Field(ge=1, description="Checkpoints to keep.")] = 2
-    log_every: Annotated[int, Field(ge=1, description="Steps between writes of the log.")] = 20
+    log_every: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="Steps between writes of the log; at most five seconds pass between them.",
+        ),
+    ] = 20
     track: Annotated[
         tuple[Tracker, ...], Field(description="Experiment trackers, besides train_log.jsonl.")
     ] = ()

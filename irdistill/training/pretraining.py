@@ -27,12 +27,14 @@ from irdistill.modeling.library_output import quiet_libraries
 from irdistill.modeling.model_revisions import model_revision
 from irdistill.modeling.truncation import Truncation
 from irdistill.storage.files import make_folder, read_json, staging_path, write_json, write_text
+from irdistill.storage.json_lines import note_failure, write_event
 from irdistill.storage.locking import lock_folder
 from irdistill.students.layers import keep_layers
 from irdistill.students.saving import save_tokenizer
 from irdistill.students.student_loading import load_transformer, random_weights
 from irdistill.students.towers import set_lengths
 from irdistill.training import checkpoints
+from irdistill.training.log_rows import LOG, row_numbers
 from irdistill.training.loop import prefetch
 from irdistill.training.optimizer import make_optimizer, set_learning_rate, step_seed
 from irdistill.training.pretraining_options import PretrainOptions
@@ -122,9 +124,10 @@ def pretrain(
             return folder / "model"
         write_json(folder / "training.json", record | {"finished": False} | recorded_model(folder))
         corpus = reading_corpus(collection.corpus)
-        rows = _train(folder, corpus, transformer, options) if options.steps else []
-        write_text(folder / "train_log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-        _finish(folder, transformer, record)
+        with note_failure(folder):
+            rows = _train(folder, corpus, transformer, options) if options.steps else []
+            write_text(folder / LOG, _lines(rows))
+            _finish(folder, transformer, record)
     return folder / "model"
 
 
@@ -139,7 +142,12 @@ def _finish(folder: Path, transformer: Any, record: dict[str, Any]) -> None:
         save_tokenizer(transformer.tokenizer, staged)
     files = place_model(folder, staged, record)
     write_json(folder / "training.json", record | {"finished": True, "model": files})
+    write_event(folder, event="finish", step=record["identity"]["options"]["steps"])
     remove_checkpoints(folder)
+
+
+def _lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def _train(
@@ -149,6 +157,8 @@ def _train(
     masking = _Masking(corpus, transformer.tokenizer, options)
     loop = PretrainingLoop(folder, transformer.model, options)
     start = loop.resume()
+    write_text(folder / LOG, _lines(loop.rows))
+    write_event(folder, event="start", step=start, steps=options.steps, device=str(loop.device))
     if start:
         logger.info("%s: resumed at step %d of %d", folder, start, options.steps)
     with (
@@ -175,6 +185,7 @@ class PretrainingLoop:
 
     def __init__(self, folder: Path, model: Any, options: PretrainOptions) -> None:
         self.options, self.place = options, make_folder(folder / "checkpoints")
+        self.log = folder / LOG
         self.device = best_device()
         self.dtype = choose_dtype(options.precision, self.device)
         self.model = model.to(self.device).train()
@@ -216,7 +227,9 @@ class PretrainingLoop:
                 " precision float32."
             )
         self.rows.append({"step": step, "loss": loss, "learning_rate": rate})
-        self.accelerator.log({"loss": loss, "learning_rate": rate}, step)
+        with open(self.log, "a", encoding="utf-8") as stream:
+            stream.write(_lines(self.rows[-1:]))
+        self.accelerator.log(row_numbers(self.rows[-1]), step)
         self._loss, self._losses = torch.zeros_like(self._loss), 0
 
     def _save(self, step: int) -> None:

@@ -19,6 +19,7 @@ from irdistill.modeling.hardware import deterministic_kernels
 from irdistill.modeling.truncation import changes, snapshot
 from irdistill.runs import Run, compile_run
 from irdistill.storage.files import differences, make_folder
+from irdistill.storage.json_lines import note_failure
 from irdistill.storage.locking import lock_folder
 from irdistill.training import checks
 from irdistill.training.checkpoints import (
@@ -155,7 +156,8 @@ def train(
         if processes.agree(lambda: is_finished(folder, identity, details)):
             logger.info("%s is finished already", model)
         else:
-            _train(inputs, folder, {"identity": identity, "about": details})
+            with note_failure(folder, processes.first):
+                _train(inputs, folder, {"identity": identity, "about": details})
     return model
 
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from irdistill.collections.passage_corpus import reading_corpus
 from irdistill.losses import Loss, parse_loss
+from irdistill.losses.loss_code import code_digests
 from irdistill.runs import Run, open_run
 from irdistill.runs.stored_representations import Representations
 from irdistill.students.sparse_student import SparseStudent
 from irdistill.training import checks
 from irdistill.training.data.in_batch_teachers import InBatchTeachers, open_in_batch_teachers
-from irdistill.training.data.mining import check_mining
+from irdistill.training.data.mining import check_mining, mining_identity
 from irdistill.training.data.passage_lists import PassageLists
 from irdistill.training.data.sampler_setup import cluster_identity
 from irdistill.training.data.stored_vectors import (
@@ -121,9 +122,13 @@ class TrainingInputs:
             "scores": [run.fingerprint for run in self.runs],
             "student": self.student.identity(),
             "loss": str(self.loss),
-            "options": self.options.identity() | cluster_identity(self.options),
+            "options": self.options.identity()
+            | cluster_identity(self.options)
+            | mining_identity(self.options),
             "document_vectors": vectors_digest(self.texts, self.student, self.vectors),
         }
+        if own_losses := code_digests(self.loss):
+            identity["own_losses"] = own_losses
         if self.processes.world > 1:
             identity["processes"] = self.processes.world
         if self.representations is not None:

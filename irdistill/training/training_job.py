@@ -13,10 +13,12 @@ from torch import nn
 from irdistill.modeling.library_output import quiet_libraries
 from irdistill.modeling.truncation import Truncation
 from irdistill.storage.files import staging_path, write_json
+from irdistill.storage.json_lines import write_event
 from irdistill.training.checkpoints import latest_checkpoint, remove_unfinished, step_of
+from irdistill.training.log_rows import LOG
 from irdistill.training.objectives.loss_parameters import save_loss_parameters
 from irdistill.training.training_files import place_model, recorded_model, remove_checkpoints
-from irdistill.training.training_log import truncate_log, write_journal
+from irdistill.training.training_log import truncate_log
 
 if TYPE_CHECKING:
     from irdistill.students.student_base import Student
@@ -46,10 +48,15 @@ def start_training(
     shutil.rmtree(staging_path(folder / "checking"), ignore_errors=True)
     if not step:
         student.check_saving(folder)
-    truncate_log(folder / "train_log.jsonl", step if checkpoint else -1)
+    truncate_log(folder / LOG, step if checkpoint else -1)
     write_json(folder / "training.json", {**record, "finished": False} | recorded_model(folder))
-    write_journal(
-        folder, event="start", step=step, device=str(student.device), warnings=list(warnings)
+    write_event(
+        folder,
+        event="start",
+        step=step,
+        steps=steps,
+        device=str(student.device),
+        warnings=list(warnings),
     )
     if checkpoint:
         logger.info("%s: resumed at step %d of %d", folder, step, steps)
@@ -80,7 +87,7 @@ def finish_training(
     if loss_parameters:
         record["loss"] = save_loss_parameters(folder, loss_parameters)
     write_json(folder / "training.json", record | {"finished": True})
-    write_journal(folder, **journal)
+    write_event(folder, **journal)
     remove_checkpoints(folder)
 
 

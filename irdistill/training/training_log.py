@@ -1,12 +1,12 @@
-"""The log of a training, and the journal of its starts and ends."""
+"""The log of a training."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,10 @@ from torch import Tensor
 
 from irdistill.errors import IrdistillError
 from irdistill.storage.files import write_text
+from irdistill.training.log_rows import row_numbers
+
+_SECONDS = 5.0
+"""Most seconds between writes of the log, so that a slow training can be watched."""
 
 
 class StepRecord(NamedTuple):
@@ -47,10 +51,15 @@ class TrainingLog:
     ) -> None:
         self.path, self.writes, self.track = path, writes, track
         self._waiting: list[StepRecord] = []
+        self._written = time.monotonic()
 
     def add(self, record: StepRecord) -> None:
         """Keep the record of a step for the next write."""
         self._waiting.append(record)
+
+    def due(self) -> bool:
+        """Whether this process has written nothing for some seconds."""
+        return self.writes and time.monotonic() - self._written >= _SECONDS
 
     def write(self) -> None:
         """Write the steps since the last call.
@@ -73,15 +82,16 @@ class TrainingLog:
                 row["terms"] = dict(zip(record.names, values, strict=True))
             row |= record.extra()
             lines.append(json.dumps(row) + "\n")
-            self.track(_numbers(row), record.step)
+            self.track(row_numbers(row), record.step)
         self._waiting.clear()
+        self._written = time.monotonic()
         self._append("".join(lines))
 
     def write_row(self, row: dict[str, Any]) -> None:
         """Write a line after those of the steps before it."""
         self.write()
         self._append(json.dumps(row) + "\n")
-        self.track(_numbers(row), row["step"])
+        self.track(row_numbers(row), row["step"])
 
     def _append(self, text: str) -> None:
         if not self.writes or not text:
@@ -90,17 +100,6 @@ class TrainingLog:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-
-
-def _numbers(row: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """The numbers of a row; those of inner mappings as ``outer/inner``."""
-    numbers: dict[str, float] = {}
-    for name, value in row.items():
-        if isinstance(value, Mapping):
-            numbers |= _numbers(value, f"{prefix}{name}/")
-        elif name != "step":
-            numbers[f"{prefix}{name}"] = value
-    return numbers
 
 
 def truncate_log(log: Path, step: int) -> None:
@@ -114,11 +113,3 @@ def truncate_log(log: Path, step: int) -> None:
             except (ValueError, RecursionError, KeyError, TypeError):
                 break
     write_text(log, "".join(kept))
-
-
-def write_journal(folder: Path, **entry: Any) -> None:
-    """Append a line with the time of day to ``journal.jsonl``, which is not part of the result."""
-    with open(folder / "journal.jsonl", "a", encoding="utf-8") as stream:
-        stream.write(
-            json.dumps({"time": datetime.now(UTC).isoformat(timespec="seconds"), **entry}) + "\n"
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,22 +112,22 @@ def optional_run(run: RunLike | None, collection: Collection) -> Run | None:
 
 
 def model_path(model: ModelLike) -> str:
-    """The name or folder of a model; a student in memory is saved in the cache.
-
-    A student that was trained or loaded here knows its folder and is not saved again.
-    """
+    """The name or folder of a model; a student in memory is saved in the cache."""
     if isinstance(model, str | Path):
         return str(model)
-    folder = model.__dict__.get("saved_in")
-    if folder is not None:
-        return str(folder)
     from irdistill.storage.build_cache import open_or_build
-    from irdistill.storage.files import cache_folder
+    from irdistill.storage.files import cache_folder, digest
+    from irdistill.storage.sealed_folder import check_sealed_files, seal_files
 
-    place: Path = open_or_build(
-        cache_folder() / "students" / model.weights_digest(), model.save, lambda path: path
-    )
-    return str(place)
+    def build(place: Path) -> None:
+        model.save(place / "model")
+        seal_files(place)
+
+    # students of equal weights may differ in prompts, lengths or pooling
+    identity = digest(json.loads(json.dumps(model.identity(), default=str)))
+    place = cache_folder() / "students" / identity
+    open_or_build(place, build, check_sealed_files)
+    return str(place / "model")
 
 
 def with_hosted(model: ModelLike) -> Any:

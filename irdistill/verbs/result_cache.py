@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
+import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from irdistill.errors import IrdistillError
 from irdistill.storage.files import input_checksums
 
 if TYPE_CHECKING:
@@ -16,18 +18,23 @@ if TYPE_CHECKING:
     from irdistill.students.student_base import Student
     from irdistill.verbs.declaration import Verb
 
-DONE = "done.json"
+RESULT = "result"
+logger = logging.getLogger(__name__)
+
 _FINGERPRINTED = ("collection", "collections", "run", "runs", "validation")
 
 
 def cached_result(verb: Verb, values: Mapping[str, Any]) -> Any:
     """The result of a verb, from the cache if it was called with the same inputs before.
 
-    The folder's name is a hash of the verb, its options, and the fingerprints of collections, runs,
-    models and teachers. A stopped call resumes. The artifact checks its own, complete identity too.
+    The folder's name is a hash of the verb, its options, the fingerprints of collections, runs,
+    models and teachers, and the contents of the files that options name. A stopped call resumes.
+    The artifact checks its own, complete identity too. A result that was damaged is computed again.
     """
     from irdistill import __version__
-    from irdistill.storage.files import cache_folder, digest, make_folder, write_json
+    from irdistill.storage.files import cache_folder, digest
+    from irdistill.storage.sealed_folder import seal_files
+    from irdistill.verbs.input_contents import named_contents
 
     assert verb.reopen is not None
     opened = _opened(verb, values)
@@ -36,13 +43,32 @@ def cached_result(verb: Verb, values: Mapping[str, Any]) -> Any:
         for name, value in sorted(opened.items())
         if name not in ("out", "overwrite")
     }
+    if contents := named_contents(verb, opened):
+        identity["contents"] = contents
     folder = cache_folder() / "results" / f"{verb.name}-{digest(identity)}"
-    if values.get("overwrite") or not (folder / DONE).is_file():
-        result = verb.function(**opened | {"out": folder / "result"})
-        split = str(getattr(result, "id", "")).partition("#")[2]
-        write_json(make_folder(folder) / DONE, {"verb": verb.name, "split": split})
-        return result
-    return verb.reopen(folder / "result")
+    if not values.get("overwrite") and _is_kept(folder):
+        return verb.reopen(folder / RESULT)
+    result = verb.function(**opened | {"out": folder / RESULT})
+    split = str(getattr(result, "id", "")).partition("#")[2]
+    seal_files(folder, {"verb": verb.name, "split": split})
+    return result
+
+
+def _is_kept(folder: Path) -> bool:
+    """Whether a folder has a finished result. A damaged one is removed."""
+    from irdistill.storage.checksums import REBUILT
+    from irdistill.storage.sealed_folder import MANIFEST, check_sealed_files
+
+    if not (folder / MANIFEST).is_file():
+        return False
+    try:
+        check_sealed_files(folder)
+    except IrdistillError as error:
+        reason = str(error).removesuffix(REBUILT).rstrip()
+        logger.warning("%s The result is computed again.", reason)
+        shutil.rmtree(folder)
+        return False
+    return True
 
 
 def _opened(verb: Verb, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,8 +103,13 @@ def _identity(source: str, value: Any) -> Any:
     if source in _FINGERPRINTED and not isinstance(value, float):
         several = value if isinstance(value, list) else [value]
         return [_fingerprint(item) for item in several]
-    if source in ("model", "student", "teacher") and not isinstance(value, str | Path):
-        return _object_identity(value)
+    if source in ("model", "student", "teacher", "llm") and not isinstance(value, str | Path):
+        return None if value is None else _object_identity(value)
+    if source == "loss":
+        return _loss_identity(value)
+    if source == "texts":
+        texts = value if isinstance(value, list | tuple) else [value]
+        return [str(text) if isinstance(text, str | Path) else _fingerprint(text) for text in texts]
     if source == "model":
         return _model_identity(str(value))
     if source == "files" and value is not None:
@@ -99,34 +130,28 @@ def _fingerprint(item: Any) -> str:
 
 def _object_identity(value: Any) -> Any:
     identity = getattr(value, "identity", None)
-    if identity is not None:
+    if identity is not None and not isinstance(value, type):
         return repr(identity() if callable(identity) else identity)
-    source = inspect.getsource(value) if inspect.isfunction(value) else ""
-    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}: {source}"
+    from irdistill.teachers.function_teacher import function_identity
+
+    return function_identity(value)
+
+
+def _loss_identity(loss: Any) -> Any:
+    """A loss as it is written, and the code of losses outside the package."""
+    from irdistill.losses import parse_loss
+    from irdistill.losses.loss_code import code_digests
+
+    expression = parse_loss(loss)
+    return [str(expression), code_digests(expression)]
 
 
 def _model_identity(model: str) -> Any:
-    """A folder's files with their sizes and times, the name of a model on the Hub, or the identity
-    of a hosted embedder.
-    """
-    from irdistill.modeling.model_files import resolve_model
-    from irdistill.search.lexical.first_stages import is_lexical
+    """The name of a model, or the identity of a hosted embedder."""
     from irdistill.verbs.opening_inputs import with_encoder
 
-    if is_lexical(model):
-        return model
     opened = with_encoder(model)
-    if not isinstance(opened, str):
-        return _object_identity(opened)
-    folder = Path(resolve_model(model))
-    if not folder.exists():
-        return model
-    files = sorted(folder.rglob("*")) if folder.is_dir() else [folder]
-    return [
-        [str(path), path.stat().st_size, path.stat().st_mtime_ns]
-        for path in files
-        if path.is_file()
-    ]
+    return opened if isinstance(opened, str) else _object_identity(opened)
 
 
 def open_cached_run(folder: Path) -> Run:
@@ -140,8 +165,9 @@ def open_cached_collection(folder: Path) -> Collection:
     """Open a collection that a verb made, in the split that it returned."""
     from irdistill.collections import load_collection
     from irdistill.storage.files import read_json
+    from irdistill.storage.sealed_folder import MANIFEST
 
-    split = read_json(folder.parent / DONE)["split"]
+    split = read_json(folder.parent / MANIFEST)["split"]
     return load_collection(f"{folder}#{split}" if split else str(folder))
 
 

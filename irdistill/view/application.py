@@ -22,6 +22,7 @@ from irdistill.evaluation import reporting
 from irdistill.evaluation.reporting.findings import plain
 from irdistill.evaluation.reporting.rendering import page_environment, script_json
 from irdistill.view.background_results import BackgroundResults
+from irdistill.view.job_board import JobBoard
 from irdistill.view.opened_systems import OpenedSystems
 from irdistill.view.request_guard import RequestGuard
 from irdistill.view.run_collections import RunCollections
@@ -36,6 +37,7 @@ PAGES = (
     ("/compare", "Compare", "compare"),
     ("/frontier", "Frontier", "frontier"),
     ("/judge", "Judge", "judge"),
+    ("/scores", "Score files", "scores"),
 )
 #: Modules with pages that are reached from other pages.
 LINKED_PAGES = (
@@ -75,6 +77,7 @@ def build_application(workspace: Workspace, token: str, options: ViewOptions) ->
         },
     )
     application.state.workspace, application.state.options = workspace, options
+    application.state.jobs = JobBoard(workspace)
     application.state.results, application.state.summaries = BackgroundResults(), RunSummaries()
     collections = RunCollections(workspace.folders, options.collection)
     application.state.collections = collections
@@ -86,6 +89,12 @@ def workspace_of(request: Request) -> Workspace:
     """The workspace of the application."""
     workspace: Workspace = request.app.state.workspace
     return workspace
+
+
+def jobs_of(request: Request) -> JobBoard:
+    """The jobs below the viewed folders."""
+    jobs: JobBoard = request.app.state.jobs
+    return jobs
 
 
 def options_of(request: Request) -> ViewOptions:

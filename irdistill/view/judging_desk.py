@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import time
 from collections.abc import Container
+from concurrent.futures import TimeoutError as NotReadyError
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,7 @@ from irdistill.errors import OptionError
 from irdistill.evaluation.judging import JudgingQueue, QueuedPair, QueueOptions
 from irdistill.runs import StoredRun, open_run
 from irdistill.runs.named_passages import check_passages
+from irdistill.view.background_results import BackgroundResults
 from irdistill.view.run_collections import RunCollections
 from irdistill.view.view_options import ViewOptions
 from irdistill.view.workspace import RUN, Workspace
@@ -26,7 +28,7 @@ _AHEAD = 200
 """Pairs that are read ahead of the judge."""
 _QUERIES = 4096
 """Queries that are always looked at, so that most runs are counted whole."""
-_PATIENCE = 0.7
+PATIENCE = 0.5
 """Seconds that an answer waits for the next pairs."""
 _OPEN = 4
 
@@ -47,30 +49,26 @@ class OpenQueue:
         self.queue = queue
         self.collection, self.fingerprint = queue.collection, queue.run.fingerprint
         self._changed = Condition()
-        self._target = _AHEAD
+        self._target = 0
+        self._reader: Thread | None = None
         self._error: Exception | None = None
-        Thread(target=self._read, daemon=True).start()
 
     def pending(self, judged: Container[Pair], count: int) -> list[QueuedPair]:
         """The first pairs that are not judged yet; none if they take too long to read."""
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + PATIENCE
         while True:
             pairs = list(
                 islice((pair for pair in self.queue.pairs if pair.pair not in judged), count)
             )
-            if len(pairs) == count or self.queue.complete or time.monotonic() >= until:
-                break
+            first = self.queue.places[pairs[0].pair] if pairs else len(self.queue.pairs)
+            self._read_up_to(first + _AHEAD)
+            left = until - time.monotonic()
+            if len(pairs) == count or self.queue.complete or left <= 0:
+                return pairs
             with self._changed:
                 if self._error is not None:
                     raise self._error
-                self._target = len(self.queue.pairs) + _AHEAD
-                self._changed.notify_all()
-                self._changed.wait(until - time.monotonic())
-        if pairs:
-            with self._changed:
-                self._target = max(self._target, self.queue.places[pairs[0].pair] + _AHEAD)
-                self._changed.notify_all()
-        return pairs
+                self._changed.wait(left)
 
     def find(self, pair: Pair) -> QueuedPair | None:
         """A pair of the queue, read up to there; None if it is not in the queue."""
@@ -79,20 +77,32 @@ class OpenQueue:
         place = self.queue.places.get(pair)
         return None if place is None else self.queue.pairs[place]
 
-    def _read(self) -> None:
+    def _read_up_to(self, target: int) -> None:
+        """Have the thread read until there are enough pairs."""
+        with self._changed:
+            self._target = max(self._target, target)
+            if self._reader is None and self._wanting:
+                # a daemon, so that Ctrl-C does not wait for it
+                self._reader = Thread(target=self._read, daemon=True)
+                self._reader.start()
+
+    @property
+    def _wanting(self) -> bool:
         queue = self.queue
-        while not queue.complete:
-            try:
-                queue.read_block()
-            except Exception as error:  # shown by the next request
-                with self._changed:
-                    self._error = error
-                    self._changed.notify_all()
-                return
+        short = len(queue.pairs) < self._target or queue.queries_read < _QUERIES
+        return short and not queue.complete and self._error is None
+
+    def _read(self) -> None:
+        while True:
             with self._changed:
                 self._changed.notify_all()
-                while len(queue.pairs) >= self._target and queue.queries_read >= _QUERIES:
-                    self._changed.wait()
+                if not self._wanting:
+                    self._reader = None
+                    return
+            try:
+                self.queue.read_block()
+            except Exception as error:  # shown by the next request
+                self._error = error
 
 
 class JudgingDesk:
@@ -105,7 +115,7 @@ class JudgingDesk:
         self.folder = Path(options.judgments)
         self._judge = options.judge
         self._lock = Lock()
-        self._queues: dict[QueueChoice, OpenQueue] = {}
+        self._queues = BackgroundResults(_OPEN)
         self._log: JudgmentLog | None = None
 
     @property
@@ -118,14 +128,20 @@ class JudgingDesk:
         except OSError:  # a container without names of users
             return "judge"
 
-    def queue(self, choice: QueueChoice) -> OpenQueue:
-        """Open a queue, or return the one that is open."""
-        with self._lock:
-            if choice not in self._queues:
-                self._queues[choice] = OpenQueue(self._new_queue(choice))
-                for oldest in list(self._queues)[:-_OPEN]:
-                    del self._queues[oldest]
-            return self._queues[choice]
+    def queue(self, choice: QueueChoice, patience: float | None = None) -> OpenQueue | None:
+        """Open a queue, or return the one that is open.
+
+        Args:
+            patience: seconds to wait; None waits until the collection is loaded.
+
+        Returns:
+            None if it takes longer.
+        """
+        opening = self._queues.get(choice, lambda: OpenQueue(self._new_queue(choice)))
+        try:
+            return opening.result(patience)
+        except NotReadyError:
+            return None
 
     def _new_queue(self, choice: QueueChoice) -> JudgingQueue:
         # opened for this queue alone: its thread reads them

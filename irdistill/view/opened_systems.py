@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
@@ -14,7 +15,7 @@ from irdistill.bundles.bundle_searcher import Searcher, SearchHit
 from irdistill.bundles.collection_search import CollectionSearch
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError, OptionError, one_line
-from irdistill.evaluation.explaining import DocumentExplainer
+from irdistill.evaluation.explaining import DocumentExplainer, Explanation
 from irdistill.runs import Run, open_run
 from irdistill.runs.opening import check_collection
 from irdistill.search.retrieve_options import RetrieveOptions
@@ -27,7 +28,7 @@ _MOST = 6
 
 
 @dataclass(frozen=True)
-class Answer:
+class TimedHits:
     """The documents of a query.
 
     Attributes:
@@ -49,29 +50,33 @@ class OpenSystem:
     def __init__(self, search: Searcher | CollectionSearch, collection: Collection | None) -> None:
         self.collection = collection
         self._search, self._lock = search, Lock()
-        self._explainer: DocumentExplainer | None = None
+        self._explainer = None
+        if collection is not None:
+            model: Any = search
+            if isinstance(search, CollectionSearch):
+                model = search.student or BM25
+            self._explainer = DocumentExplainer(collection, model)
 
-    def answer(self, query: str, k: int) -> Answer:
+    def answer(self, query: str, k: int) -> TimedHits:
         """Search, and measure the time."""
         with self._lock:
             start = time.perf_counter()
             hits = self._search.search(query, k)
-            return Answer(hits, 1000 * (time.perf_counter() - start))
+            return TimedHits(hits, 1000 * (time.perf_counter() - start))
 
-    def explainer(self, runs: Mapping[str, Run]) -> DocumentExplainer:
-        """Explains documents of this system."""
-        if self.collection is None:
+    def explain(self, query: str, doc_id: str, runs: Mapping[str, Run]) -> Explanation:
+        """Why a document is in the ranking of this system, and what runs have for it."""
+        if self._explainer is None:
             raise OptionError(
                 "the bundle holds no texts, so nothing can be explained; make it again with texts."
             )
         with self._lock:
-            if self._explainer is None:
-                model: Any = self._search
-                if isinstance(model, CollectionSearch):
-                    model = model.student or BM25
-                self._explainer = DocumentExplainer(self.collection, model)
             self._explainer.runs = dict(runs)
-            return self._explainer
+            return self._explainer.explain(query, doc_id)
+
+    def query_id(self, query: str) -> str | None:
+        """The id of a query of the collection that is given by its id or text."""
+        return None if self._explainer is None else self._explainer.known_query(query)[0]
 
 
 @dataclass
@@ -96,7 +101,7 @@ class OpenedSystems:
     ) -> None:
         self._workspace, self._collections, self._chosen = workspace, collections, chosen
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
-        self._runs: dict[str, tuple[float, Run]] = {}
+        self._runs: dict[tuple[str, float, int], Run | None] = {}
         self._lock = Lock()
 
     def get(self, system: System) -> OpenSystem | None:
@@ -130,14 +135,12 @@ class OpenedSystems:
         """The runs below the viewed folders that belong to a collection, by key."""
         runs = {}
         for artifact in self._workspace.artifacts(RUN):
-            changed, known = artifact.modified, self._runs.get(artifact.key)
-            try:
-                if known is None or known[0] != changed:
-                    known = self._runs[artifact.key] = changed, open_run(artifact.path)
-                check_collection(known[1], collection)
-            except IrdistillError:  # unfinished, damaged, or of another collection
-                continue
-            runs[artifact.key] = known[1]
+            place = (artifact.key, artifact.modified, id(collection))
+            if place not in self._runs:
+                self._runs[place] = _run_of(artifact.path, collection)
+            run = self._runs[place]
+            if run is not None:
+                runs[artifact.key] = run
         return runs
 
     def collection_of_bundle(self, searcher: Searcher) -> Collection | None:
@@ -162,6 +165,9 @@ class OpenedSystems:
         try:
             opened = self._opened(system)
             opened.answer("warm up", 1)  # loads what the first query needs
+            opened.query_id("warm up")
+            if opened.collection is not None:
+                self.runs_of(opened.collection)
             entry.opened = opened
         except IrdistillError as error:
             entry.error = error
@@ -184,3 +190,13 @@ class OpenedSystems:
         collection = self._collections.find(system.collection)
         model = BM25 if system.artifact is None else with_encoder(system.artifact.path)
         return OpenSystem(CollectionSearch(collection, model, options), collection)
+
+
+def _run_of(path: Path, collection: Collection) -> Run | None:
+    """The run in a folder; None if it is unfinished, damaged, or of another collection."""
+    try:
+        run = open_run(path)
+        check_collection(run, collection)
+    except IrdistillError:
+        return None
+    return run

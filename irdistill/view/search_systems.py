@@ -59,8 +59,8 @@ def list_systems(workspace: Workspace, collections: Sequence[str]) -> list[Syste
     trained = {artifact.path: artifact for artifact in workspace.artifacts(TRAINING)}
     for model in searching:
         training = trained.get(model.path.parent)
-        own = None if training is None else _training_collection(training)
-        offered = known if own is None or own in collections else [own, *collections]
+        named = None if training is None else _training_collection(training)
+        offered = known if named is None or named in collections else [named, *collections]
         for name in offered:
             system = System(f"{model.key} @ {name}", _short(model.key), MODEL, name, model)
             by_collection.setdefault(name, []).append(system)
@@ -91,11 +91,16 @@ def known_collections(workspace: Workspace, collections: Sequence[str]) -> list[
 def _run_collections(workspace: Workspace) -> Iterator[str]:
     for artifact in workspace.artifacts(RUN)[:_RUNS]:
         try:
-            name = open_run(artifact.path).identity.collection.get("id")
+            name = _collection_of_run(artifact.path, artifact.modified)
         except IrdistillError:
             continue
         if name:
-            yield str(name)
+            yield name
+
+
+@lru_cache(maxsize=256)
+def _collection_of_run(path: Path, changed: float) -> str:
+    return str(open_run(path).identity.collection.get("id") or "")
 
 
 def _training_collection(training: Artifact) -> str | None:

@@ -22,23 +22,45 @@ def serve(workspace: Workspace, options: ViewOptions) -> None:
     Raises:
         InputError: the port is in use.
     """
-    token = secrets.token_urlsafe(24)
-    listening = _listen(options.port)
-    address = page_address(listening.getsockname()[1], token)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            build_application(workspace, token, options),
-            log_level="error",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=1,
-        )
-    )
-    echo(f"{address}\nCtrl-C stops it.")
+    page = PageServer(workspace, options)
+    echo(f"{page.address}\nCtrl-C stops it.")
     if options.open:
-        webbrowser.open(address)
-    with listening:
-        server.run(sockets=[listening])
+        webbrowser.open(page.address)
+    page.run()
+
+
+class PageServer:
+    """The page on an open port.
+
+    Attributes:
+        address: opens the page; it has the token.
+
+    Raises:
+        InputError: the port is in use.
+    """
+
+    def __init__(self, workspace: Workspace, options: ViewOptions) -> None:
+        token = secrets.token_urlsafe(24)
+        self._listening = _listen(options.port)
+        self.address = page_address(self._listening.getsockname()[1], token)
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                build_application(workspace, token, options),
+                log_level="error",
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+
+    def run(self) -> None:
+        """Answer until Ctrl-C or `stop`."""
+        with self._listening:
+            self._server.run(sockets=[self._listening])
+
+    def stop(self) -> None:
+        """End `run`, from another thread."""
+        self._server.should_exit = True
 
 
 def page_address(port: int, token: str) -> str:
@@ -51,6 +73,7 @@ def _listen(port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((LOOPBACK_HOSTS[0], port))
+        listening.listen()
     except OSError as error:
         listening.close()
         raise InputError(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
+
+from irdistill.errors import MissingExtraError
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class ViewOptions:
         Path,
         Field(
             description="Folder of what is judged on the page: a file for each judge, of one"
-            " collection. Made with the first judgment."
+            " collection. Made when judging begins."
         ),
     ] = Path("judgments")
     judge: Annotated[
@@ -35,3 +38,14 @@ class ViewOptions:
             " models on others."
         ),
     ] = ()
+
+
+def check_view_extra() -> None:
+    """Check that the libraries of the page are installed.
+
+    Raises:
+        MissingExtraError: one is not.
+    """
+    for name in ("starlette", "uvicorn"):
+        if find_spec(name) is None:
+            raise MissingExtraError(name, "view", "the local page")

@@ -8,9 +8,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from irdistill.errors import MissingExtraError
 from irdistill.verbs.declaration import verb
-from irdistill.view.view_options import ViewOptions
+from irdistill.view.view_options import ViewOptions, check_view_extra
 
 
 @verb(
@@ -35,12 +34,8 @@ def view_results(
     The page answers on this machine only, to who has the address with its token. It reads the
     folders and writes nothing there but judgments, to --judgments. Ctrl-C stops it.
     """
-    try:
-        from irdistill.view.server import serve
-    except ImportError as error:
-        if error.name not in ("starlette", "uvicorn"):
-            raise
-        raise MissingExtraError(error.name, "view", "the local page") from error
+    check_view_extra()
+    from irdistill.view.server import serve
     from irdistill.view.workspace import Workspace
 
     serve(Workspace(folders), options)

@@ -12,11 +12,16 @@ from threading import Lock
 from irdistill.bundles.bundle_manifest import is_bundle
 from irdistill.errors import NotFoundError
 from irdistill.runs.manifest import FORMAT as RUN_FORMAT
-from irdistill.runs.manifest import MANIFEST
+from irdistill.runs.manifest import JOURNAL, MANIFEST
+from irdistill.storage.locking import is_locked
 
 RUN, TRAINING, RECIPE, BUNDLE, MODEL = "run", "training", "recipe", "bundle", "model"
+STARTING = "starting"
+"""A folder that a job has locked and not yet written to."""
+STAGES = "stages"
+"""The folder of a recipe that records its stages."""
 _FRESH = 2.0
-"""Seconds until a listing is made again."""
+"""Seconds until a listing is made again; at least twenty times what it took."""
 _DEPTH = 6
 """Levels of folders below a root."""
 _ENTRIES = 20_000
@@ -28,7 +33,7 @@ class Artifact:
     """A folder that irdistill wrote.
 
     Attributes:
-        kind: ``run``, ``training``, ``recipe``, ``bundle`` or ``model``.
+        kind: ``run``, ``training``, ``recipe``, ``bundle``, ``model`` or ``starting``.
         key: its name on the pages, and in their addresses: the path below the viewed folder.
     """
 
@@ -50,6 +55,7 @@ class Workspace:
 
     Args:
         folders: each is looked through; a folder that is an artifact itself is one.
+        wait: folders may be created later.
 
     Raises:
         NotFoundError: a folder does not exist.
@@ -60,23 +66,25 @@ class Workspace:
         []
     """
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, folders: Sequence[Path], wait: bool = False) -> None:
         self.folders = tuple(Path(folder) for folder in folders)
         for folder in self.folders:
-            if not folder.is_dir():
+            if not wait and not folder.is_dir():
                 raise NotFoundError(
                     f"there is no folder {folder}; give the folder of your results."
                 )
         self._lock = Lock()
         self._listing: list[Artifact] = []
-        self._listed = -_FRESH
+        self._stale = 0.0
 
     def artifacts(self, kind: str | None = None) -> list[Artifact]:
         """All artifacts, by key, or those of one kind."""
         with self._lock:
-            if time.monotonic() - self._listed >= _FRESH:
+            began = time.monotonic()
+            if began >= self._stale:
                 self._listing = sorted(self._scan(), key=lambda artifact: artifact.key)
-                self._listed = time.monotonic()
+                took = time.monotonic() - began
+                self._stale = began + max(_FRESH, 20 * took)
             return [entry for entry in self._listing if kind in (None, entry.kind)]
 
     def artifact(self, key: str, kind: str | None = None) -> Artifact:
@@ -112,7 +120,7 @@ def _artifacts_below(root: Path) -> Iterator[tuple[str, Path]]:
     while waiting and looked < _ENTRIES:
         folder, depth = waiting.pop()
         looked += 1
-        kind = artifact_kind(folder)
+        kind = artifact_kind(folder) or (STARTING if _is_starting(folder) else None)
         if kind is not None:
             yield kind, folder
         if kind in (RUN, BUNDLE, MODEL) or depth == _DEPTH:
@@ -122,6 +130,7 @@ def _artifacts_below(root: Path) -> Iterator[tuple[str, Path]]:
                 Path(entry.path)
                 for entry in os.scandir(folder)
                 if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
+                if entry.name != STAGES
             ]
         except OSError:
             continue
@@ -136,11 +145,16 @@ def artifact_kind(folder: Path) -> str | None:
         return RUN if _is_run(folder / MANIFEST) else None
     if (folder / "training.json").is_file():
         return TRAINING
-    if (folder / "stages").is_dir() and (folder / "journal.jsonl").is_file():
+    if (folder / STAGES).is_dir() and (folder / JOURNAL).is_file():
         return RECIPE
     if (folder / "modules.json").is_file() or (folder / "irdistill_student.json").is_file():
         return MODEL
     return None
+
+
+def _is_starting(folder: Path) -> bool:
+    """Whether a job has locked a folder; a specialisation locks the folder of its stages."""
+    return is_locked(folder) or is_locked(folder / STAGES)
 
 
 def _is_run(manifest: Path) -> bool:

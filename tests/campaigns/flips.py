@@ -30,7 +30,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -183,6 +183,84 @@ def engine(model: str, index: str) -> Callable[[Path], Use]:
         return use
 
     return make
+
+
+def codes(vectors: Literal["binary", "int8"]) -> Callable[[Path], Use]:
+    """Short codes of dense vectors, which the float vectors score again."""
+
+    def make(folder: Path) -> Use:
+        from irdistill.search import open_searcher
+        from irdistill.search.retrieve_options import CodeOptions
+        from irdistill.students import load_student
+        from tests.students.tiny import tiny_backbone
+
+        student = load_student(
+            str(tiny_backbone(folder.with_name(f"{folder.name}-model"), layers=2))
+        )
+        collection, options = _collection(), CodeOptions(vectors=vectors, rescore_by="float")
+
+        def use(place: Path) -> Any:
+            searcher = open_searcher(collection.corpus, student, options, place, "float32")
+            return _hits(searcher, collection)
+
+        use(folder)
+        return use
+
+    return make
+
+
+def document_vectors(folder: Path) -> Use:
+    """The vectors of passages, and those that are fitted to split documents."""
+    from irdistill.search import RetrieveOptions
+    from irdistill.search.searchers import open_vector_searcher
+    from irdistill.students import load_student
+    from tests.search.passage_collection import passage_collection
+
+    collection = passage_collection(folder.with_name(f"{folder.name}-collection"))
+    student = load_student(str(folder.with_name(f"{folder.name}-collection") / "encoder"))
+    options = RetrieveOptions(precision="float32", aggregate="vector")
+
+    def use(place: Path) -> Any:
+        searcher = open_vector_searcher(collection.corpus, student, options, place)
+        return _hits(searcher, collection)
+
+    use(folder)
+    return use
+
+
+def passages(folder: Path) -> Use:
+    """The passages in the folder of a collection."""
+    from irdistill.collections import load_collection
+    from irdistill.collections.passage_files import PASSAGE_FILES
+    from tests.search.passage_collection import passage_collection
+
+    place = folder.with_name(f"{folder.name}-collection")
+    passage_collection(place)
+    folder.mkdir(exist_ok=True)
+    for name in PASSAGE_FILES:
+        shutil.copy(place / "docs" / name, folder)
+
+    def use(damaged: Path) -> Any:
+        for name in PASSAGE_FILES:
+            (place / "docs" / name).unlink(missing_ok=True)
+            if (damaged / name).is_file():
+                shutil.copy(damaged / name, place / "docs")
+        split = load_collection(place / "docs", cache=damaged / ".cache").corpus.passages
+        return split and [split.corpus.texts(range(len(split))), split.starts.tolist()]
+
+    return use
+
+
+def bundle(folder: Path) -> Use:
+    """A packaged model with its index, which is searched without the package's caches."""
+    from irdistill.bundles.bundle_searcher import Searcher
+    from tests.bundles.small_packages import QUERIES, package, tiny_model
+
+    package(tiny_model("dense", folder.with_name(f"{folder.name}-model")), folder, onnx=False)
+    return lambda place: [
+        [[hit.doc_id, hit.score, hit.text] for hit in hits]
+        for hits in Searcher(place).search(QUERIES, 10)
+    ]
 
 
 def lucene(folder: Path) -> Use:
@@ -405,6 +483,11 @@ KINDS: dict[str, Callable[[Path], Use]] = {
     "late": engine("late", "flat"),
     "plaid": engine("late", "plaid"),
     "token-states": token_states,
+    "binary": codes("binary"),
+    "int8": codes("int8"),
+    "document-vectors": document_vectors,
+    "passages": passages,
+    "bundle": bundle,
     "checkpoint": checkpoint,
     "model": model,
     "lucene": lucene,

@@ -31,6 +31,7 @@ TIMED = {"journal.jsonl", ".lock", "report.md", "results.json"}
 VERBS: Mapping[str, str] = {
     "retrieve": "retrieve IN/data#train --model bm25 --out OUT",
     "dense retrieve": "retrieve IN/data#train --model IN/model --out OUT",
+    "collect": "collect IN/data --passage-tokens 16 --passage-encoder IN/model --out OUT",
     "retrieve test": "retrieve IN/data#test --model IN/model --index hnsw --k 10 --out OUT",
     "score": (
         "score IN/data#train --candidates IN/bm25 --teacher IN/model --kind retriever"
@@ -50,6 +51,13 @@ VERBS: Mapping[str, str] = {
         "pretrain IN/data#train --backbone IN/model --steps 6 --batch-size 4 --max-length 32"
         " --out OUT"
     ),
+    "align": (
+        "align IN/data#train --teacher IN/model --query-layers 1 --steps 6 --batch-size 4 --out OUT"
+    ),
+    "terms": "terms IN/data#train --model IN/model --out OUT",
+    "static": "static IN/data#train --teacher IN/model --out OUT",
+    "compress": "compress IN/data#train --model IN/model --dimensions 16 --out OUT",
+    "filter": "filter IN/data#train --scores IN/scores --rules percentile=50 --out OUT",
     "generate": "generate IN/data#train --kinds sentence --out OUT",
     "split": "split IN/data#train --folds 2 --out OUT",
     "package": "package IN/model IN/data#train --no-onnx --out OUT",

@@ -68,4 +68,4 @@ def test_page_html_and_json(
         "Length and position",
     ):
         assert title in page and f">{title}</h2>" in html
-    assert html.count("<svg") == 3 and "<script" not in html
+    assert html.count("<svg") == 4 and "<script" not in html

@@ -54,8 +54,17 @@ def test_several_comparisons_begin_with_the_best_system() -> None:
 def test_two_datasets_are_named() -> None:
     rows = [replace(row, dataset=name) for name in ("a", "b") for row in (BASE, STUDENT)]
     lines = verdict_sentences(Evaluation(tuple(rows)))
-    assert lines[1].startswith("student has the highest nDCG@10 of b of 2 systems")
+    assert lines[1].startswith("On b, student has the highest nDCG@10 of 2 systems")
     assert lines[3].startswith("student is better than BM25 on nDCG@10 of b: ")
+
+
+def test_of_many_comparisons_those_of_the_best_system_are_told() -> None:
+    against = ("BM25", "MiniLM", "teacher", "small", "large")
+    rows = [replace(STUDENT, against=name, p_holm=0.3 * (name == "large")) for name in against]
+    assert verdict_sentences(Evaluation((BASE, *rows))) == [
+        "student has the highest nDCG@10 of 2 systems: 0.5976, 95% interval [0.5820, 0.6130]. It is"
+        " better than BM25, MiniLM, teacher and small. It is not shown to differ from large."
+    ]
 
 
 def test_without_a_baseline() -> None:

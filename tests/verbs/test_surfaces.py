@@ -21,7 +21,7 @@ from irdistill.recipes.stages import check_stage
 from irdistill.verbs import CATALOG, load_verb
 from irdistill.verbs.option_tables import options_page
 
-SURFACE = {"help", "json_file", "imports"}
+SURFACE = {"help", "json_file", "imports", "view"}
 FROM_RUNNER = {"out", "overwrite"}
 #: A value for each required option, and for options that need another one.
 VALUES: dict[str, Any] = {

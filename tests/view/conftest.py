@@ -52,9 +52,12 @@ def serve_view() -> Iterator[Callable[..., str]]:
 
 @pytest.fixture
 def open_page(
-    open_address: Callable[..., Any], serve_view: Callable[..., str]
+    serve_view: Callable[..., str], open_address: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Opens the page of folders in the browser; a console error or outside request fails the test."""
+    """Opens the page of folders in the browser; a console error or outside request fails the test.
+
+    The page is closed before its server, which it may ask every second.
+    """
 
     def open_folders(
         *folders: Path, width: int = 1280, path: str = "", dark: bool = False, **options: Any

@@ -15,6 +15,7 @@ from irdistill.cli.entry_point import cli
 from irdistill.evaluation.costs import Efficiency
 from irdistill.evaluation.figures import Row
 from irdistill.evaluation.reporting.publishing import read_results
+from irdistill.runs import store
 from irdistill.view.application import build_application
 from irdistill.view.view_options import ViewOptions
 from irdistill.view.workspace import Workspace
@@ -123,6 +124,8 @@ def test_two_runs_by_keyboard(open_page: Callable[..., Any], tmp_path: Path) -> 
     assert sides.nth(0).locator("mark").count() > 0
     assert "<b>part</b>" in sides.nth(0).locator(".excerpt").first.inner_text()
     assert "/why?at=student" in str(sides.nth(1).get_by_role("link").first.get_attribute("href"))
+    page.reload()
+    page.get_by_label("Rankings of the opened query").get_by_text(query_id, exact=True).wait_for()
     page.locator("#find").fill("q7")
     page.get_by_text("1 query", exact=True).wait_for()
     assert accessibility_problems(page) == []
@@ -147,6 +150,8 @@ def test_a_run(open_page: Callable[..., Any], tmp_path: Path) -> None:
     page.locator("#queries").press("Enter")
     page.locator("#query h3", has_text="Tell of swimming dogs").wait_for()
     assert page.locator("#query ol.ranking li").nth(1).get_attribute("data-doc") == "d1"
+    page.reload()
+    page.locator("#query h3", has_text="Tell of swimming dogs").wait_for()
     assert accessibility_problems(page) == []
 
 
@@ -178,3 +183,22 @@ def test_the_frontier(open_page: Callable[..., Any], tmp_path: Path) -> None:
     first = page.locator("table tbody tr").first.locator("td").all_inner_texts()
     assert first == ["slow", "0.6000", "9.0 ms", "2.0 MB", "yes", "yes"]
     assert accessibility_problems(page) == []
+
+
+def test_pages_of_a_long_run_read_single_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_compared_runs(tmp_path, queries=3000)
+    application = build_application(Workspace([tmp_path / "out"]), TOKEN, ViewOptions())
+    opened = TestClient(application, base_url="http://127.0.0.1:8620")
+    parts: list[Path] = []
+    read = store.read_part
+    monkeypatch.setattr(
+        store, "read_part", lambda path, **options: parts.append(path) or read(path, **options)
+    )
+    opened.get(f"/run?at=student&token={TOKEN}")
+    rows = opened.get("/api/run/rows?at=student&start=2990&count=100").json()
+    assert rows["total"] == 3000 and [row[0] for row in rows["rows"]][-1] == "q2999"
+    assert parts == []
+    opened.get("/api/run/query?at=student&query_id=q2999")
+    assert [path.name for path in parts] == ["part-00046.parquet"]  # 64 queries each

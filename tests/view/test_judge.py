@@ -7,11 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 from click.testing import CliRunner
 
 from irdistill.cli.entry_point import cli
+from irdistill.collections import Collection, Corpus, Document, Qrels
 from irdistill.collections.judging import JudgmentLog, read_judges
+from irdistill.collections.passage_corpus import Passages
 from irdistill.evaluation.judging import compare_judges
+from irdistill.view.pages import judge
 from tests.view.conftest import accessibility_problems
 from tests.view.judged_folder import write_judged_folder
 
@@ -91,12 +96,13 @@ def test_five_pairs_by_keyboard_and_a_second_judge(
 
 
 def test_grades_and_disagreements_with_the_mouse(
-    open_page: Callable[..., Any], tmp_path: Path
+    open_page: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(judge, "PATIENCE", 0.0)  # as with a collection that takes long to load
     out, folder = write_judged_folder(tmp_path), tmp_path / "judged"
     path = "/judge?source=disagreements&at=teacher&other=second&each=2&scale=graded"
     page = open_page(out, path=path, judgments=folder, judge="anna")
-    page.locator("#facts").get_by_text("rank in the other run").wait_for()
+    page.locator("#facts").get_by_text("rank in second").wait_for()
     page.keyboard.press("y")  # no answer here
     page.get_by_role("button", name="answers it").click()
     page.keyboard.press("2")
@@ -152,3 +158,22 @@ def test_wrong_requests(open_page: Callable[..., Any], tmp_path: Path) -> None:
         f"{origin}/api/judge/judgment", data=whole, headers={"Origin": origin}
     )
     assert response.status == 200 and lines(folder, "anna") == [("q0", "d0", "judged", 1)]
+
+
+def test_a_passage_is_shown_without_its_title() -> None:
+    passages = Passages(
+        Corpus.in_memory(
+            [Document("d#0", "", "Pets One cat."), Document("d#1", "", "Pets Two dogs sleep.")]
+        ),
+        np.array([0, 2]),
+        {},
+    )
+    corpus = Corpus.in_memory([Document("d", "Pets", "One cat. Two dogs sleep.")])
+    collection = Collection("pets", corpus.with_passages(passages), {}, Qrels({}))
+    passage = judge._document(collection, "sleeping pets", "d", 1)
+    assert (passage["title"], passage["text"], passage["spans"]) == (
+        "Pets",
+        "Two dogs sleep.",
+        [(9, 14)],
+    )
+    assert judge._document(collection, "cat", "d")["text"] == "One cat. Two dogs sleep."

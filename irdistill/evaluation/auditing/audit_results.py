@@ -18,6 +18,7 @@ from irdistill.evaluation.auditing.sections import (
     suspects_section,
 )
 from irdistill.evaluation.auditing.teacher_audit import TeacherAudit
+from irdistill.evaluation.auditing.verdict import HEADLINES
 from irdistill.evaluation.diversity import Diversity
 from irdistill.evaluation.reporting.findings import Finding, plain
 from irdistill.evaluation.reporting.rendering import Displayed, render_html
@@ -66,6 +67,18 @@ class Audit(Displayed):
         """The verdicts and the agreements, one line each."""
         teachers = [teacher.line for teacher in self.teachers]
         return teachers + [agreement.line for agreement in self.agreements]
+
+    @property
+    def headline(self) -> str:
+        """Which teachers to learn from, and which not, in a sentence for each decision."""
+        groups: dict[str, list[str]] = {}
+        for teacher in self.teachers:
+            groups.setdefault(teacher.ruling.decision, []).append(teacher.teacher)
+        return " ".join(
+            sentence.format(" and ".join(groups[decision]))
+            for decision, sentence in HEADLINES.items()
+            if decision in groups
+        )
 
     def findings(self) -> list[Finding]:
         """The verdicts, then a section per check."""
@@ -125,7 +138,7 @@ class Audit(Displayed):
 
     def to_html(self) -> str:
         """The page with plots, as one HTML file without scripts."""
-        return render_html(self.title, self.findings())
+        return render_html(self.title, self.findings(), verdicts=[self.headline])
 
     def write_html(self, path: str | Path) -> None:
         """Write the page to a file."""

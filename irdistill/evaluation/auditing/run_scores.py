@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,11 @@ from irdistill.evaluation.auditing.advice import Advice, advise
 from irdistill.evaluation.auditing.distribution import Distribution, describe_scores
 from irdistill.evaluation.auditing.margins import Margins, measure_margins
 from irdistill.evaluation.auditing.matching import Matching, StudentScores, match_temperatures
-from irdistill.evaluation.auditing.query_sample import Grades, sampled_queries, scored
+from irdistill.evaluation.auditing.query_sample import Grades, scored
 from irdistill.evaluation.auditing.scale import Scale, recognize_scale
-from irdistill.runs import RankedList, Run
-from irdistill.runs.statistics import RunStatistics
-
-SAMPLE, LIST_SIZE, SEED = 2000, 8, 42
-"""The defaults of `audit`."""
+from irdistill.evaluation.auditing.verdict import score_faults
+from irdistill.evaluation.reporting.findings import Severity
+from irdistill.runs import RankedList
 
 
 @dataclass(frozen=True)
@@ -35,35 +33,44 @@ class RunScores:
     advice: Advice
 
     @property
+    def headline(self) -> str:
+        """What the numbers are, and whether a loss can learn from them."""
+        spread = self.distribution
+        if spread.rows == spread.unscored:
+            return "No document has a score."
+        if spread.constant == 1:
+            return "All scores of a list are equal, so there is no order to learn."
+        faults = score_faults(spread, self.scale)
+        if faults:
+            return f"A loss learns less from these scores than it could: {'; '.join(faults)}."
+        fit = self.matching
+        if fit.teacher_tau is None or fit.entropy is None:
+            return f"The scores are {self.scale.words}."
+        return (
+            f"The scores are {self.scale.words}. At temperature {fit.teacher_tau:g} a softmax over"
+            f" lists of {fit.list_size} has {fit.entropy:.1%} of the maximum entropy."
+        )
+
+    @property
+    def severity(self) -> Severity:
+        """The severity of the headline."""
+        spread = self.distribution
+        if spread.rows == spread.unscored or spread.constant == 1:
+            return "bad"
+        return "caution" if score_faults(spread, self.scale) else "info"
+
+    @property
     def hint(self) -> str:
         """What to know before the losses that fit are used."""
         return " (irdistill audit says whether to learn from it)"
-
-
-@dataclass(frozen=True)
-class DescribedRun:
-    """A run's statistics, and its scores as losses see them.
-
-    Attributes:
-        statistics: what `runs stats` returns, over all queries.
-        scores: over the sampled queries, as `audit` has them.
-        sampled, population: number of queries looked at, and of those they were drawn from.
-        judged: number of judged queries among the sampled ones.
-    """
-
-    statistics: Mapping[str, Any]
-    scores: RunScores
-    sampled: int
-    population: int
-    judged: int
 
 
 def describe_lists(
     lists: Sequence[RankedList],
     producer: Mapping[str, Any],
     qrels: Grades,
-    list_size: int = LIST_SIZE,
-    seed: int = SEED,
+    list_size: int,
+    seed: int,
     relevant_from: int = 1,
     student: StudentScores | None = None,
     name: str = "",
@@ -80,30 +87,3 @@ def describe_lists(
     matching = match_temperatures(ranked, student, qrels, list_size, seed, relevant_from)
     advice = advise(scale, matching, margins)
     return RunScores(name, describe_scores(lists), scale, margins, matching, advice)
-
-
-def describe_run(
-    run: Run,
-    qrels: Grades,
-    query_ids: Iterable[str] | None = None,
-    name: str = "",
-    advance: Callable[[int], object] = lambda queries: None,
-) -> DescribedRun:
-    """Read a run once: statistics of all lists, and the checks of `audit` on its sample.
-
-    Args:
-        query_ids: the collection's queries, of which `audit` draws (default: those of the run).
-        advance: called with 1 for each query that was read.
-    """
-    known = run.query_ids if query_ids is None else [query for query in query_ids if query in run]
-    chosen = sampled_queries(known, SAMPLE, SEED)
-    sample = set(chosen)
-    statistics, lists = RunStatistics(), []
-    for row in run:
-        statistics.add(row)
-        if row.query_id in sample:
-            lists.append(row)
-        advance(1)
-    scores = describe_lists(lists, run.identity.producer, qrels, name=name)
-    judged = sum(query in qrels for query in chosen)
-    return DescribedRun(statistics.summary(run), scores, len(chosen), len(known), judged)

@@ -98,7 +98,7 @@ def _details(against: AgainstFirstStage) -> str:
 
 def scores_section(teachers: Described) -> Finding:
     """Scale, quantiles and ties of each teacher's scores."""
-    text, quantiles, shares, plots = [], [], [], []
+    text, quantiles, shares, plots, spreads = [], [], [], [], []
     for number, teacher in enumerate(teachers):
         name, spread, scale = teacher.teacher, teacher.distribution, teacher.scale
         ends = f" {scale.ends:.1%} lie within {ENDS:g} of 0 or 1." if scale.ends is not None else ""
@@ -118,7 +118,7 @@ def scores_section(teachers: Described) -> Finding:
         if spread.spreads is not None:
             edges, counts = spread.spreads.edges, spread.spreads.counts
             title, x = f"Spread of {name}", "standard deviation in a list"
-            plots.append(Plot(title, x, "lists", edges, counts, number))
+            spreads.append(Plot(title, x, "lists", edges, counts, number))
     text.append(
         "Tied: neighbors in rank with one score; documents with the score of another document of"
         " their list; lists whose best score is shared. At the ends: scores within"
@@ -131,7 +131,7 @@ def scores_section(teachers: Described) -> Finding:
         Table([*columns.split(","), "flat lists"], shares),
     ]
     kinds = {teacher.teacher: teacher.scale.kind for teacher in teachers}
-    return Finding("scores", "Scores", text, tables, plots=plots, values=kinds)
+    return Finding("scores", "Scores", text, tables, plots=[*plots, *spreads], values=kinds)
 
 
 def _shares(spread: Distribution) -> list[str]:

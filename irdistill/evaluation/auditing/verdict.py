@@ -28,6 +28,14 @@ from irdistill.evaluation.reporting.findings import Severity
 from irdistill.evaluation.significance import FEW, LEVEL
 
 LEARN, REPAIR, NO, UNKNOWN, NO_EVIDENCE = "learn", "repair", "no", "cannot tell", "no evidence"
+HEADLINES = {
+    LEARN: "Learn from {}.",
+    REPAIR: "Repair the scores of {} before you learn from them.",
+    NO_EVIDENCE: "There is no evidence that {} would teach more than the first stage.",
+    UNKNOWN: "Nothing here tells whether to learn from {}.",
+    NO: "Do not learn from {}.",
+}
+"""Each decision about some teachers in a sentence."""
 HOLES = 0.1
 MOSTLY = 0.5
 ALIKE = 0.95
@@ -96,7 +104,7 @@ def decide(
             " stage to compare it with (--first-stage RUN), or the two share no document."
         )
         return Verdict(UNKNOWN, headline, cautions)
-    decision, headline, loss = _compared(quality.against, p, advice, _faults(spread, scale))
+    decision, headline, loss = _compared(quality.against, p, advice, score_faults(spread, scale))
     remedy = advice.words if decision == REPAIR and scale.spoilt else ()
     return Verdict(decision, headline, (*remedy, *cautions), loss)
 
@@ -147,7 +155,8 @@ def _power(against: AgainstFirstStage) -> str:
     )
 
 
-def _faults(spread: Distribution, scale: Scale) -> list[str]:
+def score_faults(spread: Distribution, scale: Scale) -> list[str]:
+    """What keeps a loss from learning from these numbers, as ends of sentences."""
     faults = [f"they are {scale.words}"] if scale.spoilt else []
     if spread.tied > MOSTLY:
         faults.append(f"{spread.tied:.0%} of neighbors are tied, so lists teach little")

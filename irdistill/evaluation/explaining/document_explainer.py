@@ -74,7 +74,7 @@ class DocumentExplainer:
             OptionError: the query is empty.
         """
         collection = self.collection
-        query_id, text = self._query(query)
+        query_id, text = self.known_query(query)
         if not collection.corpus.has(doc_id):
             raise NotFoundError(
                 f"the collection {collection.id!r} has no document {doc_id!r}; give the id of one"
@@ -102,8 +102,12 @@ class DocumentExplainer:
             (judgments or {}).get(doc_id),
         )
 
-    def _query(self, query: str) -> tuple[str | None, str]:
-        """The id, if the collection has the query, and the text."""
+    def known_query(self, query: str) -> tuple[str | None, str]:
+        """The id and the text of a query that is given by either; the id is None for another text.
+
+        Raises:
+            OptionError: the query is empty.
+        """
         if not query.strip():
             raise OptionError("the query is empty; give some words, or the id of a query.")
         queries = self.collection.queries

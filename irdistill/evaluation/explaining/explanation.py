@@ -227,8 +227,8 @@ def _words_sentence(match: WordMatch) -> str:
 
 def _model_sentence(model: ModelScore) -> str:
     if model.score is None:
-        return f"{model.model} gives no score: {model.note}"
-    text = f"{model.model} gives {model.score:.4f}"
+        return f"The model gives no score: {model.note}"
+    text = f"The model gives {model.score:.4f}"
     if model.tokens is not None:
         return f"{text} over {counted(len(model.tokens.query), 'query token')}."
     if model.parts is None:
@@ -262,14 +262,14 @@ def _words_finding(match: WordMatch) -> Finding:
     rows = [
         [
             word.stem,
+            f"{word.score:.4f}",
             " ".join(word.words) or "-",
             str(word.count),
             str(word.documents),
-            f"{word.score:.4f}",
         ]
         for word in sorted(match.words, key=lambda word: -word.score)
     ]
-    header = ["term", "in the document", "times in query", "documents", "score"]
+    header = ["term", "score", "matched", "in query", "documents"]
     tables = [Table(header, rows)] if rows else []
     notes = [] if rows else ["The query has only stop words."]
     return Finding("words", "Words", [text], tables, notes, values={"score": match.score})
@@ -299,20 +299,20 @@ def _parts_table(parts: Sequence[ScorePart], kind: str) -> Table:
     total = sum(part.score for part in parts)
     if kind == "sparse":
         rows = [
-            [part.name, cell(part.query, ".4f"), cell(part.document, ".4f"), f"{part.score:.4f}"]
+            [part.name, f"{part.score:.4f}", cell(part.query, ".4f"), cell(part.document, ".4f")]
             for part in largest
         ]
-        return Table(["term", "query weight", "document weight", "product"], rows)
+        return Table(["term", "product", "query weight", "document weight"], rows)
     rows = [
         [
             part.name,
-            cell(part.count, "d"),
             f"{part.score:.4f}",
             f"{part.score / total:.1%}" if total else "-",
+            cell(part.count, "d"),
         ]
         for part in largest
     ]
-    return Table(["part", "times in query", "score", "share"], rows)
+    return Table(["part", "score", "share", "in query"], rows)
 
 
 def _tokens_table(tokens: TokenMatch) -> Table:
@@ -326,9 +326,9 @@ def _tokens_table(tokens: TokenMatch) -> Table:
 def _runs_finding(runs: Sequence[RunScore]) -> Finding:
     columns = {
         "run": [run.run for run in runs],
-        "kind": [run.kind for run in runs],
         "rank": [_rank(run) for run in runs],
         "score": [cell(run.score, ".4f") for run in runs],
+        "kind": [run.kind for run in runs],
     }
     if any(run.passage is not None for run in runs):
         columns["passage"] = [cell(run.passage, "d") for run in runs]

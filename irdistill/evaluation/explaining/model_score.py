@@ -13,6 +13,7 @@ from scipy.sparse import csr_matrix, vstack
 
 from irdistill.bundles.bundle_searcher import Searcher
 from irdistill.collections import Collection, Query
+from irdistill.collections.corpus import joined
 from irdistill.collections.passage_corpus import reading_corpus
 from irdistill.evaluation.explaining.explanation import ModelScore, ScorePart, TokenMatch
 from irdistill.evaluation.explaining.word_match import aggregation_of
@@ -185,6 +186,9 @@ class BundleVectors(VectorExplainer):
         fields = list(self.searcher.fields_of(rows))
         numbers = [one["passage"] for one in fields] if "passage" in fields[0] else None
         texts = [str(one.get("text", "")) for one in fields]
+        if numbers is None:  # passages begin with the title
+            titles = [str(one.get("title", "")) for one in fields]
+            texts = [joined(*pair) for pair in zip(titles, texts, strict=True)]
         query_vectors = self.searcher.query_vector(query)
         documents: Any = vectors
         if self.student.kind == "sparse":

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from threading import Lock
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -170,10 +170,11 @@ class JudgingQueue:
         grades = self.collection.qrels.get(query_id, {})
         excluded = set(self.collection.queries[query_id].excluded)
         if self.options.source == "disagreements":
-            pairs = self._disagreements(ranked, excluded.union(grades))
+            pairs = self._disagreements(ranked, grades, excluded)
         elif self.options.source == "unjudged":
+            best = self._best(ranked, grades)
             pairs = [
-                _pair(ranked, place, -place)
+                _pair(ranked, place, -place, **best)
                 for place, doc in enumerate(ranked.doc_ids[: self.options.k])
                 if doc not in grades and doc not in excluded
             ]
@@ -187,7 +188,7 @@ class JudgingQueue:
         known = contradictions_of(ranked, grades, self.options.relevant_from)
         if known is None:
             return []
-        best, best_score = known.best, float(ranked.scores[known.best])
+        best = self._best(ranked, grades)
         if self.options.source == "bottom":
             return [
                 _pair(
@@ -195,26 +196,31 @@ class JudgingQueue:
                     place,
                     place / len(ranked.doc_ids),
                     grade=grades[ranked.doc_ids[place]],
-                    positive=ranked.doc_ids[best] if best != place else None,
-                    positive_rank=best + 1 if best != place else None,
-                    positive_score=best_score if best != place else None,
+                    **(best if place != known.best else {}),
                 )
                 for place in known.low.tolist()
             ]
         return [
-            _pair(
-                ranked,
-                place,
-                float(ranked.scores[place]) - best_score,
-                positive=ranked.doc_ids[best],
-                positive_rank=best + 1,
-                positive_score=best_score,
-            )
+            _pair(ranked, place, float(ranked.scores[place]) - best["positive_score"], **best)
             for place in known.above.tolist()
             if ranked.doc_ids[place] not in excluded
         ]
 
-    def _disagreements(self, ranked: ScoredList, left_out: set[str]) -> list[QueuedPair]:
+    def _best(self, ranked: ScoredList, grades: Mapping[str, int]) -> dict[str, Any]:
+        """The best judged-relevant document, as fields of a pair; empty if there is none."""
+        relevant = np.flatnonzero(ranked.relevant(grades, self.options.relevant_from))
+        if not len(relevant):
+            return {}
+        place = int(relevant[0])
+        return {
+            "positive": ranked.doc_ids[place],
+            "positive_rank": place + 1,
+            "positive_score": float(ranked.scores[place]),
+        }
+
+    def _disagreements(
+        self, ranked: ScoredList, grades: Mapping[str, int], excluded: set[str]
+    ) -> list[QueuedPair]:
         assert self.other is not None
         if ranked.query_id not in self.other:
             return []
@@ -223,6 +229,7 @@ class JudgingQueue:
         if length < FEWEST:
             return []
         places = {doc: place for place, doc in enumerate(right.doc_ids)}
+        best, left_out = self._best(left, grades), excluded.union(grades)
         return [
             _pair(
                 left,
@@ -230,6 +237,7 @@ class JudgingQueue:
                 abs(1 / (place + 1) - 1 / (there + 1)),
                 other_rank=there + 1,
                 other_score=float(right.scores[there]),
+                **best,
             )
             for place, doc in enumerate(left.doc_ids)
             if abs((there := places[doc]) - place) >= FAR * length and doc not in left_out
@@ -240,7 +248,7 @@ def _order(pair: QueuedPair) -> tuple[float, str, str]:
     return -pair.strength, pair.query_id, pair.doc_id
 
 
-def _pair(ranked: ScoredList, place: int, strength: float, **more: object) -> QueuedPair:
+def _pair(ranked: ScoredList, place: int, strength: float, **more: Any) -> QueuedPair:
     passage = -1 if ranked.passages is None else int(ranked.passages[place])
     return QueuedPair(
         ranked.query_id,
@@ -250,7 +258,7 @@ def _pair(ranked: ScoredList, place: int, strength: float, **more: object) -> Qu
         len(ranked.doc_ids),
         float(ranked.scores[place]),
         passage if passage >= 0 else None,
-        **more,  # type: ignore[arg-type]
+        **more,
     )
 
 
@@ -261,6 +269,16 @@ SOURCES = {
     "unjudged": "Unjudged documents at the top",
 }
 """Title of each source of pairs."""
+SOURCE_DESCRIPTIONS = {
+    "suspects": "Documents without a judgment that the run puts above the best document that is"
+    " judged relevant.",
+    "bottom": f"Documents that are judged relevant in the lowest {BOTTOM:.0%} of a list of at least"
+    f" {FEWEST}.",
+    "disagreements": "Documents without a judgment whose ranks in two runs are at least half a list"
+    " apart.",
+    "unjudged": "Documents without a judgment among the first k of a run.",
+}
+"""What each source of pairs is, as a sentence."""
 
 
 def reason_of(pair: QueuedPair, source: PairSource) -> str:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-_WIDTH, _HEIGHT = 460, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 448, 28, 208
+_WIDTH, _HEIGHT = 470, 250
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 448, 28, 208
 
 
 class Displayed:
@@ -151,6 +151,11 @@ def _drawing(plot: Plot) -> dict[str, Any]:
         "right": _RIGHT,
         "top": _TOP,
         "bottom": _BOTTOM,
-        "x_ticks": [(x(value), f"{value:.3g}") for value in (left, (left + right) / 2, right)],
-        "y_ticks": [(y(value), f"{value:.3g}") for value in sorted({low, 0.0, high})],
+        "x_ticks": [(x(value), _tick(value)) for value in (left, (left + right) / 2, right)],
+        "y_ticks": [(y(value), _tick(value)) for value in sorted({low, 0.0, high})],
     }
+
+
+def _tick(value: float) -> str:
+    """The label of a tick: three digits, and whole numbers from 1000 on."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"

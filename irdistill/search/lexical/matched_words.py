@@ -52,7 +52,7 @@ def matched_excerpt(query: str, text: str, length: int = 320) -> Excerpt:
     """
     matches = _matches(query, text)
     start = _best_start(text, matches, length) if len(text) > length else 0
-    end = min(len(text), start + length)
+    end = _word_end(text, start, min(len(text), start + length))
     spans = [(begin - start, stop - start) for begin, stop, _ in matches if start <= begin < end]
     return Excerpt(text[start:end], [(a, min(b, end - start)) for a, b in spans], start, end)
 
@@ -80,6 +80,14 @@ def _best_start(text: str, matches: Sequence[tuple[int, int, str]], length: int)
         if len(inside) > most:
             best, most = start, len(inside)
     return best
+
+
+def _word_end(text: str, start: int, end: int) -> int:
+    """The last end of a word at or before ``end``, unless it is far before."""
+    if end == len(text) or text[end].isspace():
+        return end
+    space = text.rfind(" ", start, end)
+    return space if space > end - min(_LEAD, (end - start) // 4) else end
 
 
 def _word_start(text: str, start: int, limit: int) -> int:

@@ -35,7 +35,7 @@ _REFUSAL = re.compile(
     r" )?(?:sorry|afraid)\b[,.:;!]?\s+(?:but|i|we|that|this|the|there|as)\b"
     r"|(?:i['’]?m |i am )?(?:very |so )?sorry[.!]?\s*$|my apologies\b|i"
     r" apologi[sz]e\b|apologies[,.!]"
-    rf"|(?:unfortunately,? )?(?:i|we) (?:can ?not|can['’]?t|could ?n[o'’]t|could not|won['’]?t|will"
+    rf"|(?:i|we) (?:can ?not|can['’]?t|could ?n[o'’]t|could not|won['’]?t|will"
     rf" not|do(?:n['’]?t| not) feel "
     r"comfortable|am (?:unable|not able) to|['’]?m (?:unable|not able) to|must decline)(?:"
     rf" to)?\s*(?:{_ABLE}\b|$|[.!])"
@@ -78,7 +78,11 @@ _TURN_END = re.compile(
     r"<\|(?:im_end|im_start|eot_id|eom_id|end_of_text|endoftext|end_of_turn|end|user|assistant)\|>"
     r"|<(?:end|start)_of_turn>|</s>\s*\Z|<[|｜]end[▁_]of[▁_]sentence[|｜]>"
 )
-_NOT_BEFORE = re.compile(r"^[\s\"'“”‘’`>#(\[-]+")
+_NOT_BEFORE = re.compile(
+    r"^[\s\"'“”‘’`>#(\[-]+(?:(?:unfortunately|regrettably)[,:]?\s+)?"
+    r"|^(?:unfortunately|regrettably)[,:]?\s+",
+    re.IGNORECASE,
+)
 
 
 class Reply(NamedTuple):

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -189,3 +189,13 @@ def check_mining(options: TrainOptions, student: Student, runs: int) -> None:
             f"mine_teacher gives scores of one teacher, and {runs} runs were given; fuse them"
             " first."
         )
+
+
+def mining_identity(options: TrainOptions) -> dict[str, Any]:
+    """The teacher of mined documents with its card, files and code, if one is given."""
+    if not (options.mine_every and options.mine_teacher):
+        return {}
+    from irdistill.teachers.content_digests import teacher_content
+
+    content = teacher_content(options.mine_teacher)
+    return {"mine_teacher": [options.mine_teacher, content] if content else options.mine_teacher}

@@ -59,7 +59,7 @@ def ask_system(request: Request) -> Response:
     if not query.strip():
         return send_json({"state": "ready", "suggestions": suggestions})
     answer = opened.answer(query, _count(values.get("k", "")))
-    query_id = query_id_of(opened.collection, query)
+    query_id = opened.query_id(query)
     judged = _judgments(opened.collection, query_id)
     return send_json(
         {
@@ -76,15 +76,6 @@ def ask_system(request: Request) -> Response:
 def systems_in(request: Request) -> list[System]:
     """What can be asked."""
     return list_systems(workspace_of(request), tuple(options_of(request).collection))
-
-
-def query_id_of(collection: Collection | None, query: str) -> str | None:
-    """The id of a query of the collection, given by its id or text."""
-    queries = {} if collection is None else collection.queries
-    if query in queries:
-        return query
-    text = query.strip()
-    return next((one.id for one in queries.values() if one.text.strip() == text), None)
 
 
 def _judgments(collection: Collection | None, query_id: str | None) -> Any:

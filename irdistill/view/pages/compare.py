@@ -92,6 +92,7 @@ def compare_page(request: Request) -> Response:
         measures=compared.measures,
         orders=ORDERS,
         first=[0, min(1, len(compared.systems) - 1)],
+        keys=chosen.keys,
         data={
             "systems": compared.systems,
             "measures": compared.measures,

@@ -16,8 +16,14 @@ from irdistill.collections.judging import read_judges
 from irdistill.collections.judging.judge_log import ENDING, JudgmentLog
 from irdistill.errors import InputError, NotFoundError, OptionError
 from irdistill.evaluation.judging import QueuedPair, QueueOptions, compare_judges
-from irdistill.evaluation.judging.judging_queue import SOURCES, PairSource, reason_of
+from irdistill.evaluation.judging.judging_queue import (
+    SOURCE_DESCRIPTIONS,
+    SOURCES,
+    PairSource,
+    reason_of,
+)
 from irdistill.search.lexical.matched_words import matched_spans
+from irdistill.verbs.opening_inputs import short_names
 from irdistill.view.application import (
     collections_of,
     options_of,
@@ -25,7 +31,7 @@ from irdistill.view.application import (
     show_page,
     workspace_of,
 )
-from irdistill.view.judging_desk import JudgingDesk, OpenQueue, QueueChoice
+from irdistill.view.judging_desk import PATIENCE, JudgingDesk, OpenQueue, QueueChoice
 from irdistill.view.linked_addresses import why_address
 from irdistill.view.workspace import RUN
 
@@ -48,6 +54,7 @@ def judge_page(request: Request) -> Response:
         "judge.html.j2",
         runs=runs,
         sources=SOURCES,
+        descriptions=SOURCE_DESCRIPTIONS,
         chosen=chosen,
         graded=request.query_params.get("scale") == "graded",
         grades=range(HIGHEST + 1),
@@ -59,8 +66,11 @@ def judge_page(request: Request) -> Response:
 
 def next_pairs(request: Request) -> Response:
     """The first pairs that this judge has not judged."""
-    queue, log = _open(request, request.query_params)
-    return send_json(_answer(queue, log, request.query_params))
+    desk = desk_of(request)
+    queue = desk.queue(_chosen(request.query_params), PATIENCE)
+    if queue is None:
+        return send_json({"opening": True})
+    return send_json(_answer(queue, desk.log(queue.collection), request.query_params))
 
 
 async def add_judgment(request: Request) -> Response:
@@ -133,6 +143,7 @@ def _as_values(choice: QueueChoice) -> dict[str, Any]:
 def _open(request: Request, values: Mapping[str, Any]) -> tuple[OpenQueue, JudgmentLog]:
     desk = desk_of(request)
     queue = desk.queue(_chosen(values))
+    assert queue is not None
     return queue, desk.log(queue.collection)
 
 
@@ -182,7 +193,7 @@ def _answer(
     read = queue.queue
     return {
         "undone": first is not None,
-        "pairs": [_shown(pair, queue, str(values["at"])) for pair in pairs],
+        "pairs": [_shown(pair, queue, values) for pair in pairs],
         "done": sum(pair in log.newest for pair in list(read.places)),
         "total": len(read.pairs),
         "complete": read.complete,
@@ -191,7 +202,7 @@ def _answer(
     }
 
 
-def _shown(pair: QueuedPair, queue: OpenQueue, at: str) -> dict[str, Any]:
+def _shown(pair: QueuedPair, queue: OpenQueue, values: Mapping[str, Any]) -> dict[str, Any]:
     """A pair as the script shows it."""
     collection, options = queue.collection, queue.queue.options
     query = collection.queries[pair.query_id]
@@ -207,9 +218,12 @@ def _shown(pair: QueuedPair, queue: OpenQueue, at: str) -> dict[str, Any]:
         }
     facts = [["rank", f"{pair.rank} of {pair.of}"], ["score", f"{pair.score:.4f}"]]
     if pair.other_score is not None:
-        facts += [
-            ["rank in the other run", f"{pair.other_rank} of {pair.of}"],
-            ["score there", f"{pair.other_score:.4f}"],
+        first, second = short_names([str(values["at"]), str(values["other"])])
+        facts = [
+            [f"rank in {first}", f"{pair.rank} of {pair.of}"],
+            [f"score in {first}", f"{pair.score:.4f}"],
+            [f"rank in {second}", f"{pair.other_rank} of {pair.of}"],
+            [f"score in {second}", f"{pair.other_score:.4f}"],
         ]
     if pair.grade is not None:
         facts.append(["judged in the collection", str(pair.grade)])
@@ -221,7 +235,7 @@ def _shown(pair: QueuedPair, queue: OpenQueue, at: str) -> dict[str, Any]:
         "reason": reason_of(pair, options.source),
         "facts": facts,
         "known": known,
-        "why": why_address(pair.doc_id, at=at, query_id=pair.query_id),
+        "why": why_address(pair.doc_id, at=str(values["at"]), query_id=pair.query_id),
         **_document(collection, query.text, pair.doc_id, pair.passage),
     }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from starlette.datastructures import QueryParams
@@ -9,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from irdistill.errors import InputError
+from irdistill.errors import InputError, IrdistillError, NotFoundError
 from irdistill.evaluation.explaining import DocumentExplainer, Explanation
 from irdistill.evaluation.explaining.explanation import MOST_PARTS, TokenMatch
 from irdistill.runs import open_run
@@ -37,11 +39,11 @@ class _Chosen(NamedTuple):
 
     Attributes:
         system: None for the collection of a run that no system searches.
-        explainer: None while the system is being opened.
+        explain: takes a query and the id of a document; None while the system is being opened.
     """
 
     system: System | None
-    explainer: DocumentExplainer | None
+    explain: Callable[[str, str], Explanation] | None
     systems: list[System]
 
 
@@ -58,12 +60,16 @@ def why_page(request: Request) -> Response:
         "collection": values.get("collection", ""),
         "system": chosen.system,
         "systems": chosen.systems,
-        "loading": chosen.explainer is None,
+        "loading": chosen.explain is None,
     }
-    if chosen.explainer is None or not query.strip() or not doc_id:
-        return show_page(request, "why.html.j2", why=None, **shown)
-    why = chosen.explainer.explain(query, doc_id)
-    return show_page(request, "why.html.j2", why=why, **shown, **_parts(why))
+    if chosen.explain is None or not query.strip() or not doc_id:
+        return show_page(request, "why.html.j2", why=None, problem="", **shown)
+    try:
+        why = chosen.explain(query, doc_id)
+    except IrdistillError as error:  # the form stays, to correct what was typed
+        status = 404 if isinstance(error, NotFoundError) else 400
+        return show_page(request, "why.html.j2", status, why=None, problem=str(error), **shown)
+    return show_page(request, "why.html.j2", why=why, problem="", **shown, **_parts(why))
 
 
 def why_state(request: Request) -> Response:
@@ -82,9 +88,9 @@ def _choose(request: Request, values: QueryParams, opened: OpenedSystems) -> _Ch
         run = open_run(workspace_of(request).artifact(at, RUN).path)
         name = str(run.identity.collection.get("id", ""))
         if f"{BM25} @ {name}" not in {system.key for system in systems}:
-            collection = collections_of(request).collection_of(run)
-            explainer = DocumentExplainer(collection, runs=opened.runs_of(collection))
-            return _Chosen(None, explainer, [])
+            located = collections_of(request).collection_of(run)
+            explainer = DocumentExplainer(located, runs=opened.runs_of(located))
+            return _Chosen(None, explainer.explain, [])
         at = ""
     if not at and not name:
         raise InputError("the address names no bundle, model, run or collection; follow a link.")
@@ -93,9 +99,9 @@ def _choose(request: Request, values: QueryParams, opened: OpenedSystems) -> _Ch
     system_open = opened.get(system)
     if system_open is None:
         return _Chosen(system, None, same)
-    collection_open = system_open.collection
-    runs = {} if collection_open is None else opened.runs_of(collection_open)
-    return _Chosen(system, system_open.explainer(runs), same)
+    collection = system_open.collection
+    runs = {} if collection is None else opened.runs_of(collection)
+    return _Chosen(system, partial(system_open.explain, runs=runs), same)
 
 
 def _parts(why: Explanation) -> dict[str, Any]:

@@ -15,8 +15,8 @@ function showChoice() {
 function showProgress(answer) {
   const read = answer.complete ? "" : ` in ${answer.queries_read} of ${answer.queries} queries`;
   parts("progress").textContent = `${answer.done} of ${answer.total} pairs${read} judged`;
-  parts("bar").max = Math.max(1, answer.total);
-  parts("bar").value = answer.done;
+  parts("judged").max = Math.max(1, answer.total);
+  parts("judged").value = answer.done;
 }
 
 function showText(name, part, document_) {
@@ -77,7 +77,8 @@ async function load() {
   if (reading) return;
   reading = true;
   try {
-    take(await request(`/api/judge/pairs?${new URLSearchParams(choice)}`));
+    const answer = await request(`/api/judge/pairs?${new URLSearchParams(choice)}`);
+    if (!answer.opening) take(answer);
   } catch {
     parts("waiting").hidden = true; // the status line says why
   } finally {
@@ -133,5 +134,7 @@ if (started.started) {
     event.preventDefault();
     act(button);
   });
+  // what was judged and is not on the disk yet would be lost
+  window.addEventListener("beforeunload", event => { if (sent.size) event.preventDefault(); });
   load();
 }

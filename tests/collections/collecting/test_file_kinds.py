@@ -112,6 +112,15 @@ x = 1
     )
 
 
+@pytest.mark.parametrize("marks", ["[", "*a **b ", "<a ", "[x](", "`` ` "])
+def test_very_many_marks_in_a_paragraph_are_text(marks: str) -> None:
+    long = (marks * 60_000).strip()
+    began = time.process_time()
+    text = read_markdown(f"# A *title*\n\n{long}\n\n*short* `one`\n".encode(), None)
+    assert time.process_time() - began < 5
+    assert (text.title, text.text) == ("A title", f"{long}\n\nshort one")
+
+
 def test_the_first_heading_is_the_title_and_is_not_repeated() -> None:
     assert read_markdown(b"# Cats\n\nThey purr.") == ("Cats", "They purr.", "utf-8")
     assert read_markdown(b"Intro.\n\n# Cats\n\nThey purr.") == (

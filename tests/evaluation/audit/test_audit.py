@@ -370,3 +370,15 @@ def test_an_audit_shows_itself() -> None:
     (row,) = result.to_rows()
     assert row["value"] == 1.0 and row["verdict"] == result.teachers[0].ruling.words
     assert result.findings()[0].severity == "good"
+
+
+def test_the_page_begins_with_the_decisions() -> None:
+    collection = small_collection(queries=12)
+    good = run_of(collection, noisy(collection, 8, 1))
+    first = run_of(collection, noisy(collection, 0, 2))
+    result = audit(collection, {"good": good, "better": good, "same": first}, first)
+    assert result.headline == "Learn from good and better. Do not learn from same."
+    page = result.to_html()
+    assert page.index(result.headline) < page.index('class="severity')
+    unknown = audit(collection, {"good": good})
+    assert unknown.headline == "Nothing here tells whether to learn from good."

@@ -83,6 +83,7 @@ def test_unjudged_documents_at_the_top(collection: Collection) -> None:
         *(("b", "d0"), ("c", "d0"), ("a", "d1"), ("c", "d1")),
         *(("a", "d2"), ("b", "d2"), ("c", "d2")),
     ]
+    assert [pair.positive for pair in queue.pairs[:3]] == ["d9", None, "d3"]
 
 
 def test_disagreements_of_two_runs(collection: Collection) -> None:
@@ -93,6 +94,7 @@ def test_disagreements_of_two_runs(collection: Collection) -> None:
     [pair] = queue
     assert (pair.pair, pair.rank, pair.other_rank, pair.of) == (("a", "d1"), 2, 9, 9)
     assert pair.strength == abs(1 / 2 - 1 / 9)
+    assert (pair.positive, pair.positive_rank) == ("d3", 4)
     with pytest.raises(OptionError, match="need a second run"):
         JudgingQueue(collection, as_run(SCORES), QueueOptions("disagreements"))
     with pytest.raises(OptionError, match="source='other'"):
@@ -119,7 +121,7 @@ def test_blocks_are_read_as_they_are_needed(
     assert strengths == sorted(strengths, reverse=True)
     again = JudgingQueue(collection, run)
     assert len(pairs(again)) == 95 and again.pairs[:9] == queue.pairs[:9]
-    assert queue.places[again.pairs[94].pair] == 94
+    assert again.places[again.pairs[94].pair] == 94
 
 
 def test_a_run_of_more_queries_than_the_collection(collection: Collection) -> None:

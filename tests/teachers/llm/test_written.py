@@ -116,6 +116,8 @@ NONE = {
     "No question can be formed from this.": "refused",
     "抱歉，我无法": "refused",
     "Unfortunately, I cannot answer this.": "refused",
+    "Unfortunately, the passage does not contain enough information.": "refused",
+    '"Regrettably there is no information to form a question.': "refused",
     "Please provide the passage.": "refused",
     "<think>a</think>I'm sorry, but no": "refused",
     "I don't have enough information to write a question.": "refused",

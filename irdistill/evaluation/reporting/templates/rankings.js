@@ -44,7 +44,7 @@ function rankingItem({rank, id, title = "", text = "", spans = [], titleSpans = 
   const item = make("li", {class: classes.join(" "), "data-doc": id},
     make("span", {class: "rank"}, `${rank}.`),
     make("div", {class: "entry"},
-      make("p", {class: "head"}, make("b", {}, id), ...(title ? [" ", make("span", {class: "title"}, ...highlighted(title, titleSpans))] : [])),
+      make("p", {class: "head"}, make("b", {}, id), ...(title && title !== id ? [" ", make("span", {class: "title"}, ...highlighted(title, titleSpans))] : [])),
       ...(line.length ? [make("p", {class: "facts"}, ...line)] : []),
       ...(text ? [make("p", {class: "excerpt"}, before ? "… " : "", ...highlighted(text, spans), after ? " …" : "")] : [])));
   if (score !== "") item.append(make("span", {class: "score"}, score));
