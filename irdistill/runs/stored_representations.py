@@ -259,9 +259,10 @@ class Representations:
             name: CheckedFile(self.folder / name, entry, _ADVICE, cache=False)
             for name, entry in entries.items()
         }
-        if data.get("classifier") and file_sha256(self.folder / CLASSIFIER) != data["classifier"]:
-            raise DamagedError(self.folder / CLASSIFIER, "is damaged", _ADVICE)
-        self.classifier = np.load(self.folder / CLASSIFIER) if data.get("classifier") else None
+        path, checksum = self.folder / CLASSIFIER, data.get("classifier")
+        if checksum and not (path.is_file() and file_sha256(path) == checksum):
+            raise DamagedError(path, "is missing or damaged", _ADVICE)
+        self.classifier = np.load(path) if checksum else None
         ids = read_query_ids(self.run / QUERIES)
         if digest(ids) != self.plan.queries_digest:
             raise WrongCollectionError(

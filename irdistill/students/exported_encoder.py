@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from irdistill.errors import MissingExtraError, ModelError
+from irdistill.modeling.truncation import Truncation
 from irdistill.storage.files import file_sha256
 from irdistill.students.exported_model import SETTINGS, ExportedModel
 
@@ -72,6 +73,11 @@ class ExportedEncoder:
     def dimension(self) -> int:
         """The length of the vectors."""
         return int(self.encode(["a"], "query")[0].shape[-1])
+
+    @property
+    def truncation(self) -> dict[str, Truncation]:
+        """Counts of texts and tokens that exceed the limits, by kind of text."""
+        return {side: Truncation(*counts) for side, counts in self.model.counts.items()}
 
     def max_length(self, kind: TextKind) -> int:
         """The number of tokens to which a text of this kind is truncated; 0 without a limit."""

@@ -26,6 +26,8 @@ class ExportedModel:
 
     Attributes:
         settings: kind, similarity, and how texts of each side are read.
+        counts: by side, the numbers of texts that were read, of those that were truncated, and of
+            tokens that the network read and did not read. Pairs are not counted.
 
     Examples:
         >>> model = ExportedModel("out/student-onnx")  # doctest: +SKIP
@@ -35,6 +37,7 @@ class ExportedModel:
     def __init__(self, folder: str | Path = Path(__file__).parent) -> None:
         self.folder = Path(folder)
         self.settings = json.loads((self.folder / SETTINGS).read_text(encoding="utf-8"))
+        self.counts: dict[str, list[int]] = {}
         self._sides: dict[str, _Side] = {}
         self._networks: dict[str, Callable[[Mapping[str, np.ndarray]], Arrays]] = {}
 
@@ -59,6 +62,7 @@ class ExportedModel:
         settings = self.settings["sides"][side]
         if side not in self._sides:
             self._sides[side] = _Side(self.folder / settings["folder"], settings)
+            self.counts[side] = self._sides[side].counts
             if settings["folder"] not in self._networks:
                 path = self.folder / settings["folder"] / settings["network"]
                 self._networks[settings["folder"]] = open_network(path, settings["inputs"])
@@ -78,7 +82,7 @@ class _Side:
     """The tokens of queries, of documents or of pairs."""
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        self.settings = settings
+        self.settings, self.counts = settings, [0, 0, 0, 0]
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
@@ -101,6 +105,8 @@ class _Side:
             ],
             add_special_tokens=self.settings["special_tokens"],
         )
+        if isinstance(texts[0], str):
+            self._count(coded)
         expansion = self.settings["expansion"]
         least = expansion["length"] if expansion else 1
         width = max(least, *(len(each.ids) for each in coded))
@@ -135,12 +141,23 @@ class _Side:
             inputs["word_mask"][row, : len(known)] = 1
         return inputs, scored
 
+    def _count(self, coded: Sequence[Any]) -> None:
+        for each in coded:
+            lost = sum(map(_words, each.overflowing))
+            more = (1, int(lost > 0), _words(each), lost)
+            self.counts[:] = [count + new for count, new in zip(self.counts, more, strict=True)]
+
     def _places(self, ids: list[int]) -> list[int]:
         """The places of the known words of a query, without its prompt."""
         if not self.words:
             return []
         text = self.tokenizer.decode(ids[self.settings["prompt_tokens"] :])
         return [self.words[word] for word in _WORD.findall(text.lower()) if word in self.words]
+
+
+def _words(encoding: Any) -> int:
+    """The number of tokens that are not special."""
+    return len(encoding.ids) - sum(encoding.special_tokens_mask)
 
 
 def open_network(path: Path, inputs: Sequence[str]) -> Callable[[Mapping[str, np.ndarray]], Arrays]:

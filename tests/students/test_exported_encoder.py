@@ -76,6 +76,22 @@ def test_the_scores_are_those_of_the_model(
     assert len(hits) == 3 and hits[0].score >= hits[1].score >= hits[2].score
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_truncated_texts_are_counted_as_the_model_counts_them(
+    case: str, backbone: str, tmp_path: Path
+) -> None:
+    kind, options = CASES[case]
+    student = build_student(kind, backbone, device="cpu", **{"max_length": 8} | options)
+    encoder = ExportedEncoder(exported(student, tmp_path / "out"))
+    texts = ["cat dog", " ".join(WORDS[:20]), "", "bird"]
+    student.truncation.clear()
+    for one in (student, encoder):
+        one.search_vectors(texts, "document", "float32")
+    counts = encoder.truncation["document"]
+    assert counts == student.truncation["document"]
+    assert (counts.read, counts.cut) == (4, 1) and counts.tokens_cut > 10
+
+
 def test_what_determines_the_vectors(backbone: str, tmp_path: Path) -> None:
     """Weights, tokenizer and settings of a side; not the place of the folder."""
     student = build_student("dense", backbone, device="cpu")

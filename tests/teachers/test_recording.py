@@ -14,7 +14,7 @@ import torch
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer
 
 from irdistill.collections import Collection
-from irdistill.errors import IrdistillError
+from irdistill.errors import DamagedError, IrdistillError
 from irdistill.runs import MemoryRun, RankedList, RunIdentity, verify
 from irdistill.runs.stored_representations import (
     FOLDER,
@@ -124,6 +124,9 @@ def test_a_cross_encoders_scores_are_made_of_its_states(
         0,
     ]
     assert [len(vectors) for vectors in states.documents(np.array([0, 1]))] == [0, 0]
+    (states.folder / "classifier.npy").unlink()
+    with pytest.raises(DamagedError, match="is missing or damaged"):
+        Representations(states.run)
 
 
 @pytest.mark.parametrize("name", ["dense", "colbert"])

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from irdistill.cli.entry_point import cli
+from irdistill.collections import Collection, Corpus, Document, Qrels
 from irdistill.collections.judging import JudgmentLog, read_judges
+from irdistill.collections.passage_corpus import Passages
 from irdistill.evaluation.judging import compare_judges
 from irdistill.view.pages import judge
 from tests.view.conftest import accessibility_problems
@@ -155,3 +158,22 @@ def test_wrong_requests(open_page: Callable[..., Any], tmp_path: Path) -> None:
         f"{origin}/api/judge/judgment", data=whole, headers={"Origin": origin}
     )
     assert response.status == 200 and lines(folder, "anna") == [("q0", "d0", "judged", 1)]
+
+
+def test_a_passage_is_shown_without_its_title() -> None:
+    passages = Passages(
+        Corpus.in_memory(
+            [Document("d#0", "", "Pets One cat."), Document("d#1", "", "Pets Two dogs sleep.")]
+        ),
+        np.array([0, 2]),
+        {},
+    )
+    corpus = Corpus.in_memory([Document("d", "Pets", "One cat. Two dogs sleep.")])
+    collection = Collection("pets", corpus.with_passages(passages), {}, Qrels({}))
+    passage = judge._document(collection, "sleeping pets", "d", 1)
+    assert (passage["title"], passage["text"], passage["spans"]) == (
+        "Pets",
+        "Two dogs sleep.",
+        [(9, 14)],
+    )
+    assert judge._document(collection, "cat", "d")["text"] == "One cat. Two dogs sleep."
