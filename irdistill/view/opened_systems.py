@@ -165,6 +165,9 @@ class OpenedSystems:
         try:
             opened = self._opened(system)
             opened.answer("warm up", 1)  # loads what the first query needs
+            opened.query_id("warm up")
+            if opened.collection is not None:
+                self.runs_of(opened.collection)
             entry.opened = opened
         except IrdistillError as error:
             entry.error = error

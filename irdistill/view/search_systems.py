@@ -91,11 +91,16 @@ def known_collections(workspace: Workspace, collections: Sequence[str]) -> list[
 def _run_collections(workspace: Workspace) -> Iterator[str]:
     for artifact in workspace.artifacts(RUN)[:_RUNS]:
         try:
-            name = open_run(artifact.path).identity.collection.get("id")
+            name = _collection_of_run(artifact.path, artifact.modified)
         except IrdistillError:
             continue
         if name:
-            yield str(name)
+            yield name
+
+
+@lru_cache(maxsize=256)
+def _collection_of_run(path: Path, changed: float) -> str:
+    return str(open_run(path).identity.collection.get("id") or "")
 
 
 def _training_collection(training: Artifact) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -32,28 +32,40 @@ QUERY = "the small dog in snow"
 WHY = "dl.figures"
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a collection, and a cache for all tests."""
+    folder = tmp_path_factory.mktemp("ask")
+    beir_folder(folder / "docs", documents=40, queries=6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IRDISTILL_CACHE", str(folder / "cache"))
+        yield folder
 
 
-@pytest.fixture
-def docs(tmp_path: Path) -> Collection:
-    return load_collection(beir_folder(tmp_path / "docs", documents=40, queries=6))
+@pytest.fixture(scope="module")
+def docs(place: Path) -> Collection:
+    return load_collection(place / "docs")
 
 
-def make_bundle(folder: Path, docs: Collection, kind: str = "terms") -> Path:
-    """A bundle in ``folder/view``."""
-    model = explained_model(kind, folder / "made")
-    return package(model, folder / "view" / "bundle", docs, onnx=False).path
+@pytest.fixture(scope="module")
+def make_bundle(place: Path, docs: Collection) -> Callable[[str], Path]:
+    """Makes the bundle of a kind of model once; it is alone in its folder."""
+
+    def make(kind: str) -> Path:
+        folder = place / kind / "bundle"
+        if not folder.exists():
+            package(explained_model(kind, place / "made" / kind), folder, docs, onnx=False)
+        return folder
+
+    return make
 
 
 def test_ask_a_bundle_and_bm25_by_keyboard(
-    open_page: Callable[..., Any], tmp_path: Path, docs: Collection
+    open_page: Callable[..., Any], docs: Collection, make_bundle: Callable[[str], Path]
 ) -> None:
     """Type, Enter, read both sides, Tab to Why, Enter, and back."""
-    bundle = make_bundle(tmp_path, docs)
-    page = open_page(tmp_path / "view", path="/ask")
+    bundle = make_bundle("terms")
+    page = open_page(bundle.parent, path="/ask")
     assert page.evaluate("document.activeElement.id") == "q"
     page.keyboard.type(QUERY)
     page.keyboard.press("Enter")
@@ -99,14 +111,17 @@ def test_ask_a_bundle_and_bm25_by_keyboard(
 
 
 def test_an_address_shows_a_judged_query_again(
-    open_page: Callable[..., Any], tmp_path: Path, docs: Collection
+    open_page: Callable[..., Any],
+    place: Path,
+    docs: Collection,
+    make_bundle: Callable[[str], Path],
 ) -> None:
-    bundle = make_bundle(tmp_path, docs, "sparse")
+    bundle = make_bundle("sparse")
     query = docs.queries[next(iter(docs.qrels))]
     relevant = next(iter(docs.qrels[query.id]))
     address = urlencode({"q": query.text, "a": "bundle", "b": "", "k": 20})
     page = open_page(
-        tmp_path / "view", path=f"/ask?{address}", width=390, collection=[str(tmp_path / "docs")]
+        bundle.parent, path=f"/ask?{address}", width=390, collection=[str(place / "docs")]
     )
     page.locator("#measured").wait_for()
     assert page.locator("#sides section").count() == 1
@@ -123,11 +138,14 @@ def test_an_address_shows_a_judged_query_again(
 
 @pytest.mark.parametrize("kind", ["terms", "sparse", "late-interaction"])
 def test_why_shows_the_figures_of_the_command(
-    open_page: Callable[..., Any], tmp_path: Path, docs: Collection, kind: str
+    open_page: Callable[..., Any],
+    docs: Collection,
+    make_bundle: Callable[[str], Path],
+    kind: str,
 ) -> None:
-    bundle = make_bundle(tmp_path, docs, kind)
+    bundle = make_bundle(kind)
     doc_id = CollectionSearch(docs, "bm25", RetrieveOptions()).search(QUERY, 1)[0].doc_id
-    page = open_page(tmp_path / "view", path=why_address(doc_id, at="bundle", query=QUERY))
+    page = open_page(bundle.parent, path=why_address(doc_id, at="bundle", query=QUERY))
     page.locator(WHY).wait_for()
     why = ird.explain(str(bundle), QUERY, doc_id)
     assert page.inner_text(".verdict") == why.verdict()
@@ -153,11 +171,13 @@ def test_why_shows_the_figures_of_the_command(
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_why_from_a_run(open_page: Callable[..., Any], tmp_path: Path, docs: Collection) -> None:
+def test_why_from_a_run(
+    open_page: Callable[..., Any], place: Path, tmp_path: Path, docs: Collection
+) -> None:
     view = tmp_path / "view"
-    ird.retrieve(str(tmp_path / "docs"), "bm25", 5, out=view / "bm25")
+    ird.retrieve(str(place / "docs"), "bm25", 5, out=view / "bm25")
     run = ird.score(
-        str(tmp_path / "docs"), candidates=view / "bm25", teacher="bm25", out=view / "teacher"
+        str(place / "docs"), candidates=view / "bm25", teacher="bm25", out=view / "teacher"
     )
     ranked = next(iter(run))
     address = why_address(ranked.doc_ids[1], at="teacher", query_id=ranked.query_id)
@@ -173,9 +193,7 @@ def test_why_from_a_run(open_page: Callable[..., Any], tmp_path: Path, docs: Col
     assert page.inner_text(".verdict") == why.verdict()
 
 
-def test_models_are_offered_with_the_collection_of_their_training(
-    tmp_path: Path, docs: Collection
-) -> None:
+def test_models_are_offered_with_the_collection_of_their_training(tmp_path: Path) -> None:
     explained_model("dense", tmp_path / "out" / "a")
     (tmp_path / "out" / "a" / "training.json").write_text(
         '{"identity": {"collection": {"id": "mine"}}}'
@@ -206,9 +224,9 @@ def test_what_goes_wrong_is_shown(open_page: Callable[..., Any], tmp_path: Path)
 
 
 def test_a_model_is_opened_while_the_page_answers(
-    tmp_path: Path, docs: Collection, monkeypatch: pytest.MonkeyPatch
+    make_bundle: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_bundle(tmp_path, docs)
+    bundle = make_bundle("terms")
     continued, opened = Event(), OpenedSystems._opened
 
     def slowly(self: OpenedSystems, system: System) -> OpenSystem:
@@ -216,7 +234,7 @@ def test_a_model_is_opened_while_the_page_answers(
         return opened(self, system)
 
     monkeypatch.setattr(OpenedSystems, "_opened", slowly)
-    client = signed_in(tmp_path / "view")
+    client = signed_in(bundle.parent)
     address = "/api/ask?at=bundle&q=dog"
     assert client.get(address).json()["state"] == "loading"
     assert "Loading bundle" in client.get(why_address("d001", at="bundle", query="dog")).text
@@ -232,12 +250,12 @@ def test_a_model_is_opened_while_the_page_answers(
     assert client.get("/api/ask?at=nothing&q=dog").status_code == 404
 
 
-def test_a_model_that_cannot_be_opened(tmp_path: Path, docs: Collection) -> None:
+def test_a_model_that_cannot_be_opened(place: Path, tmp_path: Path) -> None:
     model = tmp_path / "view" / "a"
     explained_model("dense", model)
     next((model / "model").glob("**/model.safetensors")).write_bytes(b"damaged")
-    client = signed_in(tmp_path / "view", collection=[str(tmp_path / "docs")])
-    key = f"a/model @ {tmp_path / 'docs'}"
+    client = signed_in(tmp_path / "view", collection=[str(place / "docs")])
+    key = f"a/model @ {place / 'docs'}"
     answer = client.get("/api/ask", params={"at": key, "q": "dog"})
     while answer.status_code == 200:
         answer = client.get("/api/ask", params={"at": key, "q": "dog"})

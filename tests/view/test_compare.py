@@ -124,6 +124,8 @@ def test_two_runs_by_keyboard(open_page: Callable[..., Any], tmp_path: Path) -> 
     assert sides.nth(0).locator("mark").count() > 0
     assert "<b>part</b>" in sides.nth(0).locator(".excerpt").first.inner_text()
     assert "/why?at=student" in str(sides.nth(1).get_by_role("link").first.get_attribute("href"))
+    page.reload()
+    page.get_by_label("Rankings of the opened query").get_by_text(query_id, exact=True).wait_for()
     page.locator("#find").fill("q7")
     page.get_by_text("1 query", exact=True).wait_for()
     assert accessibility_problems(page) == []
@@ -148,7 +150,25 @@ def test_a_run(open_page: Callable[..., Any], tmp_path: Path) -> None:
     page.locator("#queries").press("Enter")
     page.locator("#query h3", has_text="Tell of swimming dogs").wait_for()
     assert page.locator("#query ol.ranking li").nth(1).get_attribute("data-doc") == "d1"
+    page.reload()
+    page.locator("#query h3", has_text="Tell of swimming dogs").wait_for()
     assert accessibility_problems(page) == []
+
+
+def test_two_runs_without_judgments(open_page: Callable[..., Any], tmp_path: Path) -> None:
+    write_compared_runs(tmp_path)
+    for path in (tmp_path / "set" / "qrels").iterdir():
+        path.unlink()
+    page = open_page(tmp_path / "out")
+    origin = page.url.rpartition("/")[0]
+    answer = page.request.get(f"{origin}/compare?baseline=first&at=student")
+    assert answer.status == 400 and "has no judgments" in answer.text()
+    assert "/run?at=first&amp;beside=student" in answer.text()
+    page.goto(f"{origin}/run?at=first&beside=student#query=q1")
+    page.locator("#query h3", has_text="swimming dogs").wait_for()
+    sides = page.locator("#query ol.ranking")
+    assert [sides.nth(side).locator("b").nth(1).inner_text() for side in (0, 1)] == ["d1", "d1"]
+    assert sides.count() == 2 and "No document is judged" in page.locator("#query").inner_text()
 
 
 def test_a_run_without_its_collection(open_page: Callable[..., Any], tmp_path: Path) -> None:

@@ -42,12 +42,17 @@ function differenceRow([id, text, left, right, difference]) {
     make("span", {class: "id"}, id), make("span", {class: "values"}, `${left} → ${right}`)];
 }
 
+// The query that the address names, as #query=ID; null if it names none. The page keeps its address so that going back opens it again.
+function addressedQuery() {
+  return new URLSearchParams(location.hash.slice(1)).get("query");
+}
+
 // A list of any length: only the rows in sight are elements. A row is an array that begins with the query's id; fill(row) returns
 // its elements, open(id) is called for the chosen one. The function that is returned shows other rows.
-function queryList(box, fill, open) {
+function queryList(box, fill, open, chosen) {
   const rail = make("div", {role: "presentation", class: "rail"});
   box.replaceChildren(rail);
-  const list = {total: 0, active: 0, chosen: null, pages: new Map(), rows: null};
+  const list = {total: 0, active: 0, chosen, pages: new Map(), rows: null};
 
   function page(number) {
     const {pages} = list;
@@ -89,6 +94,7 @@ function queryList(box, fill, open) {
     const row = (page(Math.floor(list.active / PAGE)) || [])[list.active % PAGE];
     if (!row) return;
     list.chosen = row[0];
+    history.replaceState(null, "", `#${new URLSearchParams({query: row[0]})}`);
     show();
     open(row[0]);
   }
@@ -155,7 +161,8 @@ function rankingSides(entry, systems, pair, why) {
 function comparison(source) {
   const at = id => document.getElementById(id);
   const [measure, left, right, order, find] = ["measure", "left", "right", "order", "find"].map(at);
-  let cell = null, opened = null;
+  const addressed = addressedQuery();
+  let cell = null, opened = addressed;
   const pair = () => ({left: Number(left.value), right: Number(right.value), measure: measure.value});
 
   async function open(id, scroll) {
@@ -169,7 +176,7 @@ function comparison(source) {
   }
 
   let started = false;
-  const show = queryList(at("queries"), differenceRow, id => open(id, started));
+  const show = queryList(at("queries"), differenceRow, id => open(id, started), opened);
 
   async function list() {
     const chosen = pair(), options = {order: order.value, cell, text: find.value};
@@ -189,7 +196,7 @@ function comparison(source) {
       list();
     }));
     await list();
-    if (opened !== null && started) open(opened, false);
+    if (opened !== null && (started || opened === addressed)) await open(opened, false).catch(() => {}); // the status line shows it
     started = true;
   }
 

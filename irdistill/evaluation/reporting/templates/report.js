@@ -18,7 +18,11 @@ function reportSource({systems, measures, pairs, entries}) {
     systems,
     measures,
     why: () => undefined,
-    query: async id => entries.find(entry => entry.id === id),
+    async query(id) {
+      const entry = entries.find(one => one.id === id);
+      if (!entry) throw new Error(`This page has no rankings of the query ${id}.`);
+      return entry;
+    },
     async scatter(pair) {
       if (stored(pair)) return stored(pair);
       const plot = turned(pair) || {low: 0, high: 1, width: 0, cells: [[0, 0, 0]]};
