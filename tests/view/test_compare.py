@@ -155,6 +155,22 @@ def test_a_run(open_page: Callable[..., Any], tmp_path: Path) -> None:
     assert accessibility_problems(page) == []
 
 
+def test_two_runs_without_judgments(open_page: Callable[..., Any], tmp_path: Path) -> None:
+    write_compared_runs(tmp_path)
+    for path in (tmp_path / "set" / "qrels").iterdir():
+        path.unlink()
+    page = open_page(tmp_path / "out")
+    origin = page.url.rpartition("/")[0]
+    answer = page.request.get(f"{origin}/compare?baseline=first&at=student")
+    assert answer.status == 400 and "has no judgments" in answer.text()
+    assert "/run?at=first&amp;beside=student" in answer.text()
+    page.goto(f"{origin}/run?at=first&beside=student#query=q1")
+    page.locator("#query h3", has_text="swimming dogs").wait_for()
+    sides = page.locator("#query ol.ranking")
+    assert [sides.nth(side).locator("b").nth(1).inner_text() for side in (0, 1)] == ["d1", "d1"]
+    assert sides.count() == 2 and "No document is judged" in page.locator("#query").inner_text()
+
+
 def test_a_run_without_its_collection(open_page: Callable[..., Any], tmp_path: Path) -> None:
     write_compared_runs(tmp_path)
     (tmp_path / "set").rename(tmp_path / "moved")

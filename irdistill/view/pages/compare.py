@@ -78,7 +78,13 @@ def compare_page(request: Request) -> Response:
         compared = future.result()
     except IrdistillError as error:
         return show_page(
-            request, "compare.html.j2", 400, state="failed", message=str(error), **values
+            request,
+            "compare.html.j2",
+            400,
+            state="failed",
+            message=str(error),
+            keys=chosen.keys,
+            **values,
         )
     shown = compared.evaluation.with_short_names()
     return show_page(
@@ -161,8 +167,8 @@ def _comparison(request: Request, chosen: ChosenRuns) -> Future[QueryComparison]
         collection = collections.collection_of(runs[0])
         if not len(collection.qrels):
             raise InputError(
-                f"the collection {collection.id!r} has no judgments to compare runs with; open one"
-                " run to read its rankings, or write judgments on the page Judge."
+                f"the collection {collection.id!r} has no judgments, so there are no figures. Read"
+                " the rankings side by side, or write judgments on the page Judge."
             )
         measured = {
             name: measured_run(run, collection)
