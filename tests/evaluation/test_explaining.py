@@ -90,9 +90,6 @@ def test_the_parts_of_a_model_add_up(collection: Collection, tmp_path: Path, kin
     names = [part.name for part in score.parts or ()]
     if kind == "terms":
         assert names == ["tower", "dog", "sat", "in"]
-            "tower",
-            "dog",
-        }
         assert next(part for part in score.parts or () if part.name == "dog").count == 2
     if kind == "static":
         assert "tower" not in names and "dog" in names
