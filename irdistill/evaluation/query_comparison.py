@@ -10,7 +10,7 @@ import numpy as np
 
 from irdistill.collections import Collection
 from irdistill.errors import NotFoundError, OptionError
-from irdistill.evaluation.figures import Evaluation
+from irdistill.evaluation.measures import PerQuery
 from irdistill.evaluation.query_differences import (
     ORDERS,
     ScatterCells,
@@ -54,18 +54,22 @@ class QueryComparison:
     """The values and rankings of single queries.
 
     Args:
-        evaluation: the figures of the runs on one dataset.
+        values: system -> values of its run, by the same measures.
         runs: system -> run, as it was measured.
         k: documents shown per list.
     """
 
     def __init__(
-        self, evaluation: Evaluation, collection: Collection, runs: Mapping[str, Run], k: int = 10
+        self,
+        values: Mapping[str, PerQuery],
+        collection: Collection,
+        runs: Mapping[str, Run],
+        k: int = 10,
     ) -> None:
-        self.evaluation, self.collection = evaluation, collection
-        self.systems, self.measures = list(runs), evaluation.measures
-        self._values = evaluation.per_query[evaluation.datasets[0]]
-        self.query_ids = self._values[self.systems[0]].query_ids
+        self.per_query, self.collection, self.runs = values, collection, runs
+        self.systems = list(runs)
+        self.measures = list(values[self.systems[0]].values)
+        self.query_ids = self.per_query[self.systems[0]].query_ids
         self._places = {query_id: place for place, query_id in enumerate(self.query_ids)}
         self._rankings = QueryRankings(collection, runs, k)
         self.cells = lru_cache(maxsize=32)(self._cells)
@@ -77,12 +81,12 @@ class QueryComparison:
         Raises:
             NotFoundError: there is no such system or measure.
         """
-        if system not in self._values or measure not in self.measures:
+        if system not in self.per_query or measure not in self.measures:
             raise NotFoundError(
                 f"there are no values of {system!r} by {measure!r}. Systems:"
                 f" {', '.join(self.systems)}; measures: {', '.join(self.measures)}."
             )
-        return self._values[system].values[measure]
+        return self.per_query[system].values[measure]
 
     def __contains__(self, query_id: object) -> bool:
         return query_id in self._places

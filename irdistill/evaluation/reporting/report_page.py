@@ -39,7 +39,7 @@ def render_report(
     shown = evaluation.with_short_names()
     data: dict[str, Any] = {"queries": None, "costs": shown_points(points)}
     if collection is not None and runs:
-        compared = QueryComparison(shown, collection, runs, k)
+        compared = QueryComparison(shown.per_query[shown.datasets[0]], collection, runs, k)
         data["queries"] = _queries(compared, _first_pair(shown), queries)
     return render_html(
         report_title(shown),
