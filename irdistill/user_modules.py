@@ -48,7 +48,7 @@ def import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise NotFoundError(f"there is no file {path} to import.")
     name, place, state = f"{FILE_MODULE}{path.stem}", str(path.resolve()), path.stat()
-    version = (place, state.st_size, state.st_mtime_ns)
+    version = (place, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
     known = sys.modules.get(name)
     if known is not None and getattr(known, _VERSION, None) == version:
         return known

@@ -96,7 +96,7 @@ def evaluate(
         1.0
     """
     names = [str(measure) for measure in parse_measures(measures)]
-    against = check_baseline(runs, baseline)
+    check_baseline(runs, baseline)
     whole = collection if isinstance(collection, Collection) else None
     qrels = collection.qrels if isinstance(collection, Collection) else as_qrels(collection)
     dataset = name or (whole.id if whole is not None else "qrels")
@@ -111,9 +111,28 @@ def evaluate(
                 run.left_out.self_matches,
             )
         warn_of_self_matches(values[system].self_matches, len(qrels), whole, system)
+    return evaluate_values(values, dataset, baseline, seed, fingerprints)
+
+
+def evaluate_values(
+    values: Mapping[str, PerQuery],
+    dataset: str,
+    baseline: Baseline | None = None,
+    seed: int = 42,
+    fingerprints: Mapping[str, str] | None = None,
+) -> Evaluation:
+    """The figures of values that `per_query` computed, as `evaluate` gives them.
+
+    Args:
+        values: system -> values on the same queries.
+        dataset: name in the table.
+        fingerprints: of the runs; may be left out.
+    """
+    against = check_baseline(values, baseline)
+    runs = fingerprints or {}
     rows = []
     for system, result in values.items():
-        rows_of_system = _rows(system, dataset, result, fingerprints[system], seed)
+        rows_of_system = _rows(system, dataset, result, runs.get(system, ""), seed)
         rows += _compared_rows(rows_of_system, result, values, against.get(system, ()), seed)
     return Evaluation(_corrected(rows), {dataset: values})
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from irdistill.collections import Collection
 from irdistill.errors import NotFoundError, OptionError
-from irdistill.evaluation.figures import Evaluation
+from irdistill.evaluation.measures import PerQuery
 from irdistill.evaluation.query_differences import (
     ORDERS,
+    ORDERS_OF_ONE,
     ScatterCells,
     query_order,
     scatter_cells,
@@ -22,7 +23,10 @@ from irdistill.runs import Run
 
 
 class Pair(NamedTuple):
-    """Two systems and a measure; the difference is ``right`` minus ``left``."""
+    """Two systems and a measure; the difference is ``right`` minus ``left``.
+
+    For a system with itself the difference is its value.
+    """
 
     left: str
     right: str
@@ -54,18 +58,22 @@ class QueryComparison:
     """The values and rankings of single queries.
 
     Args:
-        evaluation: the figures of the runs on one dataset.
+        values: system -> values of its run, by the same measures.
         runs: system -> run, as it was measured.
         k: documents shown per list.
     """
 
     def __init__(
-        self, evaluation: Evaluation, collection: Collection, runs: Mapping[str, Run], k: int = 10
+        self,
+        values: Mapping[str, PerQuery],
+        collection: Collection,
+        runs: Mapping[str, Run],
+        k: int = 10,
     ) -> None:
-        self.evaluation, self.collection = evaluation, collection
-        self.systems, self.measures = list(runs), evaluation.measures
-        self._values = evaluation.per_query[evaluation.datasets[0]]
-        self.query_ids = self._values[self.systems[0]].query_ids
+        self.per_query, self.collection, self.runs = values, collection, runs
+        self.systems = list(runs)
+        self.measures = list(values[self.systems[0]].values)
+        self.query_ids = self.per_query[self.systems[0]].query_ids
         self._places = {query_id: place for place, query_id in enumerate(self.query_ids)}
         self._rankings = QueryRankings(collection, runs, k)
         self.cells = lru_cache(maxsize=32)(self._cells)
@@ -77,12 +85,12 @@ class QueryComparison:
         Raises:
             NotFoundError: there is no such system or measure.
         """
-        if system not in self._values or measure not in self.measures:
+        if system not in self.per_query or measure not in self.measures:
             raise NotFoundError(
                 f"there are no values of {system!r} by {measure!r}. Systems:"
                 f" {', '.join(self.systems)}; measures: {', '.join(self.measures)}."
             )
-        return self._values[system].values[measure]
+        return self.per_query[system].values[measure]
 
     def __contains__(self, query_id: object) -> bool:
         return query_id in self._places
@@ -129,16 +137,29 @@ class QueryComparison:
         left = float(self.values(pair.left, pair.measure)[place])
         right = float(self.values(pair.right, pair.measure)[place])
         query_id = self.query_ids[place]
+        alone = pair.left == pair.right
         return QueryRow(
-            query_id, self._text(query_id), f"{left:.4f}", f"{right:.4f}", _signed(right - left)
+            query_id,
+            self._text(query_id),
+            "" if alone else f"{left:.4f}",
+            "" if alone else f"{right:.4f}",
+            f"{right:.4f}" if alone else _signed(right - left),
         )
+
+    @property
+    def orders(self) -> dict[str, str]:
+        """The orders of the list, and their names."""
+        return ORDERS if len(self.systems) > 1 else ORDERS_OF_ONE
 
     def _cells(self, pair: Pair) -> ScatterCells:
         """The scatter plot of a pair."""
         return scatter_cells(*self._both(pair))
 
     def _both(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-        return self.values(pair.left, pair.measure), self.values(pair.right, pair.measure)
+        values = self.values(pair.right, pair.measure)
+        if pair.left == pair.right:
+            return np.zeros_like(values), values
+        return self.values(pair.left, pair.measure), values
 
     def _make_order(self, pair: Pair, order: str, cell: int | None, text: str) -> np.ndarray:
         places = query_order(*self._both(pair), order)

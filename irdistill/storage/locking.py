@@ -9,20 +9,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 from irdistill.errors import LockedError
 from irdistill.storage.files import explain_os_errors, remove_temporary_files
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 LOCK = ".lock"
 """Name of the lock file of a folder."""
 
-_LOOK = 0.05
-"""Seconds that `is_locked` takes at most."""
+_PAUSE = 0.05
+"""Seconds between two tries to lock; `is_locked` has the lock for much less."""
+
+_looking = Lock()
 
 
 def try_lock(descriptor: int) -> bool:
@@ -68,23 +66,27 @@ def lock_folder(folder: str | Path, *, wait: bool = False) -> Iterator[None]:
 def is_locked(folder: str | Path) -> bool:
     """Whether a process writes to a folder.
 
-    On Linux and macOS a shared lock is tried for an instant, with the file open for reading.
+    The lock is tried, and released at once; a process that locks the folder in this instant tries
+    again. Nothing is written.
     """
     try:
-        descriptor = os.open(Path(folder) / LOCK, os.O_RDONLY if fcntl else os.O_RDWR)
+        descriptor = _open_lock(Path(folder) / LOCK)
     except OSError:
         return False
     try:
-        if fcntl is None:
-            return not try_lock(descriptor)
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
+        with _looking:
+            return not _try_twice(descriptor, _PAUSE / 10)
     except OSError:  # a file system without locks
         return False
     finally:
         os.close(descriptor)
+
+
+def _open_lock(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR)  # network file systems lock only files open for writing
+    except PermissionError:
+        return os.open(path, os.O_RDONLY)
 
 
 @contextmanager
@@ -95,11 +97,11 @@ def wait_for_lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _try_twice(descriptor: int) -> bool:
+def _try_twice(descriptor: int, pause: float = _PAUSE) -> bool:
     """Lock an open file; the second try is for when `is_locked` looked at it during the first."""
     if try_lock(descriptor):
         return True
-    time.sleep(_LOOK)
+    time.sleep(pause)
     return try_lock(descriptor)
 
 

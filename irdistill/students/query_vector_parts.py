@@ -83,7 +83,7 @@ def query_parts(student: Student, query: str, precision: Precision = "auto") -> 
     vectors = parts.vectors[:, : student.model.truncate_dim]
     if student.similarity == "cosine":
         vectors = _scaled(vectors)
-    return QueryParts(parts.names, parts.counts, vectors.cpu().numpy())
+    return _merged(parts._replace(vectors=vectors.cpu()))
 
 
 def _sum_of_parts(modules: Sequence[Any], features: Mapping[str, Any], query: str) -> _Words | None:
@@ -115,6 +115,15 @@ def _sum_of_parts(modules: Sequence[Any], features: Mapping[str, Any], query: st
             return None
         place += 1
     return parts
+
+
+def _merged(parts: _Words) -> QueryParts:
+    """The parts with those of the same name added up: a word may have a vector and be a token."""
+    places = {name: place for place, name in enumerate(dict.fromkeys(parts.names))}
+    vectors = np.zeros((len(places), parts.vectors.shape[1]), np.float32)
+    np.add.at(vectors, [places[name] for name in parts.names], parts.vectors.numpy())
+    counts = dict(zip(reversed(parts.names), reversed(parts.counts), strict=True))
+    return QueryParts([*places], [counts[name] for name in places], vectors)
 
 
 def _joined(parts: _Words, more: _Words) -> _Words:

@@ -28,6 +28,10 @@ from tests.campaigns import flips, kills
         "sparse",
         "late",
         "token-states",
+        "binary",
+        "document-vectors",
+        "passages",
+        "bundle",
     ],
 )
 def test_damage_is_repaired_or_refused(

@@ -5,19 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from irdistill.students import (
     DenseStudent,
     LateInteractionStudent,
     SparseStudent,
 )
-from irdistill.students.static_tower import static_model, summed_model
+from irdistill.students.static_tower import query_tokenizer, static_model, summed_model
 from irdistill.students.student_base import Student
 from irdistill.students.towers import copy_tower, two_towers
 from irdistill.students.word_vectors import WordVectors
 from tests.students.tiny import WORDS, tiny_backbone
 
-KINDS = ("dense", "terms", "beside", "static", "sparse", "inference-free", "late-interaction")
+KINDS = (
+    "dense",
+    "terms",
+    "beside",
+    "beside terms, prompted",
+    "static",
+    "sparse",
+    "inference-free",
+    "late-interaction",
+)
 
 
 def explained_model(kind: str, folder: Path) -> Student:
@@ -40,20 +50,21 @@ def _build(kind: str, backbone: str) -> Student:
         return with_word_vectors(student)
     first = student._first("query")
     weight = random.normal(size=(len(first.tokenizer), student.dimension)).astype(np.float32)
-    if kind == "beside":
+    if kind.startswith("beside"):
+        if kind != "beside":
+            student = with_word_vectors(
+                DenseStudent(backbone, query_prompt="how is ", pooling="cls")
+            )
         weight[first.tokenizer.all_special_ids] = 0
         return DenseStudent.from_model(summed_model(student, weight))
     if kind == "static":
-        from irdistill.students.static_tower import query_tokenizer
-
         return DenseStudent.from_model(static_model(student, query_tokenizer(student), weight))
+    assert kind == "dense"
     return student
 
 
 def with_word_vectors(student: DenseStudent) -> DenseStudent:
     """A student with the vectors of some words behind its query tower."""
-    import torch
-
     words = WORDS[2:20]
     weight = torch.randn(len(words), student.dimension, generator=torch.manual_seed(3))
     tower = copy_tower(student.model, None)

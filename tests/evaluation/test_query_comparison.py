@@ -8,7 +8,7 @@ import pytest
 from irdistill.collections import Collection, Query
 from irdistill.collections.collection import Turn
 from irdistill.errors import NotFoundError
-from irdistill.evaluation import evaluate
+from irdistill.evaluation import per_query
 from irdistill.evaluation.query_comparison import Pair, QueryComparison
 from irdistill.evaluation.query_differences import query_order, scatter_cells
 from irdistill.runs import MemoryRun, RankedList, RunIdentity, as_run
@@ -56,7 +56,8 @@ def compared() -> QueryComparison:
     left = MemoryRun(identity, [RankedList("q1", ["d2", "d1", "d3"], scores, flags)])
     right = as_run({"q1": {"d1": 0.5}, "q2": {"d2": 1.0}})
     runs = {"left": left, "right": right}
-    return QueryComparison(evaluate(collection, runs, "RR@10", "left"), collection, runs)
+    values = {name: per_query(collection.qrels, run, "RR@10") for name, run in runs.items()}
+    return QueryComparison(values, collection, runs)
 
 
 def test_rankings_of_a_query(compared: QueryComparison) -> None:
@@ -85,7 +86,10 @@ def test_pages_of_rows(compared: QueryComparison) -> None:
     assert page.total == 2
     assert page.rows[0] == ("q2", "a dog", "0.0000", "1.0000", "+1.0000")
     assert compared.page(Pair("right", "left", "RR@10")).rows[1].difference == "-0.5000"
-    assert compared.page(Pair("left", "left", "RR@10"), text="CATS").rows[0].difference == "0.0000"
+    alone = compared.page(Pair("right", "right", "RR@10"), text="CATS").rows[0]
+    assert (alone.left, alone.right, alone.difference) == ("", "", "1.0000")
+    lowest = compared.page(Pair("left", "left", "RR@10"), "losses")
+    assert [row.difference for row in lowest.rows] == ["0.0000", "0.5000"]
     assert compared.page(Pair("left", "right", "RR@10"), start=5).rows == []
     with pytest.raises(NotFoundError, match="no values of 'middle'"):
         compared.page(Pair("left", "middle", "RR@10"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from irdistill.evaluation.figures import Row
 from irdistill.evaluation.reporting.publishing import read_results
 from irdistill.runs import store
 from irdistill.view.application import build_application
+from irdistill.view.pages import compare
 from irdistill.view.view_options import ViewOptions
 from irdistill.view.workspace import Workspace
 from tests.view.compared_runs import write_compared_runs
@@ -155,6 +157,22 @@ def test_a_run(open_page: Callable[..., Any], tmp_path: Path) -> None:
     assert accessibility_problems(page) == []
 
 
+def test_two_runs_without_judgments(open_page: Callable[..., Any], tmp_path: Path) -> None:
+    write_compared_runs(tmp_path)
+    for path in (tmp_path / "set" / "qrels").iterdir():
+        path.unlink()
+    page = open_page(tmp_path / "out")
+    origin = page.url.rpartition("/")[0]
+    answer = page.request.get(f"{origin}/compare?baseline=first&at=student")
+    assert answer.status == 400 and "has no judgments" in answer.text()
+    assert "/run?at=first&amp;beside=student" in answer.text()
+    page.goto(f"{origin}/run?at=first&beside=student#query=q1")
+    page.locator("#query h3", has_text="swimming dogs").wait_for()
+    sides = page.locator("#query ol.ranking")
+    assert [sides.nth(side).locator("b").nth(1).inner_text() for side in (0, 1)] == ["d1", "d1"]
+    assert sides.count() == 2 and "No document is judged" in page.locator("#query").inner_text()
+
+
 def test_a_run_without_its_collection(open_page: Callable[..., Any], tmp_path: Path) -> None:
     write_compared_runs(tmp_path)
     (tmp_path / "set").rename(tmp_path / "moved")
@@ -202,3 +220,24 @@ def test_pages_of_a_long_run_read_single_parts(
     assert parts == []
     opened.get("/api/run/query?at=student&query_id=q2999")
     assert [path.name for path in parts] == ["part-00046.parquet"]  # 64 queries each
+
+
+def test_queries_are_compared_while_the_tests_run(
+    open_page: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_compared_runs(tmp_path)
+    released, evaluate = threading.Event(), compare.evaluate_values
+
+    def wait_and_evaluate(*values: Any, **options: Any) -> Any:
+        assert released.wait(60)
+        return evaluate(*values, **options)
+
+    monkeypatch.setattr(compare, "evaluate_values", wait_and_evaluate)
+    page = open_page(tmp_path / "out", path="/compare?baseline=first&at=student")
+    page.get_by_text("single queries can be compared now").wait_for()
+    page.locator("#query h3").wait_for()
+    assert page.locator("#differences").count() == 0
+    assert accessibility_problems(page) == []
+    released.set()
+    page.get_by_role("heading", name="student against first").wait_for()
+    page.locator("#differences").wait_for()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -16,9 +17,11 @@ from irdistill.training.loop import TrainingLoop
 from irdistill.training.options import TrainOptions
 from irdistill.training.trainer import train
 from irdistill.view.application import build_application
+from irdistill.view.job_board import JobBoard
 from irdistill.view.view_options import ViewOptions
 from irdistill.view.workspace import Workspace
 from tests.recipes.tiny import beir_folder
+from tests.training.support import stopped_before
 from tests.training.tiny import make_backbone, make_collection, make_run, make_student
 from tests.view.conftest import TOKEN, accessibility_problems
 
@@ -28,11 +31,11 @@ OPTIONS = TrainOptions(
 )
 
 
-def train_tiny(place: Path) -> None:
+def train_tiny(place: Path, options: TrainOptions = OPTIONS) -> None:
     collection = make_collection()
     make_run(place / "scores", collection)
     student = make_student(make_backbone(place.with_name("backbone")))
-    train(collection, place / "scores", student, LOSS, place / "student", OPTIONS, validate=0.3)
+    train(collection, place / "scores", student, LOSS, place / "student", options, validate=0.3)
 
 
 def points_of(page: Any, title: str) -> int:
@@ -120,6 +123,22 @@ def test_the_page_has_the_numbers_of_the_trackers(
     assert shown == tracked
     assert {"loss", "learning_rate", "terms/InfoNCE(tau=0.2)", "validation/R@100"} <= set(shown)
     assert [point[0] for point in shown["loss"]] == list(range(1, 9))
+
+
+def test_a_training_that_is_interrupted_and_resumed(tmp_path: Path) -> None:
+    place = tmp_path / "out"
+    place.mkdir()
+    options = replace(OPTIONS, checkpoint_every=2)
+    board = JobBoard(Workspace([place]))
+    with stopped_before(5):
+        train_tiny(place, options)
+    stopped = board.job(board.workspace.artifact("student"))
+    assert stopped.state == "stopped" and stopped.problem == ""
+    assert stopped.sentence.startswith("Stopped at 5 of 8 steps.")  # the checkpoint is of step 4
+    train_tiny(place, options)
+    done = board.job(board.workspace.artifact("student"))
+    assert (done.state, done.done, done.total) == ("done", 8, 8)
+    assert done.resumed == "resumed once, at step 4"
 
 
 def test_the_stages_of_a_recipe_change_their_state(

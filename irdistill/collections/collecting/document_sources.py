@@ -83,7 +83,7 @@ class FileSource:
 
     def state(self) -> Any:
         """Ids, sizes and times of the files, and the versions of the parsers."""
-        files = [[file.id, file.size, file.modified_ns] for file in self._listing.files]
+        files = [[file.id, file.size, *file.times_ns] for file in self._listing.files]
         return {"files": files, "parsers": _parser_versions()}
 
     def documents(self, report: CollectReport) -> Iterator[Document]:
@@ -114,9 +114,10 @@ class TableSource:
         self._path, self._name, self._options = path, name, options
 
     def state(self) -> Any:
-        """Path, size and time of the file."""
+        """Path, size and times of the file."""
         state = self._path.stat()
-        return [self._name, str(self._path.resolve()), state.st_size, state.st_mtime_ns]
+        times = [state.st_mtime_ns, state.st_ctime_ns]
+        return [self._name, str(self._path.resolve()), state.st_size, *times]
 
     def documents(self, report: CollectReport) -> Iterator[Document]:
         """The documents in the order of the rows."""

@@ -29,13 +29,15 @@ class SourceFile:
 
     Attributes:
         id: the id of the document.
+        times_ns: times of the last change of the content and of the file. A program can set the
+            first back, but not the second.
     """
 
     id: str
     path: Path
     kind: FileKind
     size: int
-    modified_ns: int
+    times_ns: tuple[int, int]
 
 
 @dataclass
@@ -190,8 +192,8 @@ def _add(
 
 
 def source_file(doc_id: str, path: Path, kind: FileKind) -> SourceFile | None:
-    """A file with its size and time; None if it is no regular file, such as a pipe."""
+    """A file with its size and times; None if it is no regular file, such as a pipe."""
     state = os.stat(path)
     if not stat.S_ISREG(state.st_mode):
         return None
-    return SourceFile(doc_id, path, kind, state.st_size, state.st_mtime_ns)
+    return SourceFile(doc_id, path, kind, state.st_size, (state.st_mtime_ns, state.st_ctime_ns))

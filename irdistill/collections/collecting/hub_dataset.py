@@ -68,7 +68,10 @@ class HubTable:
         """What changes if the dataset changes: its files with their sizes and times."""
         files = [Path(entry["filename"]) for entry in self._dataset.cache_files]
         states = [(path, path.stat()) for path in files]
-        return [[str(path), state.st_size, state.st_mtime_ns] for path, state in states]
+        return [
+            [str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+            for path, state in states
+        ]
 
 
 def _load(source: str, name: HubName) -> Any:

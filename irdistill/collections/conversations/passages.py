@@ -79,10 +79,8 @@ def open_passages(
             )
         place = places[0]
     files = passage_files(place)
-    state = [
-        [str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns, path.stat().st_ino]
-        for path in files
-    ]
+    states = [(str(path.resolve()), path.stat()) for path in files]
+    state = [[name, it.st_size, it.st_mtime_ns, it.st_ctime_ns, it.st_ino] for name, it in states]
     return open_or_compile(
         lambda: read_passages(files),
         cache / "corpora" / digest([FORMAT, "passages", state]),

@@ -14,10 +14,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from irdistill.errors import InputError, IrdistillError, NotFoundError, OptionError
-from irdistill.evaluation.evaluator import DEFAULT_MEASURES, evaluate
+from irdistill.evaluation.evaluator import DEFAULT_MEASURES, evaluate_values
+from irdistill.evaluation.figures import Evaluation
 from irdistill.evaluation.measure_names import parse_measures
+from irdistill.evaluation.measures import per_query
 from irdistill.evaluation.query_comparison import Pair, QueryComparison
-from irdistill.evaluation.query_differences import ORDERS
 from irdistill.evaluation.ranking_policies import measured_run
 from irdistill.evaluation.reporting.report_page import page_findings, report_title
 from irdistill.evaluation.verdicts import verdict_sentences
@@ -67,47 +68,36 @@ def compare_page(request: Request) -> Response:
     values = _form(request, chosen, groups)
     if chosen is None:
         return show_page(request, "compare.html.j2", state="choose", **values)
-    future = _comparison(request, chosen)
+    comparison, figures = _comparison(request, chosen)
     with suppress(Exception):
-        future.result(_PATIENCE)
-    if not future.done():
-        return show_page(
-            request, "compare.html.j2", state="computing", names=chosen.names, **values
-        )
+        figures.result(_PATIENCE)
     try:
-        compared = future.result()
+        compared = comparison.result() if comparison.done() else None
+        evaluation = figures.result() if figures.done() else None
     except IrdistillError as error:
-        return show_page(
-            request, "compare.html.j2", 400, state="failed", message=str(error), **values
-        )
-    shown = compared.evaluation.with_short_names()
-    return show_page(
-        request,
-        "compare.html.j2",
-        state="done",
-        title=report_title(shown),
-        verdicts=verdict_sentences(shown),
-        findings=page_findings(compared.evaluation),
-        systems=compared.systems,
-        measures=compared.measures,
-        orders=ORDERS,
-        first=[0, min(1, len(compared.systems) - 1)],
-        keys=chosen.keys,
-        data={
+        values |= {"state": "failed", "message": str(error), "keys": chosen.keys}
+        return show_page(request, "compare.html.j2", 400, **values)
+    values["state"] = "computing" if evaluation is None else "done"
+    values["names"] = chosen.names
+    if evaluation is not None:
+        shown = evaluation.with_short_names()
+        values["title"], values["verdicts"] = report_title(shown), verdict_sentences(shown)
+        values["findings"] = page_findings(evaluation)
+    if compared is not None:
+        values["compared"] = compared
+        values["orders"], values["keys"] = compared.orders, chosen.keys
+        values["data"] = {
             "systems": compared.systems,
             "measures": compared.measures,
             "keys": chosen.keys,
-        },
-        **values,
-    )
+        }
+    return show_page(request, "compare.html.j2", **values)
 
 
 def comparison_state(request: Request) -> Response:
-    """Whether the figures are ready."""
-    chosen = _chosen(request)
-    if chosen is None:
-        raise OptionError("no run is chosen.")
-    return send_json({"done": _comparison(request, chosen).done()})
+    """Whether the values of the queries, and the figures, are ready."""
+    comparison, figures = _comparison(request, _required(request))
+    return send_json({"queries": comparison.done(), "done": figures.done()})
 
 
 def scatter(request: Request) -> Response:
@@ -152,35 +142,56 @@ def _chosen(request: Request) -> ChosenRuns | None:
     return ChosenRuns((*([baseline] if baseline else []), *others), bool(baseline), names)
 
 
-def _comparison(request: Request, chosen: ChosenRuns) -> Future[QueryComparison]:
+def _required(request: Request) -> ChosenRuns:
+    chosen = _chosen(request)
+    if chosen is None:
+        raise OptionError("no run is chosen.")
+    return chosen
+
+
+def _comparison(
+    request: Request, chosen: ChosenRuns
+) -> tuple[Future[QueryComparison], Future[Evaluation]]:
+    """The values of single queries, and the figures with their tests, which take longer."""
     workspace, collections = workspace_of(request), collections_of(request)
     artifacts = [workspace.artifact(key, RUN) for key in chosen.keys]
 
-    def compute() -> QueryComparison:
+    def compute_values() -> QueryComparison:
         runs = [StoredRun.open(artifact.path) for artifact in artifacts]
         collection = collections.collection_of(runs[0])
         if not len(collection.qrels):
             raise InputError(
-                f"the collection {collection.id!r} has no judgments to compare runs with; open one"
-                " run to read its rankings, or write judgments on the page Judge."
+                f"the collection {collection.id!r} has no judgments, so there are no figures. Read"
+                " the rankings side by side, or write judgments on the page Judge."
             )
         measured = {
             name: measured_run(run, collection)
             for name, run in zip(chosen.names, runs, strict=True)
         }
-        baseline = chosen.names[0] if chosen.has_baseline else None
         with _EVALUATING:
-            evaluation = evaluate(collection, measured, chosen.measures, baseline)
-        return QueryComparison(evaluation, collection, measured)
+            values = {
+                name: per_query(collection.qrels, run, chosen.measures)
+                for name, run in measured.items()
+            }
+        return QueryComparison(values, collection, measured)
 
-    return results_of(request).get((chosen, *map(run_version, artifacts)), compute)
+    key = (chosen, *map(run_version, artifacts))
+    comparison = results_of(request).get(("values", *key), compute_values)
+
+    def compute_figures() -> Evaluation:
+        compared = comparison.result()
+        baseline = chosen.names[0] if chosen.has_baseline else None
+        runs = {name: run.fingerprint for name, run in compared.runs.items()}
+        with _EVALUATING:
+            return evaluate_values(
+                compared.per_query, compared.collection.id, baseline, fingerprints=runs
+            )
+
+    return comparison, results_of(request).get(("figures", *key), compute_figures)
 
 
 def _ready(request: Request) -> QueryComparison:
-    chosen = _chosen(request)
-    if chosen is None:
-        raise OptionError("no run is chosen.")
-    return _comparison(request, chosen).result()
+    return _comparison(request, _required(request))[0].result()
 
 
 def _pair(request: Request, compared: QueryComparison) -> Pair:

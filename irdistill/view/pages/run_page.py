@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
@@ -11,9 +12,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from irdistill.collections import Collection
-from irdistill.errors import IrdistillError, NotFoundError
+from irdistill.collections.collection import collection_mismatch
+from irdistill.errors import IrdistillError, NotFoundError, OptionError, WrongCollectionError
 from irdistill.evaluation.reporting.query_rankings import QueryRankings
 from irdistill.runs.store import StoredRun
+from irdistill.verbs.opening_inputs import short_names
 from irdistill.view.application import (
     collections_of,
     results_of,
@@ -32,17 +35,23 @@ _ROWS = 200
 _DOCUMENTS = 100
 
 
-class OpenedRun:
-    """A run whose collection is opened in the background.
+class OpenedRuns:
+    """A run, or two of one collection, which is opened in the background.
 
     Attributes:
+        runs: by the names that they have on the page.
         problem: why the collection cannot be opened; empty if it can, or is not open yet.
     """
 
-    def __init__(self, run: StoredRun, collection: Future[Collection]) -> None:
-        self.run, self._collection = run, collection
+    def __init__(self, runs: Mapping[str, StoredRun], collection: Future[Collection]) -> None:
+        self.runs, self._collection = runs, collection
         self._rankings: QueryRankings | None = None
         self.problem = ""
+
+    @property
+    def first(self) -> StoredRun:
+        """The run whose queries are listed."""
+        return next(iter(self.runs.values()))
 
     @property
     def waiting(self) -> bool:
@@ -62,19 +71,20 @@ class OpenedRun:
                 self.problem = str(error)
                 self._rankings = self._without_texts()
             else:
-                self._rankings = QueryRankings(collection, {"run": self.run}, _DOCUMENTS)
+                self._rankings = QueryRankings(collection, self.runs, _DOCUMENTS)
         return self._rankings
 
     def _without_texts(self) -> QueryRankings:
-        empty = Collection.from_dicts(str(self.run.path), {}, {})
-        return QueryRankings(empty, {"run": self.run}, _DOCUMENTS)
+        empty = Collection.from_dicts(str(self.first.path), {}, {})
+        return QueryRankings(empty, self.runs, _DOCUMENTS)
 
 
 def show_run(request: Request) -> Response:
     """The facts of a run, and the list of its queries."""
-    artifact = _artifact(request)
-    run = _opened(request, artifact).run
-    identity, [summary] = run.identity, summaries_of(request).of([artifact])
+    artifact, *others = _artifacts(request)
+    opened = _opened(request)
+    run, identity = opened.first, opened.first.identity
+    [summary] = summaries_of(request).of([artifact])
     facts = {
         "producer": identity.producer,
         "settings": identity.settings,
@@ -91,14 +101,15 @@ def show_run(request: Request) -> Response:
         summary=summary,
         facts=rows,
         parts=len(run.manifest.parts),
-        data={"at": artifact.key},
+        other=others[0].key if others else "",
+        data={"keys": [artifact.key, *(one.key for one in others)], "names": list(opened.runs)},
     )
 
 
 def run_rows(request: Request) -> Response:
     """Some rows of the list of queries."""
-    opened = _opened(request, _artifact(request))
-    rankings, run = opened.rankings(), opened.run
+    opened = _opened(request)
+    rankings, run = opened.rankings(), opened.first
     queries, text = rankings.collection.queries, request.query_params.get("text", "").strip()
     ids = run.query_ids
     if text:
@@ -121,32 +132,39 @@ def run_rows(request: Request) -> Response:
 
 def run_query(request: Request) -> Response:
     """The ranking of one query."""
-    opened = _opened(request, _artifact(request))
+    opened = _opened(request)
     query_id = request.query_params.get("query_id", "")
-    if query_id not in opened.run:
+    if query_id not in opened.first:
         raise NotFoundError(f"the run has no query {query_id!r}.")
     return send_json(opened.rankings().query(query_id)._asdict())
 
 
-def _artifact(request: Request) -> Artifact:
-    return workspace_of(request).artifact(request.query_params.get("at", ""), RUN)
+def _artifacts(request: Request) -> list[Artifact]:
+    """The run of the page, and the one beside it if the address names one."""
+    keys = [request.query_params.get("at", ""), request.query_params.get("beside", "")]
+    return [workspace_of(request).artifact(key, RUN) for key in dict.fromkeys(keys) if key]
 
 
-def _opened(request: Request, artifact: Artifact) -> OpenedRun:
-    results, collections, version = (
-        results_of(request),
-        collections_of(request),
-        run_version(artifact),
-    )
+def _opened(request: Request) -> OpenedRuns:
+    results, collections = results_of(request), collections_of(request)
+    artifacts = _artifacts(request)
+    if not artifacts:
+        raise OptionError("no run is chosen.")
+    versions = tuple(map(run_version, artifacts))
 
-    def open_run() -> OpenedRun:
-        run = StoredRun.open(artifact.path)
+    def open_runs() -> OpenedRuns:
+        names = short_names([artifact.key for artifact in artifacts])
+        runs = [StoredRun.open(artifact.path) for artifact in artifacts]
+        if collection_mismatch(runs[0].identity.collection, runs[-1].identity.collection):
+            raise WrongCollectionError(
+                f"{names[0]} and {names[-1]} are runs of different collections; choose two of one."
+            )
         collection = results.get(
-            ("collection of a run", version), lambda: collections.collection_of(run)
+            ("collection of a run", versions[0]), lambda: collections.collection_of(runs[0])
         )
-        return OpenedRun(run, collection)
+        return OpenedRuns(dict(zip(names, runs, strict=True)), collection)
 
-    return results.get(("run", version), open_run).result()
+    return results.get(("runs", versions), open_runs).result()
 
 
 def _flat(name: str, value: Any) -> list[tuple[str, str]]:

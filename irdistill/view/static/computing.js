@@ -1,8 +1,8 @@
 "use strict";
-const elapsed = document.getElementById("elapsed");
+const elapsed = document.getElementById("elapsed"), hasQueries = Boolean(document.getElementById("computing").dataset.queries);
 
 every(1, async () => {
-  const {done} = await request(`/api/compare/state${location.search}`);
-  if (done) location.reload();
+  const {queries, done} = await request(`/api/compare/state${location.search}`);
+  if (done || (queries && !hasQueries)) location.reload();
   else elapsed.textContent = `${Math.round(performance.now() / 1000)} s`;
 });

@@ -1,9 +1,10 @@
 "use strict";
 const shownRun = pageData();
 
-function runQueries({at}) {
+function runQueries({keys, names}) {
+  const [at, beside = ""] = keys, pair = {left: 0, right: keys.length - 1, measure: ""};
   const element = id => document.getElementById(id), find = element("find");
-  const ask = (name, values) => request(`/api/run/${name}?${new URLSearchParams({at, ...values})}`);
+  const ask = (name, values) => request(`/api/run/${name}?${new URLSearchParams({at, beside, ...values})}`);
   let opened = addressedQuery(), started = false;
 
   const show = queryList(element("queries"), ([id, text]) => [make("span", {class: "words"}, text || id), make("span"),
@@ -13,8 +14,8 @@ function runQueries({at}) {
     opened = id;
     const entry = await ask("query", {query_id: id});
     if (opened !== id) return;
-    const nodes = rankingSides(entry, ["this run"], {left: 0, right: 0, measure: ""}, (query, system, doc) =>
-      `/why?${new URLSearchParams({at, query_id: query, doc})}`);
+    const nodes = rankingSides(entry, names, pair, (query, system, doc) =>
+      `/why?${new URLSearchParams({at: keys[system], query_id: query, doc})}`);
     element("query").replaceChildren(...nodes);
     element("opened").textContent = `Opened: ${entry.text || entry.id}`;
     const below = element("query").offsetTop >= element("queries").offsetTop + element("queries").offsetHeight;

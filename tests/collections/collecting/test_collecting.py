@@ -438,6 +438,21 @@ def test_documents_are_used_directly(caplog: pytest.LogCaptureFixture, place: Pa
     assert len(ird.load_collection(place / "queries").corpus) == 5
 
 
+@pytest.mark.parametrize("source", ["docs", "table.csv"])
+def test_a_change_that_keeps_size_and_time_is_noticed(source: str, place: Path) -> None:
+    """As ``cp -p`` and ``rsync -t`` replace a file."""
+    write("docs", {"a.txt": "The cat sat."})
+    write(".", {"table.csv": "id,text\n1,The cat sat.\n"})
+    file = Path("docs/a.txt" if source == "docs" else source)
+    times = file.stat().st_mtime_ns
+    before = documents(ird.load_collection(source, queries=False))
+    file.write_text(file.read_text().replace("cat", "dog"))
+    os.utime(file, ns=(times, times))
+    after = documents(ird.load_collection(source, queries=False))
+    assert [text for _, text in before.values()] == ["The cat sat."]
+    assert [text for _, text in after.values()] == ["The dog sat."]
+
+
 def test_damaged_documents_in_the_cache_are_collected_again(place: Path) -> None:
     write("docs", FILES)
     ird.load_collection("docs", queries=False)
