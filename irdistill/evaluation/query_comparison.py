@@ -13,6 +13,7 @@ from irdistill.errors import NotFoundError, OptionError
 from irdistill.evaluation.measures import PerQuery
 from irdistill.evaluation.query_differences import (
     ORDERS,
+    ORDERS_OF_ONE,
     ScatterCells,
     query_order,
     scatter_cells,
@@ -22,7 +23,10 @@ from irdistill.runs import Run
 
 
 class Pair(NamedTuple):
-    """Two systems and a measure; the difference is ``right`` minus ``left``."""
+    """Two systems and a measure; the difference is ``right`` minus ``left``.
+
+    For a system with itself the difference is its value.
+    """
 
     left: str
     right: str
@@ -133,16 +137,29 @@ class QueryComparison:
         left = float(self.values(pair.left, pair.measure)[place])
         right = float(self.values(pair.right, pair.measure)[place])
         query_id = self.query_ids[place]
+        alone = pair.left == pair.right
         return QueryRow(
-            query_id, self._text(query_id), f"{left:.4f}", f"{right:.4f}", _signed(right - left)
+            query_id,
+            self._text(query_id),
+            "" if alone else f"{left:.4f}",
+            "" if alone else f"{right:.4f}",
+            f"{right:.4f}" if alone else _signed(right - left),
         )
+
+    @property
+    def orders(self) -> dict[str, str]:
+        """The orders of the list, and their names."""
+        return ORDERS if len(self.systems) > 1 else ORDERS_OF_ONE
 
     def _cells(self, pair: Pair) -> ScatterCells:
         """The scatter plot of a pair."""
         return scatter_cells(*self._both(pair))
 
     def _both(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-        return self.values(pair.left, pair.measure), self.values(pair.right, pair.measure)
+        values = self.values(pair.right, pair.measure)
+        if pair.left == pair.right:
+            return np.zeros_like(values), values
+        return self.values(pair.left, pair.measure), values
 
     def _make_order(self, pair: Pair, order: str, cell: int | None, text: str) -> np.ndarray:
         places = query_order(*self._both(pair), order)

@@ -14,6 +14,12 @@ ORDERS = {
     "losses": "most lost first",
     "queries": "as in the collection",
 }
+ORDERS_OF_ONE = {
+    "losses": "lowest value first",
+    "gains": "highest value first",
+    "queries": "as in the collection",
+}
+"""The orders of the queries of a single system, whose differences are its values."""
 _MOST = 1500
 """Cells of a plot; with more distinct points, queries are gathered in a grid."""
 _BINS = 40

@@ -86,7 +86,10 @@ def test_pages_of_rows(compared: QueryComparison) -> None:
     assert page.total == 2
     assert page.rows[0] == ("q2", "a dog", "0.0000", "1.0000", "+1.0000")
     assert compared.page(Pair("right", "left", "RR@10")).rows[1].difference == "-0.5000"
-    assert compared.page(Pair("left", "left", "RR@10"), text="CATS").rows[0].difference == "0.0000"
+    alone = compared.page(Pair("right", "right", "RR@10"), text="CATS").rows[0]
+    assert (alone.left, alone.right, alone.difference) == ("", "", "1.0000")
+    lowest = compared.page(Pair("left", "left", "RR@10"), "losses")
+    assert [row.difference for row in lowest.rows] == ["0.0000", "0.5000"]
     assert compared.page(Pair("left", "right", "RR@10"), start=5).rows == []
     with pytest.raises(NotFoundError, match="no values of 'middle'"):
         compared.page(Pair("left", "middle", "RR@10"))

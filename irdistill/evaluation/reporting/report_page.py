@@ -12,7 +12,6 @@ from irdistill.collections import Collection
 from irdistill.evaluation.costs import CostPoint, shown_points
 from irdistill.evaluation.figures import Evaluation
 from irdistill.evaluation.query_comparison import Pair, QueryComparison
-from irdistill.evaluation.query_differences import ORDERS
 from irdistill.evaluation.reporting.findings import Finding
 from irdistill.evaluation.reporting.rendering import render_html
 from irdistill.evaluation.verdicts import differences_in_words, verdict_sentences
@@ -101,7 +100,7 @@ def _queries(compared: QueryComparison, first: tuple[str, str], queries: int) ->
     return {
         "systems": systems,
         "measures": measures,
-        "orders": ORDERS,
+        "orders": compared.orders,
         "first": [systems.index(name) for name in first],
         "total": len(compared.query_ids),
         "pairs": pairs,

@@ -19,7 +19,6 @@ from irdistill.evaluation.figures import Evaluation
 from irdistill.evaluation.measure_names import parse_measures
 from irdistill.evaluation.measures import per_query
 from irdistill.evaluation.query_comparison import Pair, QueryComparison
-from irdistill.evaluation.query_differences import ORDERS
 from irdistill.evaluation.ranking_policies import measured_run
 from irdistill.evaluation.reporting.report_page import page_findings, report_title
 from irdistill.evaluation.verdicts import verdict_sentences
@@ -86,7 +85,7 @@ def compare_page(request: Request) -> Response:
         values["findings"] = page_findings(evaluation)
     if compared is not None:
         values["compared"] = compared
-        values["orders"], values["keys"] = ORDERS, chosen.keys
+        values["orders"], values["keys"] = compared.orders, chosen.keys
         values["data"] = {
             "systems": compared.systems,
             "measures": compared.measures,

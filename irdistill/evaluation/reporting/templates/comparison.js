@@ -39,7 +39,7 @@ function drawScatter({low, high, width, cells}, across, up, pick) {
 function differenceRow([id, text, left, right, difference]) {
   return [make("span", {class: "words"}, text || id),
     make("span", {class: `change ${difference[0] === "+" ? "up" : difference[0] === "-" ? "down" : ""}`}, difference),
-    make("span", {class: "id"}, id), make("span", {class: "values"}, `${left} → ${right}`)];
+    make("span", {class: "id"}, id), make("span", {class: "values"}, left ? `${left} → ${right}` : "")];
 }
 
 // The query that the address names, as #query=ID; null if it names none. The page keeps its address so that going back opens it again.
@@ -190,8 +190,8 @@ function comparison(source) {
   async function draw() {
     cell = null;
     const chosen = pair();
-    const plot = await source.scatter(chosen);
-    at("scatter").replaceChildren(drawScatter(plot, source.systems[chosen.left], source.systems[chosen.right], number => {
+    const plot = chosen.left === chosen.right ? null : await source.scatter(chosen);
+    at("scatter").replaceChildren(plot === null ? "" : drawScatter(plot, source.systems[chosen.left], source.systems[chosen.right], number => {
       cell = cell === number ? null : number;
       list();
     }));

@@ -11,7 +11,7 @@ function reportSource({systems, measures, pairs, entries}) {
   function values(pair) { // of each entry: left, right, difference
     if (stored(pair)) return stored(pair).rows;
     if (turned(pair)) return turned(pair).rows.map(([left, right, difference]) => [right, left, negative(difference)]);
-    return entries.map(entry => [entry.values[pair.measure][pair.left], entry.values[pair.measure][pair.left], "0.0000"]);
+    return entries.map(entry => ["", "", entry.values[pair.measure][pair.left]]);
   }
 
   return {
@@ -25,7 +25,7 @@ function reportSource({systems, measures, pairs, entries}) {
     },
     async scatter(pair) {
       if (stored(pair)) return stored(pair);
-      const plot = turned(pair) || {low: 0, high: 1, width: 0, cells: [[0, 0, 0]]};
+      const plot = turned(pair);
       return {...plot, cells: plot.cells.map(([across, up, queries]) => [up, across, queries])};
     },
     async rows(pair, {order, cell, text, start, count}) {
