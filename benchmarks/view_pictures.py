@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 
 WIDTH, HEIGHT = 1280, 860
 QUERY = "how do I merge two dictionaries"
-_WORKING = "loading the model|computing|being (read|evaluated)|reading"
+_WORKING = "^(Loading|Computing|Reading) .*…$"
 """What pages say while they work."""
 
 
@@ -37,6 +37,7 @@ def addresses(recipe: str) -> dict[str, str]:
         "why": "/why?" + urlencode(why | {"at": "bm25 @ pydocs/train"}),
         "compare": "/compare?"
         + urlencode({"at": runs, "baseline": f"{recipe}/bm25-test"}, doseq=True),
+        "queries": "/compare?" + urlencode({"at": runs[0], "baseline": f"{recipe}/teacher-test"}),
         "frontier": "/frontier",
         "judge": "/judge?" + urlencode({"at": runs[0]}),
         "scores": "/scores?" + urlencode({"at": f"{recipe}/teacher-test"}),
@@ -48,8 +49,14 @@ def take(page: Any, picture: Path) -> None:
     from PIL import Image
 
     page.wait_for_timeout(2000)
-    while re.search(_WORKING, page.locator("main").inner_text(), re.IGNORECASE):
+    while re.search(_WORKING, page.locator("main").inner_text(), re.MULTILINE):
         page.wait_for_timeout(500)
+    if picture.stem == "view-queries":
+        queries = page.locator("#queries")
+        queries.press("Home")
+        queries.press("Enter")
+        page.locator("#query h3").first.wait_for()
+        page.evaluate("document.getElementById('measure').closest('section').scrollIntoView()")
     page.wait_for_timeout(500)
     shot = Image.open(io.BytesIO(page.screenshot()))
     shot.convert("P", palette=Image.Palette.ADAPTIVE, colors=256).save(picture, optimize=True)
@@ -67,11 +74,10 @@ def main() -> None:
     from playwright.sync_api import sync_playwright
 
     browser_path = shutil.which("chromium") or shutil.which("google-chrome")
-    command = [sys.executable, "-m", "irdistill", "view", str(options.folder), "--judge", "reader"]
+    folder = str(options.folder.resolve())
+    command = [sys.executable, "-m", "irdistill", "view", folder, "--judge", "reader"]
     with tempfile.TemporaryDirectory() as judgments, sync_playwright() as driver:
-        server = subprocess.Popen(
-            [*command, "--judgments", judgments], stdout=subprocess.PIPE, text=True
-        )
+        server = subprocess.Popen(command, cwd=judgments, stdout=subprocess.PIPE, text=True)
         try:
             assert server.stdout is not None
             address = server.stdout.readline().strip()
