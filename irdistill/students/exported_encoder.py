@@ -54,10 +54,11 @@ class ExportedEncoder:
                 f"{folder} is an exported {self.kind}, which reads query and document together and"
                 " cannot search. Rerank with the model that it was exported from: irdistill score."
             )
-        openvino = settings["format"] == "openvino"
-        library, extra = ("openvino", "openvino") if openvino else ("onnxruntime", "onnx")
-        if find_spec(library) is None:
-            raise MissingExtraError(library, extra, f"the exported model {folder}")
+        what, openvino = f"the exported model {folder}", settings["format"] == "openvino"
+        if openvino and find_spec("openvino") is None:
+            raise MissingExtraError("openvino", "openvino", what)
+        if not openvino and find_spec("onnxruntime") is None:
+            raise MissingExtraError("onnxruntime", "onnx", what)
 
     def __repr__(self) -> str:
         return f"ExportedEncoder({self.source!r})"

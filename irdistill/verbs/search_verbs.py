@@ -164,7 +164,7 @@ def search_text(
         'irdistill explain pydocs/howto "how do I merge two dictionaries" dict.update',
         "irdistill explain pydocs/train q:locals locals --model out/student/model --runs"
         " out/bm25 out/a",
-        'irdistill explain bundle "how do I calibrate the device" dict.update --json why.json',
+        'irdistill explain bundle "how do I ask for leave" leave.md --json why.json',
     ),
     check=_check_search,
 )

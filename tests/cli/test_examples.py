@@ -26,10 +26,12 @@ from irdistill.cli.commands import checked_options
 from irdistill.cli.entry_point import cli, main
 from irdistill.collections import Collection, Query, Turn
 from irdistill.collections.beir import load_beir
+from irdistill.collections.judging import JudgmentLog
 from irdistill.errors import IrdistillError
 from irdistill.students.exporting import ExportAgreement
 from irdistill.teachers.llm.language_model import Answer, Request
 from irdistill.verbs import load_verb
+from irdistill.verbs.opening_inputs import open_collection
 from tests.recipes.tiny import beir_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -166,6 +168,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return ExportAgreement(4, 0.0, 1.0, 1, 0.0)
 
     monkeypatch.setattr("irdistill.students.exporting.export_student", no_export)
+    monkeypatch.setattr("irdistill.view.server.serve", lambda viewed, options: viewed.artifacts())
     # conversations, as irdistill rewrite takes them
     history = [
         {"role": "user", "text": "what is a cat?"},
@@ -238,6 +241,10 @@ def prepare(line: str, place: Path) -> None:
     if line.startswith("irdistill runs import"):
         shutil.copy(place / "run.txt.gz", place / "bm25.txt.gz")
         assert gzip.decompress((place / "bm25.txt.gz").read_bytes())
+    if "quickstart bundle" in line:
+        (out / "quickstart").mkdir(exist_ok=True)
+    if "judgments" in line and "view" not in line:
+        add_judgments(place, "bob" if "agreement" in line else "anna")
     if line.startswith("irdistill runs merge"):
         for number in (1, 2):
             run(
@@ -252,10 +259,19 @@ def prepare(line: str, place: Path) -> None:
         )
 
 
+def add_judgments(place: Path, judge: str) -> None:
+    """What a person judged on the page."""
+    if not (place / "judgments" / f"{judge}.jsonl").exists():
+        collection = open_collection("pydocs/train").describe()
+        with JudgmentLog(place / "judgments", judge, collection) as log:
+            log.add("q001", "d001", 1)
+            log.add("q001", "d002", 0)
+
+
 def in_order(line: str) -> int:
     """Sort key of a line: commands that create files come before those that read them."""
-    late = ("irdistill search bundle", "irdistill explain")
-    if line.startswith(late) or "out/compressed/model" in line:
+    late = ("irdistill search bundle", "irdistill explain", "irdistill view")
+    if line.startswith(late) or "out/compressed/model" in line or "--feedback" in line:
         return 100
     first = (
         "cards",
