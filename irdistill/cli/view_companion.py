@@ -65,6 +65,7 @@ def page_beside(verb: str, values: Mapping[str, Any]) -> Iterator[None]:
     finally:
         with suppress(OSError):
             page.stdin.close()
+        echo(f"The page of --view ends with the job; irdistill view {folder} shows it.", err=True)
 
 
 def _announce(lines: Any, folder: Path) -> None:
