@@ -15,7 +15,10 @@ def test_every_verb_and_loss_is_in_the_tables() -> None:
     rows = [line for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| ")]
     words = {word for row in rows for word in re.findall("`([^`]+)`", row)}
     names = {word.partition(" --")[0] for word in words}
-    assert names >= set(CATALOG)
-    assert names >= set(losses.REGISTRY)
+    ours = {  # other tests register losses of their own
+        name
+        for name, loss in losses.REGISTRY.items()
+        if loss.__module__.startswith("irdistill.losses.")
+    }
     folders = {word for word in names if word.endswith("/")}
-    assert names - folders == set(CATALOG) | set(losses.REGISTRY)
+    assert names - folders == set(CATALOG) | ours
