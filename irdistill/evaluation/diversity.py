@@ -172,7 +172,7 @@ def measure_diversity(
     queries = [query for query in candidates if all(query in run for run in opened.values())]
     if not queries:
         raise InputError(f"the runs {', '.join(runs)} have no query of {collection.id} in common.")
-    lists = {name: [_first(run, query, k) for query in queries] for name, run in opened.items()}
+    lists = {name: _first_documents(run, queries, k) for name, run in opened.items()}
     measured = {name: _Measured(len(collection.corpus), docs) for name, docs in lists.items()}
     compared = range(len(queries))
     if len(queries) > _QUERIES:
@@ -278,10 +278,15 @@ class _Measured:
         return tuple(ordered[:most])
 
 
-def _first(run: Run, query: str, k: int) -> list[str]:
-    """The first k documents with a score."""
-    ranked = run[query]
-    return ranked.take(np.flatnonzero(~np.isnan(ranked.scores))[:k].tolist()).doc_ids
+def _first_documents(run: Run, queries: Sequence[str], k: int) -> list[list[str]]:
+    """The first k documents with a score of each query; each part of the run is read once."""
+    chosen, documents = set(queries), {}
+    for query in run.query_ids:
+        if query in chosen:
+            ranked = run[query]
+            places = np.flatnonzero(~np.isnan(ranked.scores))[:k]
+            documents[query] = [ranked.doc_ids[place] for place in places.tolist()]
+    return [documents[query] for query in queries]
 
 
 def _differences(

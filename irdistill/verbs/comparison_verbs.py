@@ -20,7 +20,7 @@ from irdistill.verbs.argument_types import (
     SelfMatchOption,
 )
 from irdistill.verbs.declaration import verb
-from irdistill.verbs.opening_inputs import named_runs, open_collection
+from irdistill.verbs.opening_inputs import named_runs, open_collection, with_baseline
 
 if TYPE_CHECKING:
     from irdistill.evaluation import Comparison, Entry
@@ -170,7 +170,7 @@ def choose(
     "diversity",
     positional=("collection", "runs"),
     examples=(
-        "irdistill diversity pydocs/test out/bm25-test out/student-test --baseline bm25-test",
+        "irdistill diversity pydocs/test out/bm25-test out/student-test --baseline out/bm25-test",
     ),
 )
 def measure_diversity(
@@ -178,7 +178,7 @@ def measure_diversity(
     runs: Annotated[RunsLike, Field(description="Runs to measure.")],
     *,
     baseline: Annotated[
-        str | None, Field(description="The run that the others are compared with, by its name.")
+        str | None, Field(description="The run that the others are compared with: a name or path.")
     ] = None,
     k: Annotated[int, Field(ge=2, description="Documents per list to look at.")] = 10,
     seed: SeedOption = 42,
@@ -190,4 +190,7 @@ def measure_diversity(
     """
     from irdistill.evaluation.diversity import measure_diversity as measure_runs
 
-    return measure_runs(open_collection(collection), named_runs(runs), baseline, k, seed)
+    systems = named_runs(runs)
+    if baseline is not None:
+        systems, baseline = with_baseline(systems, baseline)
+    return measure_runs(open_collection(collection), systems, baseline, k, seed)

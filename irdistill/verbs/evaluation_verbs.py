@@ -34,6 +34,7 @@ from irdistill.verbs.opening_inputs import (
     optional_run,
     run_path,
     short_names,
+    with_baseline,
 )
 
 if TYPE_CHECKING:
@@ -219,16 +220,8 @@ def evaluate(
             )
         )
     systems = named_runs(runs)
-    if isinstance(baseline, str) and baseline not in systems:
-        names = {str(run): name for name, run in systems.items() if isinstance(run, str | Path)}
-        if baseline not in names:
-            if not Path(baseline).exists():
-                raise OptionError(
-                    f"the baseline {baseline!r} is none of the runs: {', '.join(systems)}."
-                )
-            systems = named_runs([*systems.values(), baseline])
-            names = {str(run): name for name, run in systems.items()}
-        baseline = names[baseline]
+    if isinstance(baseline, str):
+        systems, baseline = with_baseline(systems, baseline)
     judged = _judged(collection, qrels_columns)
     name = str(collection) if isinstance(collection, str | Path) else None
     # paths are not opened here, as a TREC file is measured while it is read

@@ -96,6 +96,25 @@ def short_names(paths: list[str]) -> list[str]:
     raise OptionError(f"a path is given twice: {', '.join(paths)}. Give each once.")
 
 
+def with_baseline(systems: dict[str, Any], baseline: str) -> tuple[dict[str, Any], str]:
+    """The runs by name, and the name of the baseline, which is one of them or another run's path.
+
+    Raises:
+        OptionError: it is neither.
+    """
+    if baseline in systems:
+        return systems, baseline
+    names = {str(run): name for name, run in systems.items() if isinstance(run, str | Path)}
+    if baseline not in names:
+        if not Path(baseline).exists():
+            raise OptionError(
+                f"the baseline {baseline!r} is none of the runs: {', '.join(systems)}."
+            )
+        systems = named_runs([*systems.values(), baseline])
+        names = {str(run): name for name, run in systems.items()}
+    return systems, names[baseline]
+
+
 def run_path(run: RunLike) -> str:
     """The folder of a run."""
     path = _path(run)

@@ -46,6 +46,10 @@ def _check_fusion(values: Mapping[str, Any]) -> None:
 
     count, weights = len(values["runs"]), values.get("weights")
     check_count(count)
+    if values.get("method") == "head" and (weights or values.get("gate")):
+        raise OptionError(
+            "method head joins two lists and mixes no scores; leave out weights and gate."
+        )
     Mixing(
         values.get("method", "zscore"),
         None if isinstance(weights, str) else weights,

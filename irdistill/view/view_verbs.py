@@ -31,8 +31,8 @@ def view_results(
 ) -> None:
     """Show results on a local web page: watch jobs, ask models, compare rankings, judge documents.
 
-    The page answers on this machine only, to who has the address with its token. It reads the
-    folders and writes nothing there but judgments, to --judgments. Ctrl-C stops it.
+    Only this machine can open the page, and only with the token in the printed address. The page
+    reads the folders; judgments are the only files that it writes. Ctrl-C stops it.
     """
     check_view_extra()
     from irdistill.view.server import serve

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import skew
@@ -10,7 +12,7 @@ import irdistill as ird
 from irdistill.collections import Collection
 from irdistill.errors import InputError, OptionError
 from irdistill.evaluation.diversity import measure_diversity
-from irdistill.runs import Mixing
+from irdistill.runs import Mixing, RankedList, RunIdentity, write_run
 
 DOCUMENTS = {f"d{number}": f"word{number} other{number}" for number in range(200)}
 QUERIES = {f"q{number}": "x" for number in range(60)}
@@ -103,3 +105,23 @@ def test_the_head_of_one_list_then_the_other() -> None:
         Mixing("head").for_teachers(3)
     with pytest.raises(OptionError, match="mixes no scores"):
         Mixing("head", weights=(1, 2)).for_teachers(2)
+
+
+def test_words_of_the_command_line(tmp_path: Path) -> None:
+    """The baseline is a name or a path, as for evaluate; a head of lists has no weights."""
+    paths = []
+    for name, seed in (("one", 0), ("two", 1)):
+        lists = [
+            RankedList(query, list(docs), np.array(list(docs.values()), np.float32))
+            for query, docs in random_run(seed).items()
+        ]
+        identity = RunIdentity("imported", {"model": name}, collection().describe())
+        paths.append(str(write_run(tmp_path / name, identity, lists).path))
+    results = [
+        ird.measure_diversity(collection(), runs, baseline=baseline).to_json()
+        for runs, baseline in ((paths, "one"), (paths, paths[0]), (paths[1:], paths[0]))
+    ]
+    assert [result["baseline"] for result in results] == ["one"] * 3
+    assert results[0] == results[1] and results[2]["differences"] == results[0]["differences"]
+    with pytest.raises(OptionError, match="mixes no scores"):
+        ird.fuse(paths, method="head", weights="agreement", out=tmp_path / "fused")

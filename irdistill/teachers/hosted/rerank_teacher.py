@@ -20,7 +20,7 @@ from irdistill.teachers.protocol import TeacherScores, TextPair
 
 logger = logging.getLogger(__name__)
 
-#: From so many scores on, all of them between 0 and 1 are a sign of probabilities.
+#: If at least this many scores are all between 0 and 1, they are probably probabilities.
 _ENOUGH_SCORES = 20
 
 

@@ -1,10 +1,9 @@
-"""`collect`: ids, duplicates, what is skipped, the output folder, and sources used directly."""
+"""`collect`: ids, duplicates, what is skipped, the output folder."""
 
 from __future__ import annotations
 
 import gzip
 import json
-import logging
 import os
 import unicodedata
 from pathlib import Path
@@ -20,12 +19,12 @@ from irdistill.collections.collecting.folder_files import document_id
 from irdistill.collections.derived import write_derived
 from irdistill.errors import (
     InputError,
-    IrdistillError,
     MissingExtraError,
     NotFoundError,
     OptionError,
     OutputExistsError,
 )
+from tests.collections.collecting.source_files import EXPECTED, FILES, documents, manifest, write
 
 
 @pytest.fixture(autouse=True)
@@ -33,38 +32,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def write(folder: str | Path, files: dict[str, str | bytes]) -> Path:
-    for name, content in files.items():
-        path = Path(folder) / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return Path(folder)
-
-
-def documents(collection: ird.Collection) -> dict[str, tuple[str, str]]:
-    return {row.id: (row.title, row.text) for row in collection.corpus.documents()}
-
-
-def manifest(folder: str | Path) -> dict[str, Any]:
-    return dict(json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8")))
-
-
-FILES: dict[str, str | bytes] = {
-    "b.md": "# Cats\n\nThey purr.",
-    "a/b.txt": "Dogs bark.",
-    "a/c.html": "<title>Fish</title><p>Fish swim.</p>",
-    "z.rst": "Birds\n=====\n\nBirds sing.\n",
-    "a/d.txt.gz": gzip.compress(b"Packed."),
-}
-EXPECTED = {
-    "a/b.txt": ("b", "Dogs bark."),
-    "a/c.html": ("Fish", "Fish swim."),
-    "a/d.txt.gz": ("d", "Packed."),
-    "b.md": ("Cats", "They purr."),
-    "z.rst": ("Birds", "Birds sing."),
-}
 
 
 def test_a_folder_of_files() -> None:
@@ -416,58 +383,6 @@ def test_a_dataset_of_hugging_face(monkeypatch: pytest.MonkeyPatch) -> None:
     assert documents(loaded) == {"parquet:1": ("T", "one"), "parquet:2": ("", "two")}
     with pytest.raises(NotFoundError, match="could not be loaded"):
         ird.collect("hf:owner/missing", out="new")
-
-
-def test_documents_are_used_directly(caplog: pytest.LogCaptureFixture, place: Path) -> None:
-    write("docs", FILES)
-    with caplog.at_level(logging.INFO, "irdistill"):
-        collection = ird.load_collection("docs", queries=False)
-    assert documents(collection) == EXPECTED and collection.id == "docs"
-    assert "docs: 5 documents were collected into the cache" in caplog.text
-    caplog.clear()
-    again = ird.load_collection("docs", queries=False)
-    assert again.fingerprint == collection.fingerprint and "collected" not in caplog.text
-    assert sorted(path.name for path in Path("docs").iterdir()) == ["a", "b.md", "z.rst"]
-    write("docs", {"a/b.txt": "Dogs bark loudly."})
-    assert documents(ird.load_collection("docs", queries=False))["a/b.txt"][1].endswith("loudly.")
-    hits = ird.search_text("docs", "who swims? fish")
-    assert hits[0].doc_id == "a/c.html"
-    source = ird.load_collection("docs", queries=False)
-    write_derived("queries", source, [ird.Query("q", "cat")], {}, {}, same_questions=False)
-    os.chdir(place / "docs")
-    assert len(ird.load_collection(place / "queries").corpus) == 5
-
-
-@pytest.mark.parametrize("source", ["docs", "table.csv"])
-def test_a_change_that_keeps_size_and_time_is_noticed(source: str, place: Path) -> None:
-    """As ``cp -p`` and ``rsync -t`` replace a file."""
-    write("docs", {"a.txt": "The cat sat."})
-    write(".", {"table.csv": "id,text\n1,The cat sat.\n"})
-    file = Path("docs/a.txt" if source == "docs" else source)
-    times = file.stat().st_mtime_ns
-    before = documents(ird.load_collection(source, queries=False))
-    file.write_text(file.read_text().replace("cat", "dog"))
-    os.utime(file, ns=(times, times))
-    after = documents(ird.load_collection(source, queries=False))
-    assert [text for _, text in before.values()] == ["The cat sat."]
-    assert [text for _, text in after.values()] == ["The dog sat."]
-
-
-def test_damaged_documents_in_the_cache_are_collected_again(place: Path) -> None:
-    write("docs", FILES)
-    ird.load_collection("docs", queries=False)
-    (path,) = (place / "cache" / "collected").glob("*/corpus.jsonl")
-    path.write_bytes(path.read_bytes().replace(b"bark", b"moan"))
-    assert documents(ird.load_collection("docs", queries=False)) == EXPECTED
-
-
-def test_verbs_that_need_queries_say_so() -> None:
-    write("docs", FILES)
-    write(".", {"t.csv": "id,text\n1,a\n"})
-    ird.collect("docs", out="out")
-    for source in ("docs", "t.csv", "out"):
-        with pytest.raises(IrdistillError, match=r"no queries.*irdistill generate"):
-            ird.retrieve(source, "bm25", out="run")
 
 
 def test_a_source_with_two_readings_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
