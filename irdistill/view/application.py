@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +24,7 @@ from irdistill.evaluation.reporting.findings import plain
 from irdistill.evaluation.reporting.rendering import page_environment, script_json
 from irdistill.view.background_results import BackgroundResults
 from irdistill.view.job_board import JobBoard
+from irdistill.view.judging_desk import JudgingDesk
 from irdistill.view.opened_systems import OpenedSystems
 from irdistill.view.request_guard import RequestGuard
 from irdistill.view.run_collections import RunCollections
@@ -52,11 +54,34 @@ _STATIC_FOLDERS = (
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
+@dataclass(frozen=True)
+class ViewState:
+    """What the pages share.
+
+    Attributes:
+        jobs: the jobs below the viewed folders.
+        results: results that are computed in the background.
+        summaries: the runs of the workspace in short.
+        collections: the collections of runs.
+        systems: the bundles and models that are asked.
+        judging: the queues of pairs, and the files of judgments.
+    """
+
+    workspace: Workspace
+    options: ViewOptions
+    jobs: JobBoard
+    results: BackgroundResults
+    summaries: RunSummaries
+    collections: RunCollections
+    systems: OpenedSystems
+    judging: JudgingDesk
+
+
 def build_application(workspace: Workspace, token: str, options: ViewOptions) -> Starlette:
     """The application for the artifacts of a workspace.
 
     Each module of a page has ``ROUTES``. Endpoints are plain functions, which run in threads; they
-    find the workspace and the options by `workspace_of` and `options_of`.
+    find the workspace, the options and more by `state_of`.
 
     Args:
         token: the secret that requests must show.
@@ -76,55 +101,24 @@ def build_application(workspace: Workspace, token: str, options: ViewOptions) ->
             Exception: _show_error,
         },
     )
-    application.state.workspace, application.state.options = workspace, options
-    application.state.jobs = JobBoard(workspace)
-    application.state.results, application.state.summaries = BackgroundResults(), RunSummaries()
     collections = RunCollections(workspace.folders, options.collection)
-    application.state.collections = collections
-    application.state.systems = OpenedSystems(workspace, collections, tuple(options.collection))
+    application.state.view = ViewState(
+        workspace,
+        options,
+        JobBoard(workspace),
+        BackgroundResults(),
+        RunSummaries(),
+        collections,
+        OpenedSystems(workspace, collections, tuple(options.collection)),
+        JudgingDesk(workspace, collections, options),
+    )
     return application
 
 
-def workspace_of(request: Request) -> Workspace:
-    """The workspace of the application."""
-    workspace: Workspace = request.app.state.workspace
-    return workspace
-
-
-def jobs_of(request: Request) -> JobBoard:
-    """The jobs below the viewed folders."""
-    jobs: JobBoard = request.app.state.jobs
-    return jobs
-
-
-def options_of(request: Request) -> ViewOptions:
-    """The options of `irdistill view`."""
-    options: ViewOptions = request.app.state.options
-    return options
-
-
-def collections_of(request: Request) -> RunCollections:
-    """The collections of runs."""
-    collections: RunCollections = request.app.state.collections
-    return collections
-
-
-def systems_of(request: Request) -> OpenedSystems:
-    """The bundles and models that are asked."""
-    systems: OpenedSystems = request.app.state.systems
-    return systems
-
-
-def results_of(request: Request) -> BackgroundResults:
-    """Results that are computed in the background."""
-    results: BackgroundResults = request.app.state.results
-    return results
-
-
-def summaries_of(request: Request) -> RunSummaries:
-    """The runs of the workspace in short."""
-    summaries: RunSummaries = request.app.state.summaries
-    return summaries
+def state_of(request: Request) -> ViewState:
+    """What the pages share."""
+    state: ViewState = request.app.state.view
+    return state
 
 
 def show_page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:

@@ -12,13 +12,7 @@ from irdistill.bundles.bundle_searcher import SearchHit
 from irdistill.collections import Collection
 from irdistill.errors import OptionError
 from irdistill.search.lexical.matched_words import matched_excerpt, matched_spans
-from irdistill.view.application import (
-    options_of,
-    send_json,
-    show_page,
-    systems_of,
-    workspace_of,
-)
+from irdistill.view.application import send_json, show_page, state_of
 from irdistill.view.linked_addresses import why_address
 from irdistill.view.search_systems import BM25, System, find_system, list_systems
 
@@ -52,9 +46,9 @@ def ask_system(request: Request) -> Response:
     """The documents of a query, as JSON; or that the system is being opened."""
     values = request.query_params
     system = find_system(systems_in(request), values.get("at", ""))
-    opened = systems_of(request).get(system)
+    opened = state_of(request).systems.get(system)
     if opened is None:
-        return send_json({"state": "loading", "seconds": systems_of(request).seconds(system)})
+        return send_json({"state": "loading", "seconds": state_of(request).systems.seconds(system)})
     query, suggestions = values.get("q", ""), _suggestions(opened.collection)
     if not query.strip():
         return send_json({"state": "ready", "suggestions": suggestions})
@@ -75,7 +69,7 @@ def ask_system(request: Request) -> Response:
 
 def systems_in(request: Request) -> list[System]:
     """What can be asked."""
-    return list_systems(workspace_of(request), tuple(options_of(request).collection))
+    return list_systems(state_of(request).workspace, tuple(state_of(request).options.collection))
 
 
 def _judgments(collection: Collection | None, query_id: str | None) -> Any:

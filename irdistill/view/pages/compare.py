@@ -24,14 +24,7 @@ from irdistill.evaluation.reporting.report_page import page_findings, report_tit
 from irdistill.evaluation.verdicts import verdict_sentences
 from irdistill.runs.store import StoredRun
 from irdistill.verbs.opening_inputs import short_names
-from irdistill.view.application import (
-    collections_of,
-    results_of,
-    send_json,
-    show_page,
-    summaries_of,
-    workspace_of,
-)
+from irdistill.view.application import send_json, show_page, state_of
 from irdistill.view.request_values import whole_number
 from irdistill.view.run_summaries import RunSummary, run_version
 from irdistill.view.workspace import RUN
@@ -64,7 +57,7 @@ class ChosenRuns:
 def compare_page(request: Request) -> Response:
     """The figures of the chosen runs, or the list of runs to choose from."""
     chosen = _chosen(request)
-    groups = _groups(summaries_of(request).of(workspace_of(request).artifacts(RUN)))
+    groups = _groups(state_of(request).summaries.of(state_of(request).workspace.artifacts(RUN)))
     values = _form(request, chosen, groups)
     if chosen is None:
         return show_page(request, "compare.html.j2", state="choose", **values)
@@ -153,7 +146,7 @@ def _comparison(
     request: Request, chosen: ChosenRuns
 ) -> tuple[Future[QueryComparison], Future[Evaluation]]:
     """The values of single queries, and the figures with their tests, which take longer."""
-    workspace, collections = workspace_of(request), collections_of(request)
+    workspace, collections = state_of(request).workspace, state_of(request).collections
     artifacts = [workspace.artifact(key, RUN) for key in chosen.keys]
 
     def compute_values() -> QueryComparison:
@@ -176,7 +169,7 @@ def _comparison(
         return QueryComparison(values, collection, measured)
 
     key = (chosen, *map(run_version, artifacts))
-    comparison = results_of(request).get(("values", *key), compute_values)
+    comparison = state_of(request).results.get(("values", *key), compute_values)
 
     def compute_figures() -> Evaluation:
         compared = comparison.result()
@@ -187,7 +180,7 @@ def _comparison(
                 compared.per_query, compared.collection.id, baseline, fingerprints=runs
             )
 
-    return comparison, results_of(request).get(("figures", *key), compute_figures)
+    return comparison, state_of(request).results.get(("figures", *key), compute_figures)
 
 
 def _ready(request: Request) -> QueryComparison:

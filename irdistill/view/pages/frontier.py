@@ -17,12 +17,12 @@ from irdistill.evaluation.measured_systems import (
     measured_points,
 )
 from irdistill.evaluation.reporting.findings import Table
-from irdistill.view.application import show_page, workspace_of
+from irdistill.view.application import show_page, state_of
 
 
 def frontier_page(request: Request) -> Response:
     """The plot and table of one dataset and measure."""
-    folders = workspace_of(request).folders
+    folders = state_of(request).workspace.folders
     groups = {_group_name(group.folder, folders): group for group in measured_below(folders)}
     settings = list(dict.fromkeys(pair for group in groups.values() for pair in group.settings))
     if not settings:

@@ -24,14 +24,8 @@ from irdistill.evaluation.judging.judging_queue import (
 )
 from irdistill.search.lexical.matched_words import matched_spans
 from irdistill.verbs.opening_inputs import short_names
-from irdistill.view.application import (
-    collections_of,
-    options_of,
-    send_json,
-    show_page,
-    workspace_of,
-)
-from irdistill.view.judging_desk import PATIENCE, JudgingDesk, OpenQueue, QueueChoice
+from irdistill.view.application import send_json, show_page, state_of
+from irdistill.view.judging_desk import PATIENCE, OpenQueue, QueueChoice
 from irdistill.view.linked_addresses import why_address
 from irdistill.view.workspace import RUN
 
@@ -46,8 +40,8 @@ HIGHEST = 3
 
 def judge_page(request: Request) -> Response:
     """The form, and the first pair if a run is chosen; the script asks for the pairs."""
-    desk = desk_of(request)
-    runs = [artifact.key for artifact in workspace_of(request).artifacts(RUN)]
+    desk = state_of(request).judging
+    runs = [artifact.key for artifact in state_of(request).workspace.artifacts(RUN)]
     chosen = _chosen(request.query_params)
     return show_page(
         request,
@@ -66,7 +60,7 @@ def judge_page(request: Request) -> Response:
 
 def next_pairs(request: Request) -> Response:
     """The first pairs that this judge has not judged."""
-    desk = desk_of(request)
+    desk = state_of(request).judging
     queue = desk.queue(_chosen(request.query_params), PATIENCE)
     if queue is None:
         return send_json({"opening": True})
@@ -85,7 +79,7 @@ async def undo_judgment(request: Request) -> Response:
 
 def agreement_page(request: Request) -> Response:
     """The agreement of the judges, as the command prints it."""
-    folder = options_of(request).judgments
+    folder = state_of(request).options.judgments
     try:
         comparison = compare_judges(read_judges(folder))
     except (InputError, NotFoundError) as error:
@@ -100,17 +94,6 @@ def agreement_page(request: Request) -> Response:
         several=len(comparison.judges) > 1,
         collection=comparison.collection,
     )
-
-
-def desk_of(request: Request) -> JudgingDesk:
-    """The desk of the application."""
-    state = request.app.state
-    if not hasattr(state, "judging_desk"):
-        state.judging_desk = JudgingDesk(
-            workspace_of(request), collections_of(request), options_of(request)
-        )
-    desk: JudgingDesk = state.judging_desk
-    return desk
 
 
 def _chosen(values: Mapping[str, Any]) -> QueueChoice:
@@ -141,7 +124,7 @@ def _as_values(choice: QueueChoice) -> dict[str, Any]:
 
 
 def _open(request: Request, values: Mapping[str, Any]) -> tuple[OpenQueue, JudgmentLog]:
-    desk = desk_of(request)
+    desk = state_of(request).judging
     queue = desk.queue(_chosen(values))
     assert queue is not None
     return queue, desk.log(queue.collection)

@@ -17,14 +17,7 @@ from irdistill.errors import IrdistillError, NotFoundError, OptionError, WrongCo
 from irdistill.evaluation.reporting.query_rankings import QueryRankings
 from irdistill.runs.store import StoredRun
 from irdistill.verbs.opening_inputs import short_names
-from irdistill.view.application import (
-    collections_of,
-    results_of,
-    send_json,
-    show_page,
-    summaries_of,
-    workspace_of,
-)
+from irdistill.view.application import send_json, show_page, state_of
 from irdistill.view.request_values import whole_number
 from irdistill.view.run_summaries import run_version
 from irdistill.view.workspace import RUN, Artifact
@@ -84,7 +77,7 @@ def show_run(request: Request) -> Response:
     artifact, *others = _artifacts(request)
     opened = _opened(request)
     run, identity = opened.first, opened.first.identity
-    [summary] = summaries_of(request).of([artifact])
+    [summary] = state_of(request).summaries.of([artifact])
     facts = {
         "producer": identity.producer,
         "settings": identity.settings,
@@ -142,11 +135,11 @@ def run_query(request: Request) -> Response:
 def _artifacts(request: Request) -> list[Artifact]:
     """The run of the page, and the one beside it if the address names one."""
     keys = [request.query_params.get("at", ""), request.query_params.get("beside", "")]
-    return [workspace_of(request).artifact(key, RUN) for key in dict.fromkeys(keys) if key]
+    return [state_of(request).workspace.artifact(key, RUN) for key in dict.fromkeys(keys) if key]
 
 
 def _opened(request: Request) -> OpenedRuns:
-    results, collections = results_of(request), collections_of(request)
+    results, collections = state_of(request).results, state_of(request).collections
     artifacts = _artifacts(request)
     if not artifacts:
         raise OptionError("no run is chosen.")

@@ -14,13 +14,7 @@ from starlette.routing import Route
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.auditing.described_run import DescribedRun, describe_run
 from irdistill.runs import StoredRun
-from irdistill.view.application import (
-    collections_of,
-    results_of,
-    send_json,
-    show_page,
-    workspace_of,
-)
+from irdistill.view.application import send_json, show_page, state_of
 from irdistill.view.run_collections import RunCollections
 from irdistill.view.workspace import RUN
 
@@ -47,7 +41,7 @@ class ReadRun:
 
 def scores_page(request: Request) -> Response:
     """The description of a run; while it is read, how far that is."""
-    runs = [artifact.key for artifact in workspace_of(request).artifacts(RUN)]
+    runs = [artifact.key for artifact in state_of(request).workspace.artifacts(RUN)]
     at = request.query_params.get("at", "")
     if not at:
         return show_page(request, "scores.html.j2", runs=runs, at="", state=None, described=None)
@@ -75,14 +69,14 @@ def scores_json(request: Request) -> Response:
 
 
 def _described(request: Request, at: str, patience: float) -> tuple[DescribedRun | None, ReadRun]:
-    artifact = workspace_of(request).artifact(at, RUN)
+    artifact = state_of(request).workspace.artifact(at, RUN)
     run = StoredRun.open(artifact.path)
     key = ("scores", at, run.fingerprint)
     if not hasattr(request.app.state, "read_runs"):
         request.app.state.read_runs = {}
     state = request.app.state.read_runs.setdefault(key, ReadRun(len(run)))
-    collections, name = collections_of(request), artifact.path.name
-    future: Future[DescribedRun] = results_of(request).get(
+    collections, name = state_of(request).collections, artifact.path.name
+    future: Future[DescribedRun] = state_of(request).results.get(
         key, lambda: _describe(run, name, collections, state)
     )
     try:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from irdistill.errors import OptionError
-from irdistill.view.application import jobs_of, send_json, show_page, workspace_of
+from irdistill.view.application import send_json, show_page, state_of
 from irdistill.view.job_board import JobListing
 from irdistill.view.result_links import links_of
 from irdistill.view.workspace import Artifact
@@ -25,7 +25,7 @@ def watch_page(request: Request) -> Response:
 def job_page(request: Request) -> Response:
     """One job."""
     artifact = _artifact(request)
-    board = jobs_of(request)
+    board = state_of(request).jobs
     details = board.details(artifact)
     return show_page(
         request,
@@ -49,17 +49,17 @@ def job_json(request: Request) -> Response:
 
 
 def _artifact(request: Request) -> Artifact:
-    return workspace_of(request).artifact(request.query_params.get("at", ""))
+    return state_of(request).workspace.artifact(request.query_params.get("at", ""))
 
 
 def _listing(request: Request) -> JobListing:
     values = request.query_params
     limit = min(_number(request, "limit", _LIMIT), _MOST)
-    return jobs_of(request).listing(values.get("words", ""), values.get("state", ""), limit)
+    return state_of(request).jobs.listing(values.get("words", ""), values.get("state", ""), limit)
 
 
 def _job_data(request: Request, artifact: Artifact) -> dict[str, Any]:
-    board = jobs_of(request)
+    board = state_of(request).jobs
     since, generation = (_number(request, name, 0) for name in ("since", "generation"))
     return {
         "job": board.job(artifact).to_json(),

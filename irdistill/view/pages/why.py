@@ -16,13 +16,7 @@ from irdistill.evaluation.explaining import DocumentExplainer, Explanation
 from irdistill.evaluation.explaining.explanation import MOST_PARTS, TokenMatch
 from irdistill.runs import open_run
 from irdistill.search.lexical.matched_words import matched_spans
-from irdistill.view.application import (
-    collections_of,
-    send_json,
-    show_page,
-    systems_of,
-    workspace_of,
-)
+from irdistill.view.application import send_json, show_page, state_of
 from irdistill.view.opened_systems import OpenedSystems
 from irdistill.view.pages.ask import systems_in
 from irdistill.view.search_systems import BM25, System, find_system
@@ -49,7 +43,7 @@ class _Chosen(NamedTuple):
 
 def why_page(request: Request) -> Response:
     """Everything that is known about a document for a query."""
-    values, opened = request.query_params, systems_of(request)
+    values, opened = request.query_params, state_of(request).systems
     query = values.get("query_id") or values.get("query", "")
     doc_id = values.get("doc", "")
     chosen = _choose(request, values, opened)
@@ -75,7 +69,7 @@ def why_page(request: Request) -> Response:
 def why_state(request: Request) -> Response:
     """Whether a system is open, as JSON."""
     system = find_system(systems_in(request), request.query_params.get("at", ""))
-    opened = systems_of(request)
+    opened = state_of(request).systems
     ready = opened.get(system) is not None
     return send_json({"ready": ready, "seconds": f"{opened.seconds(system):.0f}"})
 
@@ -85,10 +79,10 @@ def _choose(request: Request, values: QueryParams, opened: OpenedSystems) -> _Ch
     at, systems = values.get("at", ""), systems_in(request)
     name = values.get("collection", "")
     if at and at not in {system.key for system in systems}:
-        run = open_run(workspace_of(request).artifact(at, RUN).path)
+        run = open_run(state_of(request).workspace.artifact(at, RUN).path)
         name = str(run.identity.collection.get("id", ""))
         if f"{BM25} @ {name}" not in {system.key for system in systems}:
-            located = collections_of(request).collection_of(run)
+            located = state_of(request).collections.collection_of(run)
             explainer = DocumentExplainer(located, runs=opened.runs_of(located))
             return _Chosen(None, explainer.explain, [])
         at = ""
