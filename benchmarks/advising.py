@@ -38,10 +38,10 @@ LOSSES = {
     "MarginMSE": 'MarginMSE(pairs="all", scale=10)',
 }
 TRAINING: dict[str, Any] = {
-    "steps": 30,
-    "batch_size": 32,
+    "steps": 20,
+    "batch_size": 16,
     "list_size": 16,
-    "learning_rate": 5e-5,
+    "learning_rate": 1e-4,
     "dropout": False,
     "positives": False,
     "checkpoint_every": 1000,
@@ -133,9 +133,8 @@ def training_lists(collection: Collection, work: Path) -> tuple[Collection, dict
     train = ird.generate(
         collection,
         out=work / "queries",
-        kinds=("title-question", "sentence", "keyword"),
+        kinds=("title-question", "keyword"),
         passages=400,
-        sentences=1,
         avoid="where-possible",
         held_out=0.0,
     )
