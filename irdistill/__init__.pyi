@@ -267,6 +267,9 @@ from irdistill.verbs.comparison_verbs import (
 from irdistill.verbs.comparison_verbs import (
     measure_diversity as measure_diversity,
 )
+from irdistill.verbs.comparison_verbs import (
+    rank_students as rank_students,
+)
 from irdistill.verbs.evaluation_verbs import (
     audit as audit,
 )

@@ -338,6 +338,7 @@ _PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], Printed]] = {
     "audit": lambda audit, _: Printed(audit.to_markdown(), audit.to_json()),
     "evaluate": lambda table, _: Printed(table.to_markdown(), {"rows": table.to_rows()}),
     "compare": lambda table, _: Printed(table.to_markdown(), table.to_json()),
+    "rank-students": lambda table, _: Printed(table.to_markdown(), table.to_json()),
     "diversity": lambda table, _: Printed(table.to_markdown(), table.to_json()),
     "choose": lambda choice, _: Printed(_table(choice["settings"]).text, choice),
     "measure": _costs,
