@@ -33,7 +33,8 @@ def teacher_run(model: DenseStudent, demo: Collection, unscored: int = 0) -> Run
     run = {}
     for query in demo.queries.values():
         values = documents @ model.encode([query.text], "query", normalize=True)[0]
-        run[query.id] = {f"d{n}": float(values[n]) for n in range(20 - unscored)}
+        values[20 - unscored :] = np.nan
+        run[query.id] = {f"d{n}": float(values[n]) for n in range(20)}
     return as_run(run, demo)
 
 
@@ -82,8 +83,8 @@ def test_the_teacher_comes_first(bert: str) -> None:
         "first",
         "cut documents",
     }
-    assert best.distance == pytest.approx(0, abs=1e-6)
-    assert best.correlation == pytest.approx(1, abs=1e-6)
+    assert best.distance == pytest.approx(0, abs=1e-4)
+    assert best.correlation == pytest.approx(1, abs=1e-4)
     assert 0 < others[0].distance <= others[1].distance
     assert all(other.correlation < 1 for other in others)
     layers = {student.candidate: student.query_layers for student in ranking.students}
@@ -109,7 +110,7 @@ def test_lists_have_scored_documents_only(bert: str) -> None:
     rank = {"backbone": bert, "candidates": {"all": {"freeze_documents": True}}}
     ranking = ird.rank_students(demo, run, documents=16, **rank)
     assert (ranking.queries, ranking.documents) == (12, 16)
-    assert ranking.students[0].correlation == pytest.approx(1, abs=1e-6)
+    assert ranking.students[0].correlation == pytest.approx(1, abs=1e-4)
     with pytest.raises(InputError, match=r"no query of .* has 17 scored documents"):
         ird.rank_students(demo, run, documents=17, **rank)
 
