@@ -125,7 +125,7 @@ def _row_distance(one: np.ndarray, two: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class _Lists:
+class _ComparedLists:
     """The lists that all candidates score.
 
     Attributes:
@@ -181,7 +181,7 @@ def rank_students(
 
 def _draw_lists(
     collection: Collection, scores: Run, queries: int, documents: int, seed: int
-) -> _Lists:
+) -> _ComparedLists:
     rows, texts, index = [], dict[str, int](), []
     chosen: list[str] = []
     order = np.random.default_rng(seed).permutation(len(scores.query_ids))
@@ -203,10 +203,12 @@ def _draw_lists(
             f"no query of {scores} has {documents} scored documents; give a smaller number of"
             " documents."
         )
-    return _Lists(chosen, list(texts), torch.tensor(index), np.array(rows, np.float64))
+    return _ComparedLists(chosen, list(texts), torch.tensor(index), np.array(rows, np.float64))
 
 
-def _measure(name: str, student: Student, lists: _Lists, encoded: dict[str, Any]) -> RankedStudent:
+def _measure(
+    name: str, student: Student, lists: _ComparedLists, encoded: dict[str, Any]
+) -> RankedStudent:
     """The figures of a candidate.
 
     Args:
