@@ -162,7 +162,13 @@ def publish(
             from irdistill.evaluation.reporting.report_page import render_report
 
             page = render_report(
-                evaluation, results.collection, results.runs, k, queries, points, _diversity(results)
+                evaluation,
+                results.collection,
+                results.runs,
+                k,
+                queries,
+                points,
+                _diversity(results),
             )
             write_file(out, page)
         else:
