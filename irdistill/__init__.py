@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 
 _SURFACE = {
     "irdistill.errors": """
-        BudgetError DamagedError InputError LockedError MissingExtraError ModelError
+        BudgetError DamagedError InputError LabelLeakError LockedError MissingExtraError ModelError
         NotFoundError NothingScoredError OptionError OutputExistsError ServerError
         SettingsDifferError WrongCollectionError
     """,

@@ -67,6 +67,9 @@ from irdistill.errors import (
     IrdistillError as IrdistillError,
 )
 from irdistill.errors import (
+    LabelLeakError as LabelLeakError,
+)
+from irdistill.errors import (
     LockedError as LockedError,
 )
 from irdistill.errors import (

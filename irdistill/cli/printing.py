@@ -83,6 +83,7 @@ def _table(values: Mapping[str, Any]) -> Printed:
 
 def _run(run: Run, arguments: Mapping[str, Any]) -> Printed:
     from irdistill.modeling.truncation import Truncation
+    from irdistill.runs.label_injection import LABELS
     from irdistill.search import recall
     from irdistill.teachers.scoring_reports import truncation_shares, unscored_flags
 
@@ -105,6 +106,9 @@ def _run(run: Run, arguments: Mapping[str, Any]) -> Printed:
             values |= Truncation.from_usage(usage, side).shares(side)
     else:
         values |= usage
+    privileged = run.identity.settings.get(LABELS)
+    if privileged:
+        values["labels in the scores"] = [entry["labels"]["id"] for entry in privileged]
     values |= _producer(producer)
     return _table(values | {"fingerprint": run.fingerprint})
 
