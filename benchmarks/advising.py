@@ -93,8 +93,8 @@ def reduced(source: str, folder: Path, documents: int, queries: int) -> Collecti
         doc for doc in map(str, whole.corpus.ids) if not package or package in doc.split(".")[:1]
     ]
     if package == "stdlib":
-        others = ("numpy", "pandas", "scipy", "sklearn", "torch")
-        kept = [doc for doc in map(str, whole.corpus.ids) if doc.split(".")[0] not in others]
+        packages = ("numpy", "pandas", "scipy", "sklearn", "torch")
+        kept = [doc for doc in map(str, whole.corpus.ids) if doc.split(".")[0] not in packages]
     inside = set(kept)
     judged = {
         query: {doc: grade for doc, grade in whole.qrels[query].items() if doc in inside}
@@ -140,7 +140,7 @@ def training_lists(collection: Collection, work: Path) -> tuple[Collection, dict
     )
     runs = {}
     for split, queries in (("train", train), ("test", collection)):
-        parts = []
+        parts: list[Any] = []
         for name, model in (("bm25", "bm25"), ("encoder", MODEL)):
             runs[f"{name}-{split}"] = ird.retrieve(
                 queries, model, K, out=work / f"{name}-{split}", overwrite=True
@@ -164,7 +164,7 @@ def figures(collection: Collection, train: Collection, teacher: Any, work: Path)
     for after, start in starts.items():
         values[UNTRAINED + after] = value(start, f"start{after}")
         for name, loss in LOSSES.items():
-            frozen = {"freeze_documents": True} if start is MODEL else {}
+            frozen: dict[str, Any] = {"freeze_documents": True} if start is MODEL else {}
             backbone = MODEL if start is MODEL else str(work / "terms" / "model")
             model = ird.train(
                 train,

@@ -176,7 +176,7 @@ def rank_students(
             ranked.append(_measure(name, student, lists, encoded))
             bar.update(1)
     ranked.sort(key=lambda student: student.distance)
-    return StudentRanking(*lists.teacher.shape, tuple(ranked))
+    return StudentRanking(len(lists.queries), documents, tuple(ranked))
 
 
 def _draw_lists(
