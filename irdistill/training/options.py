@@ -113,6 +113,14 @@ class TrainOptions(
     bank_size: Annotated[
         int, Field(ge=2, description="Texts of the bank, drawn at random from its sources.")
     ] = 256
+    bank_queries: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Texts of the bank that are read as queries in each step, besides the"
+            " training queries; the texts should be short, such as mydocs:sentences.",
+        ),
+    ] = 0
     bank_weight: Annotated[
         float, Field(gt=0, description="Weight of the divergence over the bank in the loss.")
     ] = 1.0
@@ -260,7 +268,7 @@ class TrainOptions(
         return at_default.union(*(names for active, names in switches if not active))
 
 
-BANK = frozenset({"bank_size", "bank_weight", "bank_tau"})
+BANK = frozenset({"bank_size", "bank_queries", "bank_weight", "bank_tau"})
 """Options of a bank of texts."""
 _PENALTIES = frozenset(
     {

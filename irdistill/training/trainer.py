@@ -297,7 +297,7 @@ def _prepare(inputs: TrainingInputs, folder: Path) -> _Prepared:
     if inputs.bank is not None:
         with processes.in_turn():
             collator.bank = inputs.bank.open(
-                collection, sampler.query_ids, student, processes, inputs.work
+                collection, sampler.query_ids, student, options, processes, inputs.work
             )
     if isinstance(collator.representations, TeacherRepresentations):
         collator.representations.check(first)

@@ -60,7 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(place: Path, student: DenseStudent, teacher: DenseStudent | None = None) -> Any:
     data = BankData.read(make_bank(), teacher, OPTIONS, student)
     assert data is not None
-    return data.open(make_collection(), QUERIES, student, Processes(), place / "work")
+    return data.open(make_collection(), QUERIES, student, OPTIONS, Processes(), place / "work")
 
 
 def cosines(model: DenseStudent, queries: Sequence[str]) -> np.ndarray:

@@ -166,10 +166,13 @@ class BankBatch(NamedTuple):
     Attributes:
         texts: the n texts of a bank, tokenized, or their stored vectors if the document tower is
             frozen.
-        teacher: (B, n) float32 scores; NaN where a text has no tokens.
+        queries: M texts of the bank, tokenized as queries.
+        teacher: (B + M, n) float32 scores of the batch's queries and of these; NaN where a text has
+            no tokens, and of a text with itself.
     """
 
     texts: TokenRows | VectorBatch
+    queries: TokenRows
     teacher: Tensor
 
 

@@ -6,12 +6,13 @@ arXiv:2307.03135).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from irdistill.collections import Collection, Corpus, Document
@@ -24,7 +25,8 @@ from irdistill.search.vectors.vector_store import (
 )
 from irdistill.students.dense_student import DenseStudent
 from irdistill.students.student_base import Student
-from irdistill.training.data.collate import BankBatch, CachedTokenizer
+from irdistill.students.tower_model import TextKind
+from irdistill.training.data.collate import BankBatch, CachedTokenizer, TokenRows
 from irdistill.training.data.text_batches import known_or_nan
 from irdistill.training.options import BANK, TrainOptions
 from irdistill.training.processes import Processes
@@ -81,6 +83,7 @@ class BankData:
                 kind: store_identity(self.texts, self.teacher, "auto", "float32", kind)
                 for kind in kinds
             },
+            "queries": options.bank_queries,
             "weight": options.bank_weight,
             "tau": options.bank_tau,
         }
@@ -90,6 +93,7 @@ class BankData:
         collection: Collection,
         query_ids: Sequence[str],
         student: Student,
+        options: TrainOptions,
         processes: Processes,
         work: str | Path | None,
     ) -> TextBank:
@@ -103,17 +107,23 @@ class BankData:
             Document(query_id, "", collection.queries[query_id].text) for query_id in query_ids
         )
         rows = np.arange(len(self.texts))
-        documents = corpus_vectors(self.texts, self.teacher, work)
-        texts: CachedTokenizer | VectorBatch = CachedTokenizer(
-            student, "document", lambda numbers: self.texts.texts(numbers), processes=processes
-        )
+
+        def tokenizer(kind: TextKind) -> CachedTokenizer:
+            return CachedTokenizer(student, kind, self.texts.texts, processes=processes)
+
+        def teacher(texts: Corpus, kind: TextKind) -> VectorStore:
+            store: VectorStore = corpus_vectors(texts, self.teacher, work, kind=kind)
+            return store
+
+        texts: CachedTokenizer | VectorBatch = tokenizer("document")
         if not student.learns("document"):
             texts = corpus_vectors(self.texts, student, work).take(rows)
-        return TextBank(
-            texts,
-            corpus_vectors(queries, self.teacher, work, kind="query"),
-            known_or_nan(documents, rows),
+        bank = TextBank(
+            texts, teacher(queries, "query"), known_or_nan(teacher(self.texts, "document"), rows)
         )
+        if options.bank_queries:
+            bank.read_as_queries(tokenizer("query"), teacher(self.texts, "query"), options)
+        return bank
 
 
 def _default(name: str) -> Any:
@@ -133,11 +143,36 @@ class TextBank:
         self, texts: CachedTokenizer | VectorBatch, queries: VectorStore, documents: Tensor
     ) -> None:
         self.texts, self.queries, self.documents = texts, queries, documents
+        self._draw: Callable[[np.ndarray], tuple[np.ndarray, TokenRows, Tensor]] | None = None
+
+    def read_as_queries(
+        self, tokenize: CachedTokenizer, vectors: VectorStore, options: TrainOptions
+    ) -> None:
+        """Read texts of the bank as queries, too.
+
+        Args:
+            vectors: the teacher's vectors of the bank as queries.
+        """
+        count = min(options.bank_queries, len(self.documents))
+
+        def draw(numbers: np.ndarray) -> tuple[np.ndarray, TokenRows, Tensor]:
+            random = np.random.default_rng([options.seed, 9, *numbers.tolist()])
+            rows = random.choice(len(self.documents), count, replace=False)
+            return rows, tokenize(rows.tolist()), known_or_nan(vectors, rows)
+
+        self._draw = draw
 
     def __call__(self, numbers: np.ndarray) -> BankBatch:
-        """The bank for the queries with these numbers."""
-        texts = self.texts
+        """The bank for the queries with these numbers; a pure function of them."""
+        texts, queries = self.texts, known_or_nan(self.queries, numbers)
+        rows, tokens = np.empty(0, np.int64), TokenRows([])
+        if self._draw is not None:
+            rows, tokens, vectors = self._draw(numbers)
+            queries = torch.cat([queries, vectors])
+        scores = queries @ self.documents.T
+        scores[len(numbers) + np.arange(len(rows)), rows] = torch.nan
         return BankBatch(
             texts(range(len(self.documents))) if isinstance(texts, CachedTokenizer) else texts,
-            known_or_nan(self.queries, numbers) @ self.documents.T,
+            tokens,
+            scores,
         )

@@ -80,13 +80,15 @@ def score_batch(
 
 
 def bank_divergence(encoder: Encoder, queries: Any, bank: BankBatch, tau: float) -> Tensor:
-    """``KL(P_T || P_S)`` over the texts of a bank, the mean over the queries of a batch.
+    """``KL(P_T || P_S)`` over the texts of a bank, the mean over queries.
 
     Args:
-        queries: the student's vectors of the queries.
+        queries: the student's vectors of the batch's queries.
         tau: divides the scores of both models.
     """
     student = encoder.student
+    if bank.queries.total:
+        queries = torch.cat([queries, encoder(bank.queries, "query")])
     index = torch.zeros((len(queries), 1), dtype=torch.long, device=student.device)
     _, scores = student.scores(queries, encoder.documents(bank.texts), index)
     teacher = bank.teacher.to(student.device)
