@@ -253,6 +253,9 @@ def _chosen_settings(chosen: Path) -> dict[str, Any]:
         "# A smaller model with random weights:",
         f"irdistill pretrain pydocs/train --backbone {MINILM} --config hidden_size=128"
         " num_attention_heads=2 --out out/small",
+        "# On the states of a teacher's fourth layer, with half of the tokens:",
+        f"irdistill pretrain pydocs/train --backbone {MINILM} --layers 2 --teacher {MINILM}"
+        " --teacher-layer 4 --masked 0.5 --out out/from-states",
     ),
     reopen=lambda folder: folder / "model",
 )
@@ -276,10 +279,17 @@ def pretrain(
         dict[str, Any] | None,
         Field(description="Changes of the backbone's config; the weights are then random."),
     ] = None,
+    teacher: Annotated[
+        ModelLike | None,
+        Field(
+            description="Encoder with the backbone's vocabulary, whose middle layer is learned"
+            " instead of masked words."
+        ),
+    ] = None,
     options: PretrainOptions = PretrainOptions(),
     **settings: Any,
 ) -> Path:
-    """Train a backbone to predict masked words of a corpus.
+    """Train a backbone to predict masked words of a corpus, or the states of a teacher.
 
     A stopped training resumes where it stopped.
     """
@@ -294,6 +304,7 @@ def pretrain(
         layers=layers,
         random_init=random_init,
         config=config,
+        teacher=None if teacher is None else model_path(teacher),
     )
 
 
