@@ -36,10 +36,11 @@ OPTIONS = TrainOptions(
     log_every=1,
     checkpoint_every=2,
     dropout=False,
+    bank_queries=2,
     bank_weight=3.0,
     bank_tau=0.1,
 )
-NO_BANK: Mapping[str, Any] = {"bank_weight": 1.0, "bank_tau": 0.05}
+NO_BANK: Mapping[str, Any] = {"bank_queries": 0, "bank_weight": 1.0, "bank_tau": 0.05}
 QUERIES = ["q0", "q3", "q5"]
 
 
@@ -60,7 +61,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(place: Path, student: DenseStudent, teacher: DenseStudent | None = None) -> Any:
     data = BankData.read(make_bank(), teacher, OPTIONS, student)
     assert data is not None
-    return data.open(make_collection(), QUERIES, student, OPTIONS, Processes(), place / "work")
+    return data.open(
+        make_collection(),
+        QUERIES,
+        student,
+        replace(OPTIONS, bank_queries=0),
+        Processes(),
+        place / "work",
+    )
 
 
 def cosines(model: DenseStudent, queries: Sequence[str]) -> np.ndarray:
@@ -101,6 +109,30 @@ def test_the_divergence_by_hand(place: Path, frozen: bool) -> None:
     assert bool(learned) is not frozen
 
 
+def test_texts_of_the_bank_are_queries_too(place: Path) -> None:
+    """Three of them, drawn for each batch; none is compared with itself."""
+    student, teacher = make_student(place / "backbone"), make_student(place / "other")
+    data = BankData.read(make_bank(), teacher, OPTIONS, student)
+    assert data is not None
+    options = replace(OPTIONS, bank_queries=3)
+    looked_up = data.open(make_collection(), QUERIES, student, options, Processes(), place / "work")
+    bank = looked_up(np.array([1, 2]))
+    rows = [int(np.flatnonzero(np.isnan(row))[0]) for row in bank.teacher.numpy()[2:]]
+    assert len(set(rows)) == 3 and np.isnan(bank.teacher.numpy()).sum() == 3
+    assert torch.equal(looked_up(np.array([1, 2])).teacher.nan_to_num(), bank.teacher.nan_to_num())
+    texts = [make_collection().queries[query_id].text for query_id in ("q3", "q5")]
+    read = [*texts, *make_bank().texts(rows)]
+    expected, scores = cosines(teacher, read), cosines(student, read)
+    np.testing.assert_allclose(bank.teacher[:2].numpy(), expected[:2], atol=1e-2)
+    queries = torch.from_numpy(student.encode(texts, "query", "float32"))
+    value = bank_divergence(Encoder(student, torch.float32), queries, bank, 0.1)
+    divergences = [by_hand(expected[i : i + 1], scores[i : i + 1], 0.1) for i in (0, 1)]
+    for i, row in enumerate(rows, start=2):
+        others = np.arange(12) != row
+        divergences.append(by_hand(expected[i : i + 1, others], scores[i : i + 1, others], 0.1))
+    assert value.item() == pytest.approx(np.mean(divergences), rel=2e-2)
+
+
 @pytest.mark.parametrize("frozen", [True, False])
 def test_a_student_that_has_not_moved_has_no_divergence(place: Path, frozen: bool) -> None:
     student = make_student(place / "backbone", frozen)
@@ -132,7 +164,7 @@ def test_gradient_accumulation_has_the_same_bank(place: Path, tmp_path: Path) ->
     values = []
     for parts in (1, 2):
         out = tmp_path / str(parts)
-        options = replace(OPTIONS, steps=1, gradient_accumulation=parts)
+        options = replace(OPTIONS, steps=1, bank_queries=0, gradient_accumulation=parts)
         train(make_collection(), place / "scores", make_student(place / "backbone"), "MSE", out,
               options, bank=make_bank(), bank_teacher=make_student(place / "other"),
               work=place / "work")  # fmt: skip
@@ -172,6 +204,7 @@ def test_the_identity_has_texts_teacher_and_options_of_the_bank(
         {"bank": make_bank(["w1 w2", "w3"])},
         {"bank": make_bank(), "teacher": make_student(place / "other")},
         {"bank": make_bank(), "bank_tau": 0.2},
+        {"bank": make_bank(), "bank_queries": 2},
         {"bank": None, **NO_BANK},
     ]
     for arguments in others:

@@ -6,7 +6,7 @@ arXiv:2307.03135).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from irdistill.search.vectors.vector_store import (
 from irdistill.students.dense_student import DenseStudent
 from irdistill.students.student_base import Student
 from irdistill.students.tower_model import TextKind
-from irdistill.training.data.collate import BankBatch, CachedTokenizer, TokenRows
+from irdistill.training.data.collate import BankBatch, CachedTokenizer
 from irdistill.training.data.text_batches import known_or_nan
 from irdistill.training.options import BANK, TrainOptions
 from irdistill.training.processes import Processes
@@ -103,76 +103,68 @@ class BankData:
             student: with its weights before the first step.
             work: folder of the stores; the cache folder by default.
         """
-        queries = Corpus.in_memory(
-            Document(query_id, "", collection.queries[query_id].text) for query_id in query_ids
-        )
-        rows = np.arange(len(self.texts))
 
         def tokenizer(kind: TextKind) -> CachedTokenizer:
             return CachedTokenizer(student, kind, self.texts.texts, processes=processes)
 
-        def teacher(texts: Corpus, kind: TextKind) -> VectorStore:
+        def vectors(texts: Corpus, kind: TextKind) -> VectorStore:
             store: VectorStore = corpus_vectors(texts, self.teacher, work, kind=kind)
             return store
 
+        rows = np.arange(len(self.texts))
+        queries = Corpus.in_memory(
+            Document(query_id, "", collection.queries[query_id].text) for query_id in query_ids
+        )
         texts: CachedTokenizer | VectorBatch = tokenizer("document")
         if not student.learns("document"):
             texts = corpus_vectors(self.texts, student, work).take(rows)
-        bank = TextBank(
-            texts, teacher(queries, "query"), known_or_nan(teacher(self.texts, "document"), rows)
+        return TextBank(
+            texts,
+            tokenizer("query"),
+            vectors(queries, "query"),
+            vectors(self.texts, "query"),
+            known_or_nan(vectors(self.texts, "document"), rows),
+            min(options.bank_queries, len(rows)),
+            options.seed,
         )
-        if options.bank_queries:
-            bank.read_as_queries(tokenizer("query"), teacher(self.texts, "query"), options)
-        return bank
 
 
 def _default(name: str) -> Any:
     return getattr(TrainOptions, name)
 
 
+@dataclass(frozen=True)
 class TextBank:
     """Looks up the bank and the teacher's scores for the queries of a batch.
 
-    Args:
-        texts: tokenizes the bank, or its stored vectors.
-        queries: the teacher's vectors of all queries, in the order of the sampler.
-        documents: (n, D) the teacher's vectors of the bank.
+    Attributes:
+        texts: tokenizes texts of the bank as documents, or the stored vectors of all.
+        tokenizer: tokenizes texts of the bank as queries.
+        queries: the teacher's vectors of the training queries, in the order of the sampler.
+        texts_as_queries: the teacher's vectors of the bank, read as queries.
+        documents: (n, D) the teacher's vectors of the bank, read as documents.
+        count: texts that are read as queries in a step.
+        seed: draws them.
     """
 
-    def __init__(
-        self, texts: CachedTokenizer | VectorBatch, queries: VectorStore, documents: Tensor
-    ) -> None:
-        self.texts, self.queries, self.documents = texts, queries, documents
-        self._draw: Callable[[np.ndarray], tuple[np.ndarray, TokenRows, Tensor]] | None = None
-
-    def read_as_queries(
-        self, tokenize: CachedTokenizer, vectors: VectorStore, options: TrainOptions
-    ) -> None:
-        """Read texts of the bank as queries, too.
-
-        Args:
-            vectors: the teacher's vectors of the bank as queries.
-        """
-        count = min(options.bank_queries, len(self.documents))
-
-        def draw(numbers: np.ndarray) -> tuple[np.ndarray, TokenRows, Tensor]:
-            random = np.random.default_rng([options.seed, 9, *numbers.tolist()])
-            rows = random.choice(len(self.documents), count, replace=False)
-            return rows, tokenize(rows.tolist()), known_or_nan(vectors, rows)
-
-        self._draw = draw
+    texts: CachedTokenizer | VectorBatch
+    tokenizer: CachedTokenizer
+    queries: VectorStore
+    texts_as_queries: VectorStore
+    documents: Tensor
+    count: int
+    seed: int
 
     def __call__(self, numbers: np.ndarray) -> BankBatch:
         """The bank for the queries with these numbers; a pure function of them."""
-        texts, queries = self.texts, known_or_nan(self.queries, numbers)
-        rows, tokens = np.empty(0, np.int64), TokenRows([])
-        if self._draw is not None:
-            rows, tokens, vectors = self._draw(numbers)
-            queries = torch.cat([queries, vectors])
-        scores = queries @ self.documents.T
-        scores[len(numbers) + np.arange(len(rows)), rows] = torch.nan
+        texts = self.texts
+        random = np.random.default_rng([self.seed, 9, *numbers.tolist()])
+        rows = random.choice(len(self.documents), self.count, replace=False)
+        queries = [known_or_nan(self.queries, numbers), known_or_nan(self.texts_as_queries, rows)]
+        scores = torch.cat(queries) @ self.documents.T
+        scores[len(numbers) + np.arange(self.count), rows] = torch.nan
         return BankBatch(
             texts(range(len(self.documents))) if isinstance(texts, CachedTokenizer) else texts,
-            tokens,
+            self.tokenizer(rows.tolist()),
             scores,
         )
