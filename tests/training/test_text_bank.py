@@ -204,7 +204,7 @@ def test_the_identity_has_texts_teacher_and_options_of_the_bank(
         {"bank": make_bank(["w1 w2", "w3"])},
         {"bank": make_bank(), "teacher": make_student(place / "other")},
         {"bank": make_bank(), "bank_tau": 0.2},
-        {"bank": make_bank(), "bank_queries": 2},
+        {"bank": make_bank(), "bank_queries": 5},
         {"bank": None, **NO_BANK},
     ]
     for arguments in others:
