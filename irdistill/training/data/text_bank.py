@@ -77,7 +77,7 @@ class BankData:
 
     def identity(self, options: TrainOptions) -> dict[str, Any]:
         """What decides the teacher's scores and their weight, as JSON values."""
-        kinds = "query", "document"
+        kinds: tuple[TextKind, ...] = ("query", "document")
         return {
             "teacher": {
                 kind: store_identity(self.texts, self.teacher, "auto", "float32", kind)

@@ -91,6 +91,7 @@ def bank_divergence(encoder: Encoder, queries: Any, bank: BankBatch, tau: float)
         queries = torch.cat([queries, encoder(bank.queries, "query")])
     index = torch.zeros((len(queries), 1), dtype=torch.long, device=student.device)
     _, scores = student.scores(queries, encoder.documents(bank.texts), index)
+    assert scores is not None
     teacher = bank.teacher.to(student.device)
     return KL(tau=tau, teacher_tau=tau)(ScoreBatch(student=scores, teacher=teacher))
 
