@@ -34,7 +34,7 @@ _SURFACE = {
     "irdistill.losses": """
         ADRMSE ApproxNDCG BCE CPRD DACKL EmbeddingCosine EmbeddingMSE Hinge InfoNCE KL LELP
         LambdaLoss ListMLE ListNet Loss MIAlpha MSE MarginMSE Preference RankNet Relational
-        ScoreBatch SpreadOut TRG parse_loss register
+        ScoreBatch SpanCosine SpanRelation SpreadOut TRG parse_loss register
     """,
     "irdistill.students": """
         CrossEncoderStudent DenseStudent KernelStudent LateInteractionStudent SparseStudent

@@ -190,6 +190,12 @@ from irdistill.losses import (
     ScoreBatch as ScoreBatch,
 )
 from irdistill.losses import (
+    SpanCosine as SpanCosine,
+)
+from irdistill.losses import (
+    SpanRelation as SpanRelation,
+)
+from irdistill.losses import (
     SpreadOut as SpreadOut,
 )
 from irdistill.losses import (

@@ -16,6 +16,7 @@ from sentence_transformers.sentence_transformer.modules import Dense
 
 from irdistill.errors import IrdistillError
 from irdistill.losses import parse_loss
+from irdistill.losses.spans import pooled_tokens
 from irdistill.runs import open_run
 from irdistill.runs.stored_representations import FOLDER, Representations
 from irdistill.students import CrossEncoderStudent, DenseStudent, build_student
@@ -23,6 +24,7 @@ from irdistill.students.build import STUDENTS
 from irdistill.students.student_base import Student
 from irdistill.teachers import ScoreOptions, TeacherSpec, score
 from irdistill.training import checkpoints
+from irdistill.training.data.span_pooling import SpanPooling
 from irdistill.training.data.teacher_representations import TeacherRepresentations
 from irdistill.training.loop import TrainingLoop
 from irdistill.training.objectives.batch_scores import score_batch
@@ -56,6 +58,8 @@ CASES = [
     ('Relational(tau=0.1) + Relational(side="document")', "dense", "wide"),
     ('TRG(side="query")', "late-interaction", "colbert"),
     ("TRG(tokens=64)", "late-interaction", "colbert"),
+    ("KL(tau=0.2) + SpanCosine + SpanRelation", "late-interaction", "colbert"),
+    ('SpanCosine(side="query")', "late-interaction", "colbert"),
     ('EmbeddingMSE(side="pair") + KL@4', "cross-encoder", "cross"),
     ("LELP(directions=2)", "cross-encoder", "cross"),
 ]
@@ -190,7 +194,10 @@ def test_the_representations_of_a_batch_are_those_of_the_texts(
     sampler, collator = collate(place, student)
     stored = Representations(place / f"{teacher}-scores")
     collator.representations = TeacherRepresentations(
-        stored, student.representation_names, sampler.query_ids
+        stored,
+        student.representation_names,
+        sampler.query_ids,
+        SpanPooling(collection, sampler.query_ids, student),
     )
     calls = []
     embed = student.embed
@@ -205,6 +212,13 @@ def test_the_representations_of_a_batch_are_those_of_the_texts(
             getattr(result.student_representations, name),
             getattr(result.teacher_representations, name),
         )
+        if name.endswith("spans"):
+            tokens = getattr(
+                result.student_representations, name.replace("spans", "tokens")
+            )
+            pooled = pooled_tokens(tokens, theirs)
+            assert len(pooled) and torch.allclose(pooled, theirs.vectors[theirs.mask], atol=2e-3)
+            continue
         if name.endswith("tokens"):
             assert torch.equal(student_vectors.mask, theirs.mask) and student_vectors.mask.any()
             assert torch.allclose(
