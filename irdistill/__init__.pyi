@@ -354,6 +354,9 @@ from irdistill.verbs.search_verbs import (
 from irdistill.verbs.search_verbs import (
     search_text as search_text,
 )
+from irdistill.verbs.tokenizer_verbs import (
+    retokenize as retokenize,
+)
 from irdistill.verbs.training_verbs import (
     compress as compress,
 )

@@ -104,7 +104,6 @@ class BatchRepresentations:
         """The vectors of one list; documents are those of the whole batch."""
         row = slice(place, place + 1)
 
-
         def cut(parts: Any) -> Any:
             return None if parts is None else type(parts)(*(part[row] for part in parts))
 

@@ -49,13 +49,13 @@ def shared_spans(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.
         (array([-1,  0,  1]), array([0, 1, 1, 1]), 2)
     """
     starts = span_starts(first, second)
-    spans = [np.searchsorted(starts, tokens[:, 0], "right") - 1 for tokens in (first, second)]
-    present = [tokens[:, 1] > tokens[:, 0] for tokens in (first, second)]
-    shared = np.intersect1d(*(some[known] for some, known in zip(spans, present, strict=True)))
-    numbers = np.full(len(starts) + 1, NO_SPAN, np.int64)
+
+    def numbered(tokens: np.ndarray) -> np.ndarray:
+        places = np.searchsorted(starts, tokens[:, 0], "right") - 1
+        return np.where(tokens[:, 1] > tokens[:, 0], places, NO_SPAN)
+
+    one, other = numbered(first), numbered(second)
+    shared = np.setdiff1d(np.intersect1d(one, other), NO_SPAN)
+    numbers = np.full(len(starts) + 1, NO_SPAN)  # the last is that of NO_SPAN
     numbers[shared] = np.arange(len(shared))
-    one, other = (
-        np.where(known, numbers[some], NO_SPAN)
-        for some, known in zip(spans, present, strict=True)
-    )
-    return one, other, len(shared)
+    return numbers[one], numbers[other], len(shared)

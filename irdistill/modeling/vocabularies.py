@@ -17,7 +17,15 @@ from irdistill.errors import ModelError, one_line
 from irdistill.modeling.library_output import quiet_libraries
 from irdistill.modeling.model_files import resolve_model, split_gguf
 
-_ROLES = ("cls_token", "sep_token", "mask_token", "pad_token", "unk_token", "bos_token", "eos_token")
+_ROLES = (
+    "cls_token",
+    "sep_token",
+    "mask_token",
+    "pad_token",
+    "unk_token",
+    "bos_token",
+    "eos_token",
+)
 _SPACE = "▁"
 
 
@@ -128,9 +136,7 @@ def vocabulary_map(old: Vocabulary, new: Vocabulary) -> csr_matrix:
     values = [1 / len(pieces) for _, pieces in rows for _ in pieces]
     places = [token for token, pieces in rows for _ in pieces]
     columns = [piece for _, pieces in rows for piece in pieces]
-    return csr_matrix(
-        (np.array(values, np.float32), (places, columns)), shape=(len(new), len(old))
-    )
+    return csr_matrix((np.array(values, np.float32), (places, columns)), shape=(len(new), len(old)))
 
 
 def adapted_tokenizer(new: Any, old: Any) -> Any:
@@ -141,7 +147,10 @@ def adapted_tokenizer(new: Any, old: Any) -> Any:
     """
     state = json.loads(new.backend_tokenizer.to_str())
     theirs = json.loads(old.backend_tokenizer.to_str())
-    if old.backend_tokenizer.normalizer is not None and old("A")["input_ids"] == old("a")["input_ids"]:
+    if (
+        old.backend_tokenizer.normalizer is not None
+        and old("A")["input_ids"] == old("a")["input_ids"]
+    ):
         both = [theirs["normalizer"], *filter(None, [state["normalizer"]])]
         state["normalizer"] = {"type": "Sequence", "normalizers": both}
     layers = (state["pre_tokenizer"] or {}).get("pretokenizers", [state["pre_tokenizer"]])

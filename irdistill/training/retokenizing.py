@@ -1,4 +1,4 @@
-"""The verb *retokenize*: a model with another tokenizer, its token embeddings converted by strings."""
+"""The verb *retokenize*: a model with another tokenizer; its embeddings are converted by strings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from scipy.sparse import csr_matrix
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from sentence_transformers.sparse_encoder.modules import SpladePooling
-from torch import nn
+from torch import Tensor
 
 from irdistill.errors import ModelError
 from irdistill.modeling.library_output import quiet_libraries
@@ -105,26 +105,18 @@ def retokenized(student: Student, tokenizer: Any) -> tuple[Student, dict[str, An
 @torch.no_grad()
 def _convert_embeddings(network: Any, matrix: csr_matrix) -> None:
     """Replace the token embeddings, and the output layer of a masked language model."""
-    count = matrix.shape[0]
-    inputs = network.get_input_embeddings()
-    outputs = network.get_output_embeddings()
-    converted = [
-        None if weight is None else torch.from_numpy(matrix @ weight.detach().cpu().numpy())
-        for weight in (
-            inputs.weight[: matrix.shape[1]],
-            *((None, None) if outputs is None else _rows(outputs, matrix.shape[1])),
-        )
-    ]
-    network.resize_token_embeddings(count, mean_resizing=False)
-    network.get_input_embeddings().weight.copy_(converted[0])
-    layer: nn.Linear | None = network.get_output_embeddings()
-    if layer is None:
-        return
-    layer.weight.copy_(converted[1])
-    if layer.bias is not None:
+
+    def converted(weight: Tensor) -> Tensor:
+        return torch.from_numpy(matrix @ weight[: matrix.shape[1]].cpu().numpy())
+
+    inputs = converted(network.get_input_embeddings().weight)
+    layer = network.get_output_embeddings()
+    outputs = None if layer is None else converted(layer.weight)
+    bias = None if layer is None or layer.bias is None else converted(layer.bias)
+    network.resize_token_embeddings(matrix.shape[0], mean_resizing=False)
+    network.get_input_embeddings().weight.copy_(inputs)
+    if outputs is not None:
+        network.get_output_embeddings().weight.copy_(outputs)
+    if bias is not None:
         never = torch.from_numpy(np.diff(matrix.indptr) == 0)
-        layer.bias.copy_(converted[2].masked_fill(never, _NEVER))
-
-
-def _rows(layer: Any, count: int) -> tuple[Any, Any]:
-    return layer.weight[:count], None if layer.bias is None else layer.bias[:count]
+        network.get_output_embeddings().bias.copy_(bias.masked_fill(never, _NEVER))

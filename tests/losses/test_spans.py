@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,11 @@ from irdistill.losses import (
 from irdistill.modeling.token_spans import NO_SPAN, shared_spans, span_starts
 from tests.losses.representation_batches import batch, normal, spans, tokens
 
-_TEXTS = ["the naïve proteins of photosynthesis", "Ünïcode, 数据 and данные: x86_64!", "a photo synth"]
+_TEXTS = [
+    "the naïve proteins of photosynthesis",
+    "Ünïcode, 数据 and данные: x86_64!",
+    "a photo synth",
+]
 
 
 def _trained(kind: str) -> Tokenizer:
@@ -54,7 +60,7 @@ def _check_spans(first: np.ndarray, second: np.ndarray) -> None:
     assert starts.tolist() == sorted(set(starts.tolist()))
     assert starts[:1].tolist() == ([0] if end else [])
     edges = [*starts.tolist(), end]
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         for cut in range(start + 1, stop):
             assert any(a < cut < b for a, b in both.tolist())
     one, other, count = shared_spans(first, second)

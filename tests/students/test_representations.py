@@ -213,9 +213,7 @@ def test_the_representations_of_a_batch_are_those_of_the_texts(
             getattr(result.teacher_representations, name),
         )
         if name.endswith("spans"):
-            tokens = getattr(
-                result.student_representations, name.replace("spans", "tokens")
-            )
+            tokens = getattr(result.student_representations, name.replace("spans", "tokens"))
             pooled = pooled_tokens(tokens, theirs)
             assert len(pooled) and torch.allclose(pooled, theirs.vectors[theirs.mask], atol=2e-3)
             continue

@@ -1,4 +1,4 @@
-"""The teacher's token vectors, pooled over the spans of text that its tokens and the student's share."""
+"""The teacher's token vectors, pooled over the spans of text that both tokenizers share."""
 
 from __future__ import annotations
 

@@ -240,8 +240,7 @@ class TeacherRepresentations:
             raise InputError(
                 f"{self.stored.folder} has no representation of any text of the first"
                 f" {len(batches)} steps; it was made for other candidates. Score these candidates"
-                " with --representations."
-                + self._about_spans()
+                " with --representations." + self._about_spans()
             )
         if known < total:
             logger.info(
