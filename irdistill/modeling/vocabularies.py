@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from irdistill.errors import ModelError, one_line
 from irdistill.modeling.library_output import quiet_libraries
 from irdistill.modeling.model_files import resolve_model, split_gguf
+from irdistill.modeling.token_places import TOKENIZER_FILE
 
 _ROLES = (
     "cls_token",
@@ -184,12 +185,14 @@ def _set_template(tokenizer: Any, before: list[str], after: list[str]) -> None:
 
 
 def load_tokenizer(name: str) -> Any:
-    """The fast tokenizer of a model: a folder, hub id, ``package:`` path or GGUF file.
+    """The fast tokenizer of a folder, hub id, ``package:`` path or GGUF file.
 
     Raises:
         ModelError: it has none.
     """
-    place, gguf = split_gguf(resolve_model(name))
+    folder = Path(name).expanduser()
+    alone = (folder / TOKENIZER_FILE).is_file()
+    place, gguf = (str(folder), None) if alone else split_gguf(resolve_model(name))
     try:
         with quiet_libraries():
             tokenizer = AutoTokenizer.from_pretrained(

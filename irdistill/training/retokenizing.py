@@ -1,4 +1,4 @@
-"""The verb *retokenize*: a model with another tokenizer; its embeddings are converted by strings."""
+"""The verb *retokenize*: a model with another tokenizer, its embeddings converted by strings."""
 
 from __future__ import annotations
 
