@@ -140,6 +140,23 @@ def vocabulary_map(old: Vocabulary, new: Vocabulary) -> csr_matrix:
     return csr_matrix((np.array(values, np.float32), (places, columns)), shape=(len(new), len(old)))
 
 
+def named_terms(old: Vocabulary, new: Vocabulary) -> np.ndarray:
+    """The new tokens that each old one names, (E, 2) int64 pairs of an old and a new token.
+
+    A token with the text of a new token names that token. Another one names the new tokens into
+    which its text is cut. Special tokens name those of the same name.
+    """
+    known = [token for token, text in enumerate(old.texts) if text is not None]
+    pieces = new.pieces([text for text in old.texts if text is not None])
+    pairs = {(token, piece) for token, cut in zip(known, pieces, strict=True) for piece in cut}
+    names = new.tokenizer.get_vocab()
+    for token in old.special:
+        name = old.tokenizer.convert_ids_to_tokens(token)
+        if name in names:
+            pairs.add((token, names[name]))
+    return np.array(sorted(pairs), np.int64).reshape(-1, 2)
+
+
 def adapted_tokenizer(new: Any, old: Any) -> Any:
     """A tokenizer that cuts texts as ``new`` does, for a model of ``old``.
 

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
-from sentence_transformers.sparse_encoder.modules import SpladePooling
-from torch import Tensor
+from torch import nn
 
 from irdistill.errors import ModelError
 from irdistill.modeling.library_output import quiet_libraries
@@ -19,13 +18,16 @@ from irdistill.modeling.vocabularies import (
     Vocabulary,
     adapted_tokenizer,
     load_tokenizer,
+    named_terms,
     vocabulary_map,
 )
 from irdistill.students.fingerprints import tokenizer_digest
+from irdistill.students.sparse_student import SparseStudent
 from irdistill.students.student_base import Student
+from irdistill.students.term_map import TermMap
 from irdistill.training.computed_models import write_computed_model
 
-#: Bias of a term that the new tokenizer never writes, so that it gets no weight.
+#: Bias of the rows that fill a model's output layer up, so that their terms get no weight.
 _NEVER = -1e4
 
 
@@ -61,7 +63,8 @@ def retokenized(student: Student, tokenizer: Any) -> tuple[Student, dict[str, An
     """A copy of a student with another tokenizer, and what was converted.
 
     The embedding of a new token is that of the old token of the same text, or the mean of those
-    into which the old tokenizer cuts its text. The terms of a sparse model are converted likewise.
+    into which the old tokenizer cuts its text. A sparse model keeps its terms, which a `TermMap`
+    behind it turns into those of the new vocabulary.
 
     Raises:
         ModelError: the model has two towers or no fast tokenizer, or reads pairs.
@@ -83,8 +86,6 @@ def retokenized(student: Student, tokenizer: Any) -> tuple[Student, dict[str, An
     _convert_embeddings(first.model, matrix)
     first.processor = adapted
     for module in others:
-        if isinstance(module, SpladePooling):
-            module.embedding_dimension = len(after)
         if isinstance(module, MultiVectorMask):
             words = set(module.skiplist_words)
             names = adapted.convert_ids_to_tokens(range(len(after)))
@@ -94,6 +95,10 @@ def retokenized(student: Student, tokenizer: Any) -> tuple[Student, dict[str, An
                 if text is not None and text.text in words
             ]
             module.resolve_with_tokenizer(adapted)
+    if isinstance(student, SparseStudent):
+        others[-1].embedding_dimension = _vocabulary_size(first.model)
+        made.model.append(TermMap(torch.from_numpy(named_terms(before, after)), len(after)))
+        made.model.to(student.device)
     sizes = np.diff(matrix.indptr)
     return made, {
         "tokens": len(after),
@@ -102,21 +107,31 @@ def retokenized(student: Student, tokenizer: Any) -> tuple[Student, dict[str, An
     }
 
 
+def _vocabulary_size(network: Any) -> int:
+    return int(network.get_input_embeddings().weight.shape[0])
+
+
 @torch.no_grad()
 def _convert_embeddings(network: Any, matrix: csr_matrix) -> None:
-    """Replace the token embeddings, and the output layer of a masked language model."""
+    """Replace the token embeddings; the output layer of a masked language model keeps its terms.
 
-    def converted(weight: Tensor) -> Tensor:
-        return torch.from_numpy(matrix @ weight[: matrix.shape[1]].cpu().numpy())
-
-    inputs = converted(network.get_input_embeddings().weight)
+    A config knows one size of vocabulary, so the smaller of both layers is filled up.
+    """
+    size = matrix.shape[0]
+    inputs = torch.from_numpy(
+        matrix @ network.get_input_embeddings().weight[: matrix.shape[1]].cpu().numpy()
+    )
     layer = network.get_output_embeddings()
-    outputs = None if layer is None else converted(layer.weight)
-    bias = None if layer is None or layer.bias is None else converted(layer.bias)
-    network.resize_token_embeddings(matrix.shape[0], mean_resizing=False)
-    network.get_input_embeddings().weight.copy_(inputs)
-    if outputs is not None:
-        network.get_output_embeddings().weight.copy_(outputs)
-    if bias is not None:
-        never = torch.from_numpy(np.diff(matrix.indptr) == 0)
-        network.get_output_embeddings().bias.copy_(bias.masked_fill(never, _NEVER))
+    if layer is not None:
+        size = max(size, len(layer.weight))
+        terms = inputs.new_zeros(size, inputs.shape[1])
+        terms[: len(layer.weight)] = layer.weight.cpu()
+        bias = inputs.new_full((size,), _NEVER)
+        bias[: len(layer.bias)] = layer.bias.cpu()
+        network.config.tie_word_embeddings = False
+        layer.weight = nn.Parameter(layer.weight.clone())
+    network.resize_token_embeddings(size, mean_resizing=False)
+    network.get_input_embeddings().weight[: len(inputs)] = inputs.to(network.device)
+    if layer is not None:
+        layer = network.get_output_embeddings()
+        layer.weight, layer.bias = (nn.Parameter(x.to(network.device)) for x in (terms, bias))

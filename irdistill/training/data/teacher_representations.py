@@ -185,7 +185,7 @@ class TeacherRepresentations:
 
     def _tokens(self, items: Sequence[np.ndarray]) -> list[torch.Tensor]:
         return [
-            torch.from_numpy(np.asarray(vectors, np.float32).reshape(-1, self.dimension))
+            torch.from_numpy(np.array(vectors, np.float32).reshape(-1, self.dimension))
             for vectors in items
         ]
 
