@@ -112,7 +112,10 @@ def train(
     ] = None,
     backbone: Annotated[
         ModelLike | None,
-        Field(description="Model that the student starts from: folder, hub id or package: path."),
+        Field(
+            description="Model that the student starts from: folder, hub id or package: path;"
+            " for a cross-encoder also a causal language model, or its GGUF file."
+        ),
     ] = None,
     representations: Annotated[
         RunLike | None,
