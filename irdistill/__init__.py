@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 
 _SURFACE = {
     "irdistill.errors": """
-        BudgetError DamagedError InputError LockedError MissingExtraError ModelError
+        BudgetError DamagedError InputError LabelLeakError LockedError MissingExtraError ModelError
         NotFoundError NothingScoredError OptionError OutputExistsError ServerError
         SettingsDifferError WrongCollectionError
     """,
@@ -63,7 +63,7 @@ _SURFACE = {
     "irdistill.verbs.merge_verbs": "merge",
     "irdistill.verbs.tokenizer_verbs": "retokenize",
     "irdistill.verbs.evaluation_verbs": "audit benchmark evaluate measure report",
-    "irdistill.verbs.comparison_verbs": "choose compare measure_diversity",
+    "irdistill.verbs.comparison_verbs": "choose compare measure_diversity rank_students",
     "irdistill.verbs.query_verbs": "critic_curve filter generate rewrite split",
     "irdistill.recipes.recipe_verbs": "run_recipe specialise",
     "irdistill.verbs.judgment_verbs": "export_judgments judgment_agreement",

@@ -67,6 +67,9 @@ from irdistill.errors import (
     IrdistillError as IrdistillError,
 )
 from irdistill.errors import (
+    LabelLeakError as LabelLeakError,
+)
+from irdistill.errors import (
     LockedError as LockedError,
 )
 from irdistill.errors import (
@@ -272,6 +275,9 @@ from irdistill.verbs.comparison_verbs import (
 )
 from irdistill.verbs.comparison_verbs import (
     measure_diversity as measure_diversity,
+)
+from irdistill.verbs.comparison_verbs import (
+    rank_students as rank_students,
 )
 from irdistill.verbs.evaluation_verbs import (
     audit as audit,

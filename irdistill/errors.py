@@ -28,6 +28,10 @@ class WrongCollectionError(IrdistillError):
     """A run or a stored artifact belongs to another collection or corpus."""
 
 
+class LabelLeakError(IrdistillError):
+    """Scores that contain labels would decide a figure."""
+
+
 class OutputExistsError(IrdistillError):
     """The output already exists, or holds files that irdistill did not write."""
 

@@ -33,19 +33,25 @@ def test_all_examples_are_tested() -> None:
     assert sorted(path.name for path in EXAMPLES.glob("*.py")) == sorted(SHOWN)
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder that all scripts share: most encode the same 800 pages with the same model."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SHOWN))
-def test_example_runs(name: str, tmp_path: Path) -> None:
+def test_example_runs(name: str, tmp_path: Path, cache: Path) -> None:
     if name == "score_on_ray.py":
         pytest.importorskip("ray")
-    assert SHOWN[name] in run_script(EXAMPLES / name, tmp_path)
+    assert SHOWN[name] in run_script(EXAMPLES / name, tmp_path, cache)
 
 
-def run_script(script: Path, tmp_path: Path) -> str:
-    """Run a script with caches and temporary files in a folder of the test; returns what it prints."""
+def run_script(script: Path, tmp_path: Path, cache: Path) -> str:
+    """Run a script with temporary files in a folder of the test; returns what it prints."""
     environment = os.environ | {
         "HF_HUB_OFFLINE": "1",
-        "IRDISTILL_CACHE": str(tmp_path / "cache"),
+        "IRDISTILL_CACHE": str(cache),
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(EXAMPLES)]),
     }
     # Ray's sockets are in the temporary folder, and their paths have at most 107 bytes.
@@ -70,9 +76,9 @@ def test_the_notebook_was_executed() -> None:
 
 
 @pytest.mark.slow
-def test_the_code_of_the_notebook_runs(tmp_path: Path) -> None:
+def test_the_code_of_the_notebook_runs(tmp_path: Path, cache: Path) -> None:
     notebook = json.loads((EXAMPLES / "quickstart.ipynb").read_text(encoding="utf-8"))
     script = tmp_path / "quickstart.py"
     code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     script.write_text("\n".join([*code, 'print(evaluation, "done")']), encoding="utf-8")
-    assert "done" in run_script(script, tmp_path)
+    assert "done" in run_script(script, tmp_path, cache)

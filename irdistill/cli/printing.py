@@ -83,6 +83,7 @@ def _table(values: Mapping[str, Any]) -> Printed:
 
 def _run(run: Run, arguments: Mapping[str, Any]) -> Printed:
     from irdistill.modeling.truncation import Truncation
+    from irdistill.runs.label_injection import LABELS
     from irdistill.search import recall
     from irdistill.teachers.scoring_reports import truncation_shares, unscored_flags
 
@@ -105,6 +106,9 @@ def _run(run: Run, arguments: Mapping[str, Any]) -> Printed:
             values |= Truncation.from_usage(usage, side).shares(side)
     else:
         values |= usage
+    privileged = run.identity.settings.get(LABELS)
+    if privileged:
+        values["labels in the scores"] = [entry["labels"]["id"] for entry in privileged]
     values |= _producer(producer)
     return _table(values | {"fingerprint": run.fingerprint})
 
@@ -340,6 +344,7 @@ _PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], Printed]] = {
     "audit": lambda audit, _: Printed(audit.to_markdown(), audit.to_json()),
     "evaluate": lambda table, _: Printed(table.to_markdown(), {"rows": table.to_rows()}),
     "compare": lambda table, _: Printed(table.to_markdown(), table.to_json()),
+    "rank-students": lambda table, _: Printed(table.to_markdown(), table.to_json()),
     "diversity": lambda table, _: Printed(table.to_markdown(), table.to_json()),
     "choose": lambda choice, _: Printed(_table(choice["settings"]).text, choice),
     "measure": _costs,

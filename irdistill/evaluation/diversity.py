@@ -8,7 +8,7 @@ Ivanović, JMLR 2010). Distillation is known to narrow what image generators ret
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,7 +169,7 @@ def measure_diversity(
         raise OptionError(f"k is {k}; the distance within a list needs at least 2 documents.")
     opened = {name: measured_run(run, collection) for name, run in runs.items()}
     candidates = collection.queries if only is None else only
-    queries = [query for query in candidates if all(query in run for run in opened.values())]
+    queries = shared_queries(candidates, opened)
     if not queries:
         raise InputError(f"the runs {', '.join(runs)} have no query of {collection.id} in common.")
     lists = {name: _first_documents(run, queries, k) for name, run in opened.items()}
@@ -207,6 +207,11 @@ def measure_diversity(
         baseline,
         differences,
     )
+
+
+def shared_queries(queries: Iterable[str], runs: Mapping[str, Run]) -> list[str]:
+    """The queries that all runs have."""
+    return [query for query in queries if all(query in run for run in runs.values())]
 
 
 class _Measured:

@@ -8,8 +8,15 @@ from pathlib import Path
 
 from irdistill.collections import Collection
 from irdistill.errors import OptionError
-from irdistill.evaluation.weighting import Weighting, agreement_weights, fit_gate, labelled_weights
+from irdistill.evaluation.weighting import (
+    Weighting,
+    agreement_weights,
+    check_not_held_out,
+    fit_gate,
+    labelled_weights,
+)
 from irdistill.runs import Gate, Run, check_out, fuse, open_run
+from irdistill.runs.label_injection import LabelInjection
 from irdistill.runs.mixing import Missing
 from irdistill.runs.subsets import common_queries
 
@@ -27,6 +34,7 @@ class FusionWeights:
         gate: ``"fit"`` on ``dev``, or coefficients such as ``"agreement=2,gap=1"``.
         balance, top: options of the gate, see `fit_gate`.
         head: documents that the method ``head`` takes from the first run.
+        labels: of a training collection, which are added to the fused scores.
     """
 
     weights: Sequence[float] | str | None = None
@@ -37,6 +45,7 @@ class FusionWeights:
     balance: float = 0.1
     top: int | None = None
     head: int = 3
+    labels: LabelInjection | None = None
 
 
 def fuse_teachers(
@@ -52,6 +61,8 @@ def fuse_teachers(
 ) -> Run:
     """Fuse runs with given or fitted weights; the manifest records how they were found."""
     options = weighting or FusionWeights()
+    if options.labels is not None:
+        check_not_held_out(options.labels.collection, "scores would contain")
     weights, gate, top = options.weights, options.gate, options.top
     power, dev, dev_runs = options.power, options.dev, options.dev_runs
     if top is not None and gate is None:
@@ -96,6 +107,7 @@ def fuse_teachers(
         abstain=abstain,
         gate=chosen,
         head=options.head,
+        labels=options.labels,
         origin=None if fitted_weights is None else fitted_weights.origin,
     )
 

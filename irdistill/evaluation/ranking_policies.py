@@ -15,6 +15,7 @@ import pyarrow as pa
 from irdistill.collections import Collection
 from irdistill.errors import InputError, OptionError
 from irdistill.runs import RankedList, Run, as_run
+from irdistill.runs.label_injection import refuse_labels
 from irdistill.runs.ranked_lists import from_table, to_table
 from irdistill.runs.trec import StreamedRun
 
@@ -133,6 +134,9 @@ def measured_run(
         collection: None if only judgments are available.
         self_match: ``drop`` also leaves out a document that has the query's own id.
         once: the lists are read once, so a TREC file can be measured while it is read.
+
+    Raises:
+        LabelLeakError: the scores of the run contain labels.
     """
     check_self_match(self_match)
     keep = self_match == "keep"
@@ -140,6 +144,7 @@ def measured_run(
     if path is not None and path.is_file() and not _excluded(collection):
         return StreamedRun(path, collection)
     run = as_run(source, collection)
+    refuse_labels(run, "measured")
     if keep and (isinstance(run, PolicyRun) or not _excluded(collection)):
         return run
     return PolicyRun(run, collection, not keep)

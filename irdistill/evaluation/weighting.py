@@ -71,6 +71,16 @@ def split_names(collection_id: str) -> list[str]:
     return path.split("/")[1:]
 
 
+def check_not_held_out(collection: Collection, use: str) -> None:
+    """Check that labels do not come from a split named test (or eval, trec-dl, howto)."""
+    if any(_HELD_OUT.fullmatch(name) for name in split_names(collection.id)):
+        raise OptionError(
+            f"{use} the labels of {collection.id!r}, which by its name is held out for the final"
+            " figures. Give a dev or train split; if the collection has only one split, write a"
+            " part of its judgments to another split (qrels/dev.tsv) and evaluate on the rest."
+        )
+
+
 def check_labelled(
     dev: Collection, dev_runs: Sequence[RunSource], runs: Sequence[RunSource]
 ) -> list[Run]:
@@ -80,13 +90,7 @@ def check_labelled(
     must not be among the labelled ones, since a figure measured on them would depend on their
     labels. Only queries of a split named train may be both, as no figure is measured there.
     """
-    if any(_HELD_OUT.fullmatch(name) for name in split_names(dev.id)):
-        raise OptionError(
-            f"weights would be fitted on the labels of {dev.id!r}, which by its name is held out"
-            " for the final figures. Give a dev or train split; if the collection has only one"
-            " split, write a part of its judgments to another split (qrels/dev.tsv) and evaluate"
-            " on the rest."
-        )
+    check_not_held_out(dev, "weights would be fitted on")
     if not len(dev.qrels):
         raise InputError(
             f"{dev.id!r} has no judgments to fit weights on; give a split that has qrels."

@@ -188,6 +188,8 @@ def find_model_file(model: str, name: str, revision: str | None = None) -> Path 
     resolved = Path(resolve_model(model, revision))
     if resolved.is_dir():
         return resolved / name if (resolved / name).is_file() else None
+    if resolved.suffix == ".gguf":
+        return None
     from transformers.utils import cached_file
 
     def cached(file: str) -> str | None:

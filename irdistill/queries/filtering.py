@@ -25,6 +25,7 @@ from irdistill.errors import InputError, OptionError
 from irdistill.queries.generating import query_kind
 from irdistill.queries.query_kinds import normalize_query
 from irdistill.runs import RankedList, Run, open_run
+from irdistill.runs.label_injection import refuse_labels
 
 if TYPE_CHECKING:
     Passes = Callable[[str], bool]
@@ -113,6 +114,8 @@ def filter_queries(
         for name, run in (("scores", scores), ("retrieved", retrieved))
         if run is not None
     }
+    for run in runs.values():
+        refuse_labels(run, "used to filter")
     for rule in parsed:
         if _RUN_OF_RULE[rule.name] not in runs:
             raise OptionError(f"the rule {rule} needs the run {_RUN_OF_RULE[rule.name]}; give it.")
@@ -177,6 +180,7 @@ def critic_curve(
         ascending threshold.
     """
     run = open_run(scores, collection)
+    refuse_labels(run, "measured")
     values, ranks = [], []
     for query_id in collection.queries:
         source, ranked = source_passage(collection, query_id), run.get(query_id)

@@ -14,8 +14,10 @@ from irdistill.errors import OptionError, WrongCollectionError
 from irdistill.runs.flags import heaviest
 from irdistill.runs.gate import Gate, Part
 from irdistill.runs.interchange import as_run
+from irdistill.runs.label_injection import LABELS, LabelInjection, label_settings
 from irdistill.runs.manifest import RunIdentity
 from irdistill.runs.mixing import DISAGREE, DISAGREE_ON_IT, REASONS, Missing, Mixing
+from irdistill.runs.opening import check_collection
 from irdistill.runs.ranked_lists import RankedList
 from irdistill.runs.run import Run
 from irdistill.runs.run_ownership import check_out
@@ -37,6 +39,7 @@ def fuse(
     gate: Gate | None = None,
     origin: Mapping[str, Any] | None = None,
     head: int = 3,
+    labels: LabelInjection | None = None,
 ) -> Run:
     """Fuse runs of one collection, query by query, in float64; see `Mixing`.
 
@@ -49,6 +52,7 @@ def fuse(
         gate: weights that depend on the query.
         origin: how the weights were chosen; recorded in the manifest.
         head: documents that the method ``head`` takes from the first run.
+        labels: labels that are added to the fused scores. Such a run may only train a student.
 
     Examples:
         >>> import tempfile
@@ -62,7 +66,7 @@ def fuse(
     check_out(out, overwrite, [*runs, *opened])
     temperature = tau if isinstance(tau, int | float) else tuple(tau)
     shares = tuple(weights) if weights is not None else None
-    check_count(len(opened))
+    check_count(len(opened), labels is not None)
     mixing = Mixing(method, shares, missing, temperature, abstain, gate, head)
     mixing = mixing.for_teachers(len(opened))
     collection = _common_collection(opened)
@@ -80,6 +84,7 @@ def fuse(
         mixing.identity() | ({"origin": dict(origin)} if origin else {}) | {"runs": sources},
         collection,
         candidates.pop() if len(candidates) == 1 else None,
+        _label_settings(opened, labels),
     )
     query_ids = list(dict.fromkeys(query_id for run in opened for query_id in run.query_ids))
     fingerprints = {key: value for run in opened for key, value in run.query_fingerprints.items()}
@@ -94,17 +99,30 @@ def fuse(
                     _fused(query_id, [run.get(query_id) for run in opened], mixing)
                     for query_id in ids
                 ]
+                if labels is not None:
+                    lists = [labels(row) for row in lists]
                 writer.write_part(number, lists, _abstentions(lists) if abstain else None)
                 bar.update(len(ids))
         return writer.finish()
 
 
-def check_count(count: int) -> None:
-    """Check that there are at least two runs to fuse."""
-    if count < 2:
+def check_count(count: int, with_labels: bool = False) -> None:
+    """Check that there are at least two runs to fuse, or one and labels."""
+    if count < (1 if with_labels else 2):
         raise OptionError(
-            f"{count} run{'' if count == 1 else 's'} to fuse; at least two were expected."
+            f"{count} run{'' if count == 1 else 's'} to fuse; at least two were expected, or one"
+            " and --labels."
         )
+
+
+def _label_settings(runs: Sequence[Run], labels: LabelInjection | None) -> dict[str, Any]:
+    """The labels in the scores of the runs, and those that are added."""
+    settings = label_settings(runs)
+    if labels is None:
+        return settings
+    for run in runs:
+        check_collection(run, labels.collection)
+    return {LABELS: [*settings.get(LABELS, ()), labels.settings()]}
 
 
 def _common_collection(runs: Sequence[Run]) -> dict[str, Any]:

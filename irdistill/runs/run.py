@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from irdistill.console.terminal import counted
 from irdistill.errors import MissingExtraError
+from irdistill.runs.label_injection import refuse_labels
 from irdistill.runs.manifest import Manifest, RunIdentity
 from irdistill.runs.ranked_lists import PASSAGE, SCHEMA, RankedList, from_table
 from irdistill.runs.trec_writing import write_trec_lines
@@ -185,7 +186,9 @@ class Run(ABC):
         Raises:
             InputError: an id is empty or contains white space.
             OptionError: the tag is not one word.
+            LabelLeakError: the scores contain labels.
         """
+        refuse_labels(self, "exported")
         return write_trec_lines(self, Path(path), tag)
 
     def to_json(self) -> dict[str, Any]:

@@ -70,6 +70,7 @@ def retrieve(
         A run of kind ``first-stage`` for BM25, ``student`` for a model.
     """
     from irdistill.runs import RunIdentity, check_out
+    from irdistill.runs.label_injection import label_settings
 
     options = options or RetrieveOptions()
     if k < 1:
@@ -85,7 +86,7 @@ def retrieve(
         student, moving = searcher.student, None
         if feedback is not None:
             moving = Feedback(feedback, searcher, feedback_options or FeedbackOptions())
-            settings = settings | {"feedback": moving.settings()}
+            settings = settings | {"feedback": moving.settings()} | label_settings([feedback])
         identity = RunIdentity(
             "student", student.identity(), collection.describe(), None, {"k": k, **settings}
         )

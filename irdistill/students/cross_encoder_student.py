@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from irdistill.errors import ModelError, OptionError
 from irdistill.modeling.hardware import best_device
 from irdistill.modeling.model_revisions import model_revision
+from irdistill.students.decoder_backbone import is_decoder, write_decoder
 from irdistill.students.layers import keep_layers
 from irdistill.students.model_kinds import ModelDescription, describe_model
 from irdistill.students.pair_classifier import check_segments
@@ -30,7 +33,8 @@ class CrossEncoderStudent(Student):
     It scores the pairs of the lists only, so losses with in-batch negatives are refused. It is
     saved without an activation: ``CrossEncoder.predict`` returns the scores it was trained on. A
     backbone that is a reranker with one output keeps its head. With ``head="similarity"`` the
-    score begins as the similarity of both texts, see `PairSimilarity`.
+    score begins as the similarity of both texts, see `PairSimilarity`. A causal language model
+    gets a new head on its last token.
 
     Examples:
         >>> import irdistill as ird
@@ -57,22 +61,17 @@ class CrossEncoderStudent(Student):
         description = describe_model(backbone, options.revision)
         if description.classifier_outputs not in (None, 1):
             raise ModelError(_several_outputs(backbone, description.classifier_outputs))
-        if _needs_similarity(description, options.head):
-            model = _with_similarity(backbone, options, device)
+        similarity = _needs_similarity(description, options.head)
+        build = _with_similarity if similarity else _with_classifier
+        if is_decoder(description):
+            with TemporaryDirectory() as folder:
+                write_decoder(backbone, Path(folder), options, similarity)
+                model = build(folder, options, device, seed)
         else:
-            model = load_encoder(
-                backbone,
-                revision=options.revision,
-                trust_remote_code=options.trust_remote_code,
-                device=device,
-                library=CrossEncoder,
-                new_head=True,
-                seed=seed,
-                num_labels=1,
-            )
+            model = build(backbone, options, device, seed)
         self._set_model(model, backbone, model_revision(backbone, options.revision))
         modules = self._transformers("pair")
-        if options.layers is not None:
+        if options.layers is not None and not is_decoder(description):
             for module in modules:
                 keep_layers(module.model, options.layers)
         set_lengths((), modules, options.max_length)
@@ -170,7 +169,26 @@ def _needs_similarity(backbone: ModelDescription, head: str | None) -> bool:
     return saved is None and head == "similarity"
 
 
-def _with_similarity(backbone: str, options: StudentOptions, device: str | None) -> CrossEncoder:
+def _with_classifier(
+    backbone: str, options: StudentOptions, device: str | None, seed: int
+) -> CrossEncoder:
+    """A cross-encoder with the head of its backbone, or a new one."""
+    model: CrossEncoder = load_encoder(
+        backbone,
+        revision=options.revision,
+        trust_remote_code=options.trust_remote_code,
+        device=device,
+        library=CrossEncoder,
+        new_head=True,
+        seed=seed,
+        num_labels=1,
+    )
+    return model
+
+
+def _with_similarity(
+    backbone: str, options: StudentOptions, device: str | None, seed: int
+) -> CrossEncoder:
     """A cross-encoder of an encoder's layers and a new `PairSimilarity`."""
     first = load_transformer(
         backbone, revision=options.revision, trust_remote_code=options.trust_remote_code

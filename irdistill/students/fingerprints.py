@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,16 @@ def tokenizer_digest(tokenizer: Any) -> str:
 
 def backend_digest(tokenizer: Any) -> str:
     """Fingerprint of a fast tokenizer: normalizer, splits, vocabulary, added tokens, templates."""
-    state = json.loads(getattr(tokenizer, "backend_tokenizer", tokenizer).to_str())
+    return _state_digest(getattr(tokenizer, "backend_tokenizer", tokenizer).to_str())
+
+
+@lru_cache(maxsize=8)
+def _state_digest(state: str) -> str:
+    """Fingerprint of a tokenizer's JSON, which takes 0.1 s for 30,000 words and is needed often."""
     return digest(
         {
             key: value
-            for key, value in state.items()
+            for key, value in json.loads(state).items()
             if key not in ("truncation", "padding", "version")
         }
     )

@@ -113,6 +113,11 @@ def model_loader(library: Any, resolved: str) -> Callable[..., Any]:
 def _explain(model: str, resolved: str, error: Exception) -> str:
     """An error message for a model that did not load."""
     text = one_line(error, 400)
+    if resolved.endswith(".gguf"):
+        return (
+            f"the GGUF file {model!r} holds a language model, which can be a teacher, or the"
+            " backbone of a cross-encoder with a new classifier; an encoder was expected."
+        )
     if "trust_remote_code" in text:
         return (
             f"the model {model!r} brings code, which is not run by default. "

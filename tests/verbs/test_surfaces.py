@@ -64,6 +64,8 @@ def required(verb: str) -> dict[str, Any]:
     }
     if verb == "choose":
         values["candidates"] = [{"settings": {"steps": 5}, "run": "out/a"}]
+    if verb == "rank-students":
+        values["candidates"] = {"two": {"query_layers": 2}}
     if verb == "merge":
         values |= {"models": ["out/a", "out/b"], "weights": [0.5, 0.5]}
     return values | ({"backbone": VALUES["backbone"]} if verb == "train" else {})

@@ -20,7 +20,7 @@ from irdistill.evaluation.auditing.run_scores import describe_lists
 from irdistill.evaluation.auditing.suspects import find_suspects
 from irdistill.evaluation.auditing.teacher_audit import TeacherAudit
 from irdistill.evaluation.auditing.verdict import decide
-from irdistill.evaluation.diversity import Diversity, measure_diversity
+from irdistill.evaluation.diversity import Diversity, measure_diversity, shared_queries
 from irdistill.evaluation.ranking_policies import (
     RunSource,
     SelfMatch,
@@ -137,7 +137,7 @@ def _diversity(
     name = _run_name(first_stage)
     if base is not None and name is not None and name not in systems:
         systems[name] = base
-    queries = [query for query in sample.query_ids if all(query in run for run in systems.values())]
+    queries = shared_queries(sample.query_ids, systems)
     if not queries:
         return None
     baseline = name if base is not None and len(systems) > 1 else None

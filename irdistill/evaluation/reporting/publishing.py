@@ -9,6 +9,7 @@ from pathlib import Path
 from irdistill.collections import Collection, load_collection
 from irdistill.errors import InputError, NotFoundError, OptionError
 from irdistill.evaluation.costs import Efficiency, cost_points, costs_table, draw_costs
+from irdistill.evaluation.diversity import measure_diversity, shared_queries
 from irdistill.evaluation.evaluator import evaluate
 from irdistill.evaluation.figures import Evaluation, Row
 from irdistill.evaluation.ranking_policies import RunSource, SelfMatch, measured_run
@@ -37,6 +38,8 @@ class Results:
         costs: costs of the systems.
         retention: system -> share of the teacher's figure.
         folder: the folder of the file of figures.
+        baseline: the run that the others are compared with.
+        seed: random seed of the intervals.
     """
 
     evaluation: Evaluation
@@ -45,6 +48,8 @@ class Results:
     costs: tuple[Efficiency, ...] = ()
     retention: Mapping[str, float] = field(default_factory=dict)
     folder: Path | None = None
+    baseline: str | None = None
+    seed: int = 42
 
 
 def evaluate_runs(
@@ -82,7 +87,7 @@ def evaluate_runs(
     runs = {system: measured_run(run, loaded, self_match) for system, run in sources.items()}
     base = None if baseline is None else paths.get(baseline, baseline)
     evaluation = evaluate(loaded, runs, measures, base, seed, self_match=self_match)
-    return Results(evaluation, loaded, runs)
+    return Results(evaluation, loaded, runs, baseline=base, seed=seed)
 
 
 def read_results(path: str | Path) -> Results:
@@ -156,7 +161,15 @@ def publish(
         elif form == "html":
             from irdistill.evaluation.reporting.report_page import render_report
 
-            page = render_report(evaluation, results.collection, results.runs, k, queries, points)
+            page = render_report(
+                evaluation,
+                results.collection,
+                results.runs,
+                k,
+                queries,
+                points,
+                _diversity(results),
+            )
             write_file(out, page)
         else:
             write_file(out, _text(results, form))
@@ -168,4 +181,14 @@ def _text(results: Results, form: str) -> str:
     if results.costs:
         table = costs_table(results.costs, results.retention)
         findings.append(Finding("costs", "Costs at query time", tables=[table]))
-    return render_latex(findings) if form == "latex" else render_markdown(findings, level=3)
+    if form == "latex":
+        return render_latex(findings)
+    return render_markdown([*findings, *_diversity(results)], level=3)
+
+
+def _diversity(results: Results) -> list[Finding]:
+    """The diversity of the runs; nothing if they share no query."""
+    collection, runs = results.collection, results.runs
+    if collection is None or not shared_queries(collection.queries, runs):
+        return []
+    return measure_diversity(collection, runs, results.baseline, seed=results.seed).findings()

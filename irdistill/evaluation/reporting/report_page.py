@@ -25,6 +25,7 @@ def render_report(
     k: int = 10,
     queries: int = 300,
     points: Sequence[CostPoint] = (),
+    more: Sequence[Finding] = (),
 ) -> str:
     """Render the page.
 
@@ -34,6 +35,7 @@ def render_report(
         queries: number of queries shown with their lists: those on which the systems differ most
             by the first measure.
         points: quality and cost of the systems.
+        more: sections after those of the evaluation.
     """
     shown = evaluation.with_short_names()
     data: dict[str, Any] = {"queries": None, "costs": shown_points(points)}
@@ -42,7 +44,7 @@ def render_report(
         data["queries"] = _queries(compared, _first_pair(shown), queries)
     return render_html(
         report_title(shown),
-        page_findings(evaluation),
+        [*page_findings(evaluation), *more],
         data,
         verdict_sentences(shown) if shown.rows else (),
     )

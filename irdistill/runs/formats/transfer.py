@@ -16,6 +16,7 @@ from irdistill.runs.formats.gather import Gather
 from irdistill.runs.formats.numbering import Numbering
 from irdistill.runs.formats.registry import Format, format_to_read, format_to_write
 from irdistill.runs.formats.rows import WriteOptions
+from irdistill.runs.label_injection import refuse_labels
 from irdistill.runs.manifest import RunIdentity
 from irdistill.runs.opening import open_run
 from irdistill.runs.ranked_lists import RankedList
@@ -243,6 +244,7 @@ def export_run(
             " --keep-empty out."
         )
     opened, options = open_run(run, collection), WriteOptions(tag, keep_empty)
+    refuse_labels(opened, "exported")
     second = _second_file(path, form, scores)
     if second is not None:
         write_scores(opened, second, collection, options)
