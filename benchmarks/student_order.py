@@ -63,7 +63,9 @@ def _taus(predicted: np.ndarray, values: np.ndarray) -> str:
         for sample in samples
     ]
     low, high = np.quantile(taus, [0.025, 0.975])
-    each = [kendalltau(predicted, values[seed].mean(axis=1)).statistic for seed in range(seeds)]
+    each = [
+        float(kendalltau(predicted, values[seed].mean(axis=1)).statistic) for seed in range(seeds)
+    ]
     return f"tau {tau:.3f} [{low:.3f}, {high:.3f}], each seed {[round(one, 3) for one in each]}"
 
 

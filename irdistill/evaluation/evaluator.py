@@ -22,6 +22,7 @@ from irdistill.evaluation.ranking_policies import (
     warn_of_self_matches,
 )
 from irdistill.evaluation.significance import compare, holm, intervals
+from irdistill.evaluation.unseen_collections import trained_on
 
 logger = logging.getLogger(__name__)
 
@@ -100,10 +101,12 @@ def evaluate(
     whole = collection if isinstance(collection, Collection) else None
     qrels = collection.qrels if isinstance(collection, Collection) else as_qrels(collection)
     dataset = name or (whole.id if whole is not None else "qrels")
-    values, fingerprints = {}, {}
+    values, fingerprints, trained = {}, {}, {}
+    corpus = None if whole is None else whole.corpus.fingerprint
     for system, source in runs.items():
         run = measured_run(source, whole, self_match, once=True)
         values[system], fingerprints[system] = per_query(qrels, run, names), run.fingerprint
+        trained[system] = trained_on(run, corpus)
         if isinstance(run, PolicyRun) and run.left_out.self_matches:
             logger.info(
                 "%s: %d documents with the query's own id were left out",
@@ -111,7 +114,7 @@ def evaluate(
                 run.left_out.self_matches,
             )
         warn_of_self_matches(values[system].self_matches, len(qrels), whole, system)
-    return evaluate_values(values, dataset, baseline, seed, fingerprints)
+    return evaluate_values(values, dataset, baseline, seed, fingerprints, trained)
 
 
 def evaluate_values(
@@ -120,6 +123,7 @@ def evaluate_values(
     baseline: Baseline | None = None,
     seed: int = 42,
     fingerprints: Mapping[str, str] | None = None,
+    trained: Mapping[str, bool | None] | None = None,
 ) -> Evaluation:
     """The figures of values that `per_query` computed, as `evaluate` gives them.
 
@@ -127,12 +131,16 @@ def evaluate_values(
         values: system -> values on the same queries.
         dataset: name in the table.
         fingerprints: of the runs; may be left out.
+        trained: system -> whether its model was trained on the corpus.
     """
     against = check_baseline(values, baseline)
-    runs = fingerprints or {}
+    runs, known = fingerprints or {}, trained or {}
     rows = []
     for system, result in values.items():
-        rows_of_system = _rows(system, dataset, result, runs.get(system, ""), seed)
+        rows_of_system = [
+            replace(row, trained=known.get(system))
+            for row in _rows(system, dataset, result, runs.get(system, ""), seed)
+        ]
         rows += _compared_rows(rows_of_system, result, values, against.get(system, ()), seed)
     return Evaluation(_corrected(rows), {dataset: values})
 

@@ -21,6 +21,7 @@ from irdistill.evaluation.reporting.findings import (
 )
 from irdistill.evaluation.reporting.rendering import Displayed, render_latex, render_markdown
 from irdistill.evaluation.significance import FEW, LEVEL
+from irdistill.evaluation.unseen_collections import retention_finding
 
 MARKS = (
     f"{UP} {DOWN}: above or below the baseline, p < {LEVEL} after Holm's correction over all"
@@ -69,6 +70,7 @@ class Row:
         unscored: number of documents without a score; they are left out.
         run: fingerprint of the run.
         self_matches: number of queries whose list holds the document with the query's own id.
+        trained: whether the system's model was trained on the corpus; None if that is not known.
     """
 
     system: str
@@ -99,6 +101,7 @@ class Row:
     judged: float | None = None
     holes: float | None = None
     self_matches: int = 0
+    trained: bool | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -164,7 +167,7 @@ class Evaluation(Displayed):
         return {"rows": self.to_rows()}
 
     def findings(self) -> list[Finding]:
-        """One section per dataset, then the differences and the ties."""
+        """One section per dataset, then the differences, the retention and the ties."""
         shown = self.with_short_names()
         synthetic = {
             short for dataset, short in short_names(self.datasets).items() if is_synthetic(dataset)
@@ -182,6 +185,7 @@ class Evaluation(Displayed):
         if any(row.against for row in shown.rows):
             tables = [_differences_table(shown.rows)]
             sections.append(Finding("differences", "Differences", [MARKS], tables))
+        sections += retention_finding(shown.rows)
         if any(row.tied for row in shown.rows):
             sections.append(Finding("ties", "Ties", [TIES], [_ties_table(shown.rows)]))
         return sections

@@ -146,8 +146,8 @@ def rank_students(
     kind: str,
     backbone: str,
     candidates: Mapping[str, Mapping[str, Any]],
-    queries: int = 256,
-    documents: int = 16,
+    queries: int = 32,
+    documents: int = 7,
     seed: int = 42,
 ) -> StudentRanking:
     """Rank candidate students by `gram_distance` to the teacher's scores, before any training.

@@ -26,7 +26,11 @@ from irdistill.training import checkpoints
 from irdistill.training.data.collate import TrainBatch
 from irdistill.training.data.mining import Miner
 from irdistill.training.log_rows import LOG
-from irdistill.training.objectives.batch_scores import encode_batch, score_batch
+from irdistill.training.objectives.batch_scores import (
+    bank_divergence,
+    encode_batch,
+    score_batch,
+)
 from irdistill.training.objectives.encode import Encoder
 from irdistill.training.objectives.sparsity import Sparsity
 from irdistill.training.optimizer import make_optimizer, set_learning_rate, step_seed
@@ -194,6 +198,12 @@ class TrainingLoop:
             for weight, term in self.loss.terms:
                 names.append(str(term) if dimension is None else f"{term} [:{dimension}]")
                 terms.append(share * weight * term(scores))
+        if batch.bank is not None:
+            names.append("bank")
+            divergence = bank_divergence(
+                self.encoder, encoded[0], batch.bank, self.options.bank_tau
+            )
+            terms.append(self.options.bank_weight * divergence)
         if self.sparsity is not None:
             penalties = self.sparsity.penalties(step)
             names += penalties

@@ -110,6 +110,27 @@ class TrainOptions(
         float,
         Field(ge=0, description="How far the measure may fall on a probe that keep names."),
     ] = 0.0
+    bank_size: Annotated[
+        int, Field(ge=2, description="Texts of the bank, drawn at random from its sources.")
+    ] = 256
+    bank_queries: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Texts of the bank that are read as queries in each step, besides the"
+            " training queries.",
+        ),
+    ] = 16
+    bank_weight: Annotated[
+        float, Field(gt=0, description="Weight of the divergence over the bank in the loss.")
+    ] = 3.0
+    bank_tau: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="Divides the scores of student and teacher in the softmax over the bank.",
+        ),
+    ] = 0.05
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -210,10 +231,10 @@ class TrainOptions(
         """The options that decide the trained weights.
 
         Options of a feature that is off are left out, so that a new feature does not change the
-        identity of trainings without it. Those of a validation and of its guard are in
-        their own identities.
+        identity of trainings without it. Those of a validation, of its guard and of a bank are
+        in their own identities.
         """
-        ignored = WITHOUT_EFFECT | VALIDATION | {"keep_tolerance"} | self._inactive()
+        ignored = WITHOUT_EFFECT | VALIDATION | {"keep_tolerance"} | BANK | self._inactive()
         return {name: value for name, value in asdict(self).items() if name not in ignored}
 
     def _inactive(self) -> set[str]:
@@ -247,6 +268,8 @@ class TrainOptions(
         return at_default.union(*(names for active, names in switches if not active))
 
 
+BANK = frozenset({"bank_size", "bank_queries", "bank_weight", "bank_tau"})
+"""Options of a bank of texts."""
 _PENALTIES = frozenset(
     {
         "query_flops",

@@ -1,6 +1,7 @@
 """`pretrain`: masked-language-model training on the documents of a collection.
 
-The first stage of Well-Read Students (Turc et al. 2019, arXiv:1908.08962).
+The first stage of Well-Read Students (Turc et al. 2019, arXiv:1908.08962); or the states of a
+teacher's middle layer instead of masked words, see `irdistill.training.middle_layers`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,12 @@ from irdistill.students.towers import set_lengths
 from irdistill.training import checkpoints
 from irdistill.training.log_rows import LOG, row_numbers
 from irdistill.training.loop import prefetch
+from irdistill.training.middle_layers import (
+    MiddleLayerLoss,
+    check_positions,
+    leave_out,
+    load_lower_layers,
+)
 from irdistill.training.optimizer import make_optimizer, set_learning_rate, step_seed
 from irdistill.training.pretraining_options import PretrainOptions
 from irdistill.training.processes import Processes
@@ -65,8 +72,12 @@ def pretrain(
     layers: int | Sequence[int] | None = None,
     random_init: bool = False,
     config: Mapping[str, Any] | None = None,
+    teacher: str | None = None,
 ) -> Path:
     """Train a backbone to predict masked words of a collection's documents.
+
+    With a teacher it learns the states of the teacher's middle layer, by their mean squared error,
+    on documents of which a share of the tokens (``masked``) is left out for both models.
 
     The result is a backbone for students of any kind. Turc et al. (arXiv:1908.08962) found this
     better than a shortened model, before distillation on unlabeled text and training on labels. A
@@ -82,12 +93,14 @@ def pretrain(
         random_init: start with random weights.
         config: changes of the backbone's config, such as ``{"hidden_size": 128}``; the weights are
             random then.
+        teacher: an encoder with the backbone's vocabulary.
 
     Returns:
         The folder of the trained model.
 
     Raises:
-        ModelError: the backbone is no masked language model, or cannot be changed as given.
+        ModelError: the backbone is no masked language model, or cannot be changed as given; or the
+            teacher has another vocabulary.
         SettingsDifferError: ``out`` has a different training.
         IrdistillError: the loss is no longer finite.
     """
@@ -101,6 +114,7 @@ def pretrain(
             f"the tokenizer of {backbone!r} has no mask token; give a masked language model, such"
             " as BERT."
         )
+    lower = _teacher(teacher, backbone, transformer, options)
     if layers is not None:
         keep_layers(transformer.model, layers)
     if random_init or config:
@@ -117,6 +131,12 @@ def pretrain(
         "config": dict(config or {}),
         "options": options.identity(),
     }
+    if lower is not None:
+        identity["teacher"] = {
+            "model": teacher,
+            "revision": model_revision(str(teacher)),
+            "layer": lower.config.num_hidden_layers,
+        }
     record = {"identity": json.loads(json.dumps(identity))}
     with lock_folder(folder):
         if is_finished(folder, record["identity"]):
@@ -125,10 +145,25 @@ def pretrain(
         write_json(folder / "training.json", record | {"finished": False} | recorded_model(folder))
         corpus = reading_corpus(collection.corpus)
         with note_failure(folder):
-            rows = _train(folder, corpus, transformer, options) if options.steps else []
+            rows = _train(folder, corpus, transformer, options, lower) if options.steps else []
             write_text(folder / LOG, _lines(rows))
             _finish(folder, transformer, record)
     return folder / "model"
+
+
+def _teacher(
+    teacher: str | None, backbone: str, transformer: Any, options: PretrainOptions
+) -> Any | None:
+    """The lower layers of the teacher; None for masked words."""
+    if teacher is None:
+        if options.teacher_layer is not None:
+            raise OptionError(
+                f"teacher_layer={options.teacher_layer} was given without teacher; name the"
+                " teacher, or leave it out."
+            )
+        return None
+    check_positions(transformer.model.base_model, backbone)
+    return load_lower_layers(teacher, options.teacher_layer, transformer.tokenizer)
 
 
 def _finish(folder: Path, transformer: Any, record: dict[str, Any]) -> None:
@@ -151,11 +186,14 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _train(
-    folder: Path, corpus: Corpus, transformer: Any, options: PretrainOptions
+    folder: Path, corpus: Corpus, transformer: Any, options: PretrainOptions, teacher: Any | None
 ) -> list[dict[str, Any]]:
     """Train in place from the last complete checkpoint; returns the rows of the log."""
-    masking = _Masking(corpus, transformer.tokenizer, options)
-    loop = PretrainingLoop(folder, transformer.model, options)
+    masking, trained = _Masking(corpus, transformer.tokenizer, options), transformer.model
+    if teacher is not None:
+        masking = _LeavingOut(corpus, transformer.tokenizer, options)
+        trained = MiddleLayerLoss(trained, teacher, best_device(), options.seed)
+    loop = PretrainingLoop(folder, trained, options)
     start = loop.resume()
     write_text(folder / LOG, _lines(loop.rows))
     write_event(folder, event="start", step=start, steps=options.steps, device=str(loop.device))
@@ -305,10 +343,23 @@ class _Masking:
             return_special_tokens_mask=True,
         )
         self.truncation.count(tokens, self.options.max_length, self._special)
+        rows = [{key: values[i] for key, values in tokens.items()} for i in range(len(texts))]
+        return self.mask(rows, step)
+
+    def mask(self, rows: list[dict[str, Any]], step: int) -> dict[str, Any]:
+        """The inputs of the model, from the tokens of each text."""
         mask = DataCollatorForLanguageModeling(
             self.tokenizer,
             mlm_probability=self.options.masked,
             seed=step_seed(self.options.seed, step),
         )
-        rows = [{key: values[i] for key, values in tokens.items()} for i in range(len(texts))]
         return dict(mask(rows))
+
+
+class _LeavingOut(_Masking):
+    """The documents of a step without a share of their tokens."""
+
+    def mask(self, rows: list[dict[str, Any]], step: int) -> dict[str, Any]:
+        """As `_Masking.mask`, with positions."""
+        random = np.random.default_rng(step_seed(self.options.seed, step))
+        return leave_out(rows, self.options.masked, random, self.tokenizer.pad_token_id)

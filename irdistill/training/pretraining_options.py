@@ -43,9 +43,17 @@ class PretrainOptions:
         Field(
             gt=0,
             lt=1,
-            description="Share of the tokens to predict; 80% of them are masked and 10% replaced.",
+            description="Share of the tokens to predict; 80% of them are masked and 10% replaced."
+            " With a teacher: share of the tokens that both models do not read.",
         ),
     ] = 0.15
+    teacher_layer: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        Field(
+            description="Layer of the teacher, counted from 1, whose states are learned; the layers"
+            " above it do not run (default: at three quarters of its depth)."
+        ),
+    ] = None
     max_length: Annotated[
         int, Field(ge=3, description="Maximum length of a document in tokens.")
     ] = 128
@@ -72,5 +80,6 @@ class PretrainOptions:
         check_fields(self)
 
     def identity(self) -> dict[str, Any]:
-        """The options that decide the trained weights."""
-        return {name: value for name, value in asdict(self).items() if name not in WITHOUT_EFFECT}
+        """The options that decide the trained weights; the layer is with the teacher."""
+        ignored = WITHOUT_EFFECT | {"teacher_layer"}
+        return {name: value for name, value in asdict(self).items() if name not in ignored}

@@ -47,6 +47,7 @@ from irdistill.training.data.teacher_representations import (
     TeacherRepresentations,
     compared_fields,
 )
+from irdistill.training.data.text_bank import BankData
 from irdistill.training.guard_setup import HELD_OUT_SHARE, GuardData, make_guard
 from irdistill.training.guarding import Guard
 from irdistill.training.loop import TrainingLoop
@@ -69,7 +70,8 @@ from irdistill.training.validation_sets import HeldOutLists
 from irdistill.training.validation_setup import make_validation, texts_per_list
 
 if TYPE_CHECKING:
-    from irdistill.collections import Collection
+    from irdistill.collections import Collection, Corpus
+    from irdistill.students.dense_student import DenseStudent
     from irdistill.students.student_base import Student
 
 logger = logging.getLogger(__name__)
@@ -89,6 +91,8 @@ def train(
     validate: float | Collection | Sequence[Collection] | None = None,
     validate_candidates: Sequence[Run | str | Path] = (),
     keep: Collection | Sequence[Collection] = (),
+    bank: Corpus | None = None,
+    bank_teacher: DenseStudent | None = None,
 ) -> Path:
     """Train a student on the teacher scores of one run, or of several runs of the same candidates.
 
@@ -116,6 +120,9 @@ def train(
         keep: general probes, collections with judgments. If training lowers the measure on one, a
             merged model that lowers none is saved, or the student as it was at the start; see
             `irdistill.training.guarding`. Without ``validate`` a tenth of the queries chooses.
+        bank: texts of other domains. The training queries keep the distribution over them that
+            ``bank_teacher`` has, see `irdistill.training.data.text_bank`.
+        bank_teacher: a dense model; by default the student before its first step.
 
     Returns:
         The folder of the saved model, which plain sentence-transformers loads.
@@ -140,6 +147,7 @@ def train(
         representations,
         data,
         GuardData.read(keep, data, options, student),
+        BankData.read(bank, bank_teacher, options, student),
     )
     check_training_folder(Path(out))
     folder = make_folder(out)
@@ -286,6 +294,11 @@ def _prepare(inputs: TrainingInputs, folder: Path) -> _Prepared:
         return collator
 
     collator = collator_of(sampler)
+    if inputs.bank is not None:
+        with processes.in_turn():
+            collator.bank = inputs.bank.open(
+                collection, sampler.query_ids, student, options, processes, inputs.work
+            )
     if isinstance(collator.representations, TeacherRepresentations):
         collator.representations.check(first)
     with _representations(student, loss):

@@ -29,6 +29,7 @@ from irdistill.training.data.teacher_representations import (
     check_representations,
     find_representations,
 )
+from irdistill.training.data.text_bank import BankData
 from irdistill.training.guard_setup import GuardData
 from irdistill.training.objectives.token_idf import TokenIdf, corpus_idf
 from irdistill.training.options import TrainOptions
@@ -59,6 +60,7 @@ class TrainingInputs:
     guard: GuardData | None = None
     idf: TokenIdf | None = None
     passages: PassageLists | None = None
+    bank: BankData | None = None
 
     @property
     def texts(self) -> Collection:
@@ -78,6 +80,7 @@ class TrainingInputs:
         representations: str | Path | None,
         validation: ValidationData | None,
         guard: GuardData | None,
+        bank: BankData | None,
     ) -> TrainingInputs:
         """Open the runs, and check all that can be checked before the first step."""
         expression = parse_loss(loss)
@@ -113,6 +116,7 @@ class TrainingInputs:
             guard,
             idf,
             passages,
+            bank,
         )
 
     def identity(self) -> dict[str, Any]:
@@ -139,6 +143,8 @@ class TrainingInputs:
             identity["validation"] = self.validation.identity(self.options)
         if self.guard is not None:
             identity["keep"] = self.guard.identity()
+        if self.bank is not None:
+            identity["bank"] = self.bank.identity(self.options)
         return _as_json(identity)
 
     def details(self) -> dict[str, Any]:

@@ -52,7 +52,7 @@ rank-students | verbs.comparison_verbs:rank_students | recipes
 train | verbs.training_verbs:train | recipes
     Train a student on the scores of teachers.
 pretrain | verbs.training_verbs:pretrain | recipes
-    Train a backbone to predict masked words of a corpus.
+    Train a backbone to predict masked words of a corpus, or the states of a teacher.
 align | verbs.alignment_verbs:align | recipes
     Align a student with a teacher: learn its vectors from raw texts.
 terms | verbs.training_verbs:fit_terms | recipes

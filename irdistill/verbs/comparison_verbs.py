@@ -235,8 +235,13 @@ def rank_students(
         Literal["dense", "sparse", "late-interaction"],
         Field(description="Kind of the students."),
     ] = "dense",
-    queries: Annotated[int, Field(ge=2, description="Queries to compare, drawn at random.")] = 256,
-    documents: Annotated[int, Field(ge=2, description="Documents of each query.")] = 16,
+    queries: Annotated[int, Field(ge=2, description="Queries to compare, drawn at random.")] = 32,
+    documents: Annotated[
+        int,
+        Field(
+            ge=2, description="Documents of each query (with the default of queries, 256 texts)."
+        ),
+    ] = 7,
     seed: SeedOption = 42,
 ) -> StudentRanking:
     """Rank students before training, by how near their scores are to the teacher's.

@@ -26,6 +26,7 @@ from irdistill.verbs.argument_types import (
     SeedOption,
     StudentLike,
     TextsArgument,
+    TextsLike,
     TrustOption,
     ValidationLike,
 )
@@ -42,6 +43,7 @@ from irdistill.verbs.opening_inputs import (
 from irdistill.verbs.result_cache import open_cached_student
 
 if TYPE_CHECKING:
+    from irdistill.collections import Corpus
     from irdistill.students.dense_student import DenseStudent
     from irdistill.students.exporting import ExportAgreement
     from irdistill.students.student_base import Student
@@ -80,6 +82,9 @@ def _check_training(values: Mapping[str, Any]) -> None:
         "# Save no model that is worse than MiniLM on general questions:",
         f"{_ON_MINILM} --scores out/fused --freeze-documents --keep pydocs/howto"
         ' --loss "KL(tau=0.05)" --out out/full',
+        "# Keep MiniLM's scores on texts of other domains:",
+        f"{_ON_MINILM} --scores out/fused --freeze-documents --bank mydocs"
+        ' --loss "KL(tau=0.05)" --out out/banked',
         "# On vectors that score --representations stored:",
         f'{_ON_MINILM} --scores out/vectors --layers 2 --loss "KL(tau=0.05) + EmbeddingMSE" --out'
         " out/embedding",
@@ -107,7 +112,10 @@ def train(
     ] = None,
     backbone: Annotated[
         ModelLike | None,
-        Field(description="Model that the student starts from: folder, hub id or package: path."),
+        Field(
+            description="Model that the student starts from: folder, hub id or package: path;"
+            " for a cross-encoder also a causal language model, or its GGUF file."
+        ),
     ] = None,
     representations: Annotated[
         RunLike | None,
@@ -139,6 +147,19 @@ def train(
             " measured, and the one that is best on the validation (by default a tenth of the"
             " queries, held out) without lowering a probe is saved; if there is none, the start."
         ),
+    ] = None,
+    bank: Annotated[
+        TextsLike | None,
+        Field(
+            description="Texts of other domains: text files, and sentences of collections, or what"
+            " is after a colon, such as mydocs:titles. Beside the loss, the scores of the"
+            " training queries against these texts follow those of bank_teacher, so that the"
+            " student forgets less."
+        ),
+    ] = None,
+    bank_teacher: Annotated[
+        ModelLike | None,
+        Field(description="Dense model for the bank (default: the student before training)."),
     ] = None,
     chosen: Annotated[
         Path | None,
@@ -173,6 +194,7 @@ def train(
         measured = None if validate is None else open_validation(validate)
         probes = [] if keep is None else open_collections(keep)
         candidates = [] if validate_candidates is None else named_runs(validate_candidates).values()
+        texts = None if bank is None else _open_bank(bank, options)
     built = (
         build_student(student, model_path(backbone or ""), **architecture.changed())
         if isinstance(student, str)
@@ -191,6 +213,8 @@ def train(
         validate=measured,
         validate_candidates=[as_run(run) for run in candidates],
         keep=probes,
+        bank=texts,
+        bank_teacher=None if bank_teacher is None else _open_dense(bank_teacher),
     )
     if not processes.first:
         return built
@@ -198,6 +222,22 @@ def train(
     if probes:
         trained.keep_report = KeepReport.read(out)
     return trained
+
+
+def _open_bank(bank: TextsLike, options: TrainOptions) -> Corpus:
+    from irdistill.queries.raw_texts import open_texts
+
+    several: list[Any] = list(bank) if isinstance(bank, list | tuple) else [bank]
+    return open_texts(several, TextOptions(max_texts=options.bank_size), options.seed)
+
+
+def _open_dense(model: ModelLike, trust_remote_code: bool = False) -> DenseStudent:
+    from irdistill.students.build import load_dense
+    from irdistill.students.dense_student import DenseStudent
+
+    if isinstance(model, DenseStudent):
+        return model
+    return load_dense(model_path(model), trust_remote_code=trust_remote_code)
 
 
 def _chosen_settings(chosen: Path) -> dict[str, Any]:
@@ -215,6 +255,9 @@ def _chosen_settings(chosen: Path) -> dict[str, Any]:
         "# A smaller model with random weights:",
         f"irdistill pretrain pydocs/train --backbone {MINILM} --config hidden_size=128"
         " num_attention_heads=2 --out out/small",
+        "# On the states of a teacher's fourth layer, with half of the tokens:",
+        f"irdistill pretrain pydocs/train --backbone {MINILM} --layers 2 --teacher {MINILM}"
+        " --teacher-layer 4 --masked 0.5 --out out/from-states",
     ),
     reopen=lambda folder: folder / "model",
 )
@@ -238,10 +281,17 @@ def pretrain(
         dict[str, Any] | None,
         Field(description="Changes of the backbone's config; the weights are then random."),
     ] = None,
+    teacher: Annotated[
+        ModelLike | None,
+        Field(
+            description="Encoder with the backbone's vocabulary, whose middle layer is learned"
+            " instead of masked words."
+        ),
+    ] = None,
     options: PretrainOptions = PretrainOptions(),
     **settings: Any,
 ) -> Path:
-    """Train a backbone to predict masked words of a corpus.
+    """Train a backbone to predict masked words of a corpus, or the states of a teacher.
 
     A stopped training resumes where it stopped.
     """
@@ -256,6 +306,7 @@ def pretrain(
         layers=layers,
         random_init=random_init,
         config=config,
+        teacher=None if teacher is None else model_path(teacher),
     )
 
 
@@ -382,21 +433,15 @@ def fit_static(
     the vectors are added to a query tower instead of replacing it.
     """
     from irdistill.queries.raw_texts import open_texts
-    from irdistill.students.build import load_dense
-    from irdistill.students.dense_student import DenseStudent
     from irdistill.training.static_fitting import fit_static as fit_static_tower
 
     assert out is not None
     several: list[Any] = list(texts) if isinstance(texts, list | tuple) else [texts]
     corpus = open_texts(several, text_options, seed)
 
-    def opened(model: ModelLike) -> DenseStudent:
-        if isinstance(model, DenseStudent):
-            return model
-        return load_dense(model_path(model), trust_remote_code=trust_remote_code)
-
-    other = None if beside is None else opened(beside)
-    return fit_static_tower(corpus, opened(teacher), out, ridge, other, seed, overwrite)
+    other = None if beside is None else _open_dense(beside, trust_remote_code)
+    opened = _open_dense(teacher, trust_remote_code)
+    return fit_static_tower(corpus, opened, out, ridge, other, seed, overwrite)
 
 
 @verb(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sentence_transformers import CrossEncoder
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -75,6 +76,26 @@ def test_a_pair_is_read_to_its_end(decoder: str, tmp_path: Path) -> None:
     read = [TextPair(Query(text, text), 0, document) for text, document in PAIRS]
     tokens, _ = teacher.tokenize(read)
     assert teacher.forward(tokens, np.arange(3)).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_start_from_the_similarity(decoder: str, tmp_path: Path) -> None:
+    student = CrossEncoderStudent(decoder, head="similarity", layers=[0, 1])
+    columns = student.tokenize([("cat dog", "a bird")], "pair")
+    assert columns["token_type_ids"] == [[0, 0, 0, 0, 1, 1, 1]]
+    body = LlamaForCausalLM.from_pretrained(decoder).model.eval()
+    body.layers = body.layers[:2]
+    ids = torch.tensor(columns["input_ids"])
+    with torch.no_grad():
+        states = body(ids).last_hidden_state[0]
+    means = [F.normalize(part.mean(0), dim=0) for part in (states[:4], states[4:])]
+    states = F.normalize(states, dim=-1)
+    best = (states[:4] @ states[4:].T).amax(1).mean()
+    expected = 10 * float(means[0] @ means[1] + best)
+    assert float(student.predict([("cat dog", "a bird")])) == pytest.approx(expected, abs=1e-4)
+    student.save(tmp_path / "model")
+    teacher = CrossEncoderTeacher(str(tmp_path / "model"), precision="float32")
+    tokens, _ = teacher.tokenize([TextPair(Query("q", "cat dog"), 0, "a bird")])
+    assert teacher.forward(tokens, np.arange(1)).tolist() == pytest.approx([expected], abs=1e-4)
 
 
 def test_layers_and_gradients(decoder: str) -> None:

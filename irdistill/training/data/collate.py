@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -142,6 +142,8 @@ class TrainBatch:
         representations: of the teacher, if the loss reads any.
         teacher_in_batch: (B, U) or (T, B, U) float32 teacher scores of each query and document, NaN
             where unknown, if the loss reads them.
+        bank: texts of other domains and the teacher's scores of the queries against them, if there
+            is a bank.
     """
 
     queries: TokenRows
@@ -155,6 +157,23 @@ class TrainBatch:
     pairs: TokenRows | None = None
     representations: BatchRepresentations | None = None
     teacher_in_batch: Tensor | None = None
+    bank: BankBatch | None = None
+
+
+class BankBatch(NamedTuple):
+    """What the B queries of a batch are compared with besides their lists.
+
+    Attributes:
+        texts: the n texts of a bank, tokenized, or their stored vectors if the document tower is
+            frozen.
+        queries: M texts of the bank, tokenized as queries.
+        teacher: (B + M, n) float32 scores of the batch's queries and of these; NaN where a text has
+            no tokens, and of a text with itself.
+    """
+
+    texts: TokenRows | VectorBatch
+    queries: TokenRows
+    teacher: Tensor
 
 
 class Collator:
@@ -172,6 +191,9 @@ class Collator:
             documents.
         in_batch: likewise the teacher's in-batch scores.
         keys: hashes that tell which documents have the same text; if None, all differ.
+
+    Attributes:
+        bank: looks up the bank of texts for a batch's queries, if there is one.
     """
 
     def __init__(
@@ -186,6 +208,7 @@ class Collator:
     ) -> None:
         self.sampler, self.queries, self.documents, self.pairs = sampler, queries, documents, pairs
         self.representations, self.in_batch, self.keys = representations, in_batch, keys
+        self.bank: Callable[[np.ndarray], BankBatch] | None = None
 
     def __call__(self, step: int) -> TrainBatch:
         """The lists of a step as one batch."""
@@ -222,6 +245,7 @@ class Collator:
                 None if self.representations is None else self.representations(lists, unique)
             ),
             teacher_in_batch=None if self.in_batch is None else self.in_batch(lists, unique),
+            bank=None if self.bank is None else self.bank(lists.queries),
         )
 
     def _documents(self, rows: np.ndarray) -> TokenRows | VectorBatch:

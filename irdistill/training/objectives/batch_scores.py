@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from irdistill.losses import BatchRepresentations, ScoreBatch
+from irdistill.losses import KL, BatchRepresentations, ScoreBatch
 from irdistill.search.vectors.vector_store import VectorBatch
-from irdistill.training.data.collate import TokenRows, TrainBatch
+from irdistill.training.data.collate import BankBatch, TokenRows, TrainBatch
 from irdistill.training.objectives.encode import Encoder
 
 
@@ -77,6 +77,23 @@ def score_batch(
         ),
         parameters=parameters or {},
     )
+
+
+def bank_divergence(encoder: Encoder, queries: Any, bank: BankBatch, tau: float) -> Tensor:
+    """``KL(P_T || P_S)`` over the texts of a bank, the mean over queries.
+
+    Args:
+        queries: the student's vectors of the batch's queries.
+        tau: divides the scores of both models.
+    """
+    student = encoder.student
+    if bank.queries.total:
+        queries = torch.cat([queries, encoder(bank.queries, "query")])
+    index = torch.zeros((len(queries), 1), dtype=torch.long, device=student.device)
+    _, scores = student.scores(queries, encoder.documents(bank.texts), index)
+    assert scores is not None
+    teacher = bank.teacher.to(student.device)
+    return KL(tau=tau, teacher_tau=tau)(ScoreBatch(student=scores, teacher=teacher))
 
 
 def _on(values: Tensor | None, device: torch.device) -> Tensor | None:

@@ -21,6 +21,7 @@ from irdistill.evaluation.measures import per_query
 from irdistill.evaluation.query_comparison import Pair, QueryComparison
 from irdistill.evaluation.ranking_policies import measured_run
 from irdistill.evaluation.reporting.report_page import page_findings, report_title
+from irdistill.evaluation.unseen_collections import trained_on
 from irdistill.evaluation.verdicts import verdict_sentences
 from irdistill.runs.store import StoredRun
 from irdistill.verbs.opening_inputs import short_names
@@ -175,9 +176,15 @@ def _comparison(
         compared = comparison.result()
         baseline = chosen.names[0] if chosen.has_baseline else None
         runs = {name: run.fingerprint for name, run in compared.runs.items()}
+        corpus = compared.collection.corpus.fingerprint
+        trained = {name: trained_on(run, corpus) for name, run in compared.runs.items()}
         with _EVALUATING:
             return evaluate_values(
-                compared.per_query, compared.collection.id, baseline, fingerprints=runs
+                compared.per_query,
+                compared.collection.id,
+                baseline,
+                fingerprints=runs,
+                trained=trained,
             )
 
     return comparison, state_of(request).results.get(("figures", *key), compute_figures)
