@@ -61,20 +61,14 @@ class CrossEncoderStudent(Student):
         description = describe_model(backbone, options.revision)
         if description.classifier_outputs not in (None, 1):
             raise ModelError(_several_outputs(backbone, description.classifier_outputs))
-        if _needs_similarity(description, options.head):
-            model = _with_similarity(backbone, options, device)
-        elif is_decoder(description):
+        similarity = _needs_similarity(description, options.head)
+        build = _with_similarity if similarity else _with_classifier
+        if is_decoder(description):
             with TemporaryDirectory() as folder:
-                write_decoder(
-                    backbone,
-                    Path(folder),
-                    options.layers,
-                    options.revision,
-                    options.trust_remote_code,
-                )
-                model = _with_classifier(folder, options, device, seed)
+                write_decoder(backbone, Path(folder), options, similarity)
+                model = build(folder, options, device, seed)
         else:
-            model = _with_classifier(backbone, options, device, seed)
+            model = build(backbone, options, device, seed)
         self._set_model(model, backbone, model_revision(backbone, options.revision))
         modules = self._transformers("pair")
         if options.layers is not None and not is_decoder(description):
@@ -192,7 +186,9 @@ def _with_classifier(
     return model
 
 
-def _with_similarity(backbone: str, options: StudentOptions, device: str | None) -> CrossEncoder:
+def _with_similarity(
+    backbone: str, options: StudentOptions, device: str | None, seed: int
+) -> CrossEncoder:
     """A cross-encoder of an encoder's layers and a new `PairSimilarity`."""
     first = load_transformer(
         backbone, revision=options.revision, trust_remote_code=options.trust_remote_code

@@ -4,7 +4,6 @@ arXiv:2310.08319).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from irdistill.modeling.weights import complete_weights
 from irdistill.students.inputs import ensure_padding_token
 from irdistill.students.layers import keep_layers
 from irdistill.students.model_kinds import ModelDescription
+from irdistill.students.student_options import StudentOptions
 
 
 def is_decoder(backbone: ModelDescription) -> bool:
@@ -31,9 +31,8 @@ def is_decoder(backbone: ModelDescription) -> bool:
 def write_decoder(
     model: str,
     out: Path,
-    layers: int | Sequence[int] | None = None,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
+    options: StudentOptions,
+    segments: bool = False,
 ) -> None:
     """Write the layers of a causal language model, and a tokenizer that separates two texts.
 
@@ -42,19 +41,20 @@ def write_decoder(
 
     Args:
         model: folder, hub id, or a GGUF file, whose weights are unpacked to float32.
-        layers: layers to keep (default: all).
+        options: its revision, and the layers to keep.
+        segments: mark the tokens of the second text, as `PairSimilarity` needs.
 
     Raises:
         ModelError: it cannot be loaded, or its tokenizer has no token for the end of a text.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    place, file = split_gguf(resolve_model(model, revision))
+    place, file = split_gguf(resolve_model(model, options.revision))
     if file and find_spec("gguf") is None:
         raise MissingExtraError("gguf", "llm", f"the model {model!r}")
     arguments: dict[str, Any] = {
-        "revision": revision,
-        "trust_remote_code": trust_remote_code,
+        "revision": options.revision,
+        "trust_remote_code": options.trust_remote_code,
         "local_files_only": Path(place).is_dir(),
         **({"gguf_file": file} if file else {}),
     }
@@ -68,10 +68,10 @@ def write_decoder(
         raise ModelError(
             f"the language model {model!r} cannot be loaded: {one_line(error, 400)}."
         ) from error
-    tokenizer = _pair_tokenizer(tokenizer, model)
+    tokenizer = _pair_tokenizer(tokenizer, model, segments)
     body = network.base_model
-    if layers is not None:
-        keep_layers(body, layers)
+    if options.layers is not None:
+        keep_layers(body, options.layers)
     body.config.architectures = [type(body).__name__]
     body.config.pad_token_id = tokenizer.pad_token_id
     if file:
@@ -81,7 +81,7 @@ def write_decoder(
         tokenizer.save_pretrained(out)
 
 
-def _pair_tokenizer(tokenizer: Any, model: str) -> Any:
+def _pair_tokenizer(tokenizer: Any, model: str, segments: bool) -> Any:
     """A tokenizer that puts tokens around and between two texts.
 
     It is of the general class: those of some models restore their own tokens when they are loaded.
@@ -99,7 +99,7 @@ def _pair_tokenizer(tokenizer: Any, model: str) -> Any:
     start = "" if begin is None else f"{begin} "
     rules.post_processor = TemplateProcessing(
         single=f"{start}$A {end}",
-        pair=f"{start}$A {end} $B {end}",
+        pair=f"{start}$A {end} $B:1 {end}:1",
         special_tokens=[
             (token, tokenizer.convert_tokens_to_ids(token))
             for token in dict.fromkeys((begin, end))
@@ -114,6 +114,11 @@ def _pair_tokenizer(tokenizer: Any, model: str) -> Any:
         eos_token=end,
         unk_token=tokenizer.unk_token,
         pad_token=padding,
+        model_input_names=[
+            "input_ids",
+            *(["token_type_ids"] if segments else []),
+            "attention_mask",
+        ],
     )
     ensure_padding_token(plain, model)
     return plain

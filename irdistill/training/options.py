@@ -118,12 +118,12 @@ class TrainOptions(
         Field(
             ge=0,
             description="Texts of the bank that are read as queries in each step, besides the"
-            " training queries; the texts should be short, such as mydocs:sentences.",
+            " training queries.",
         ),
-    ] = 0
+    ] = 16
     bank_weight: Annotated[
         float, Field(gt=0, description="Weight of the divergence over the bank in the loss.")
-    ] = 1.0
+    ] = 3.0
     bank_tau: Annotated[
         float,
         Field(

@@ -52,7 +52,7 @@ rank-students | verbs.comparison_verbs:rank_students | recipes
 train | verbs.training_verbs:train | recipes
     Train a student on the scores of teachers.
 pretrain | verbs.training_verbs:pretrain | recipes
-    Train a backbone to predict masked words of a corpus.
+    Train a backbone to predict masked words of a corpus, or the states of a teacher.
 align | verbs.alignment_verbs:align | recipes
     Align a student with a teacher: learn its vectors from raw texts.
 terms | verbs.training_verbs:fit_terms | recipes
@@ -63,6 +63,8 @@ compress | verbs.training_verbs:compress | recipes
     Fit linear layers behind a dense model, for document vectors of bits, bytes or few numbers.
 merge | verbs.merge_verbs:merge | recipes
     Merge models: average the weights of models of one architecture.
+retokenize | verbs.tokenizer_verbs:retokenize | recipes
+    Give a model another tokenizer: its token embeddings are converted by strings.
 evaluate | verbs.evaluation_verbs:evaluate | recipes
     Evaluate runs as trec_eval does, with confidence intervals and tested differences.
 compare | verbs.comparison_verbs:compare | recipes

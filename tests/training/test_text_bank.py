@@ -37,10 +37,10 @@ OPTIONS = TrainOptions(
     checkpoint_every=2,
     dropout=False,
     bank_queries=2,
-    bank_weight=3.0,
+    bank_weight=2.0,
     bank_tau=0.1,
 )
-NO_BANK: Mapping[str, Any] = {"bank_queries": 0, "bank_weight": 1.0, "bank_tau": 0.05}
+NO_BANK: Mapping[str, Any] = {"bank_queries": 16, "bank_weight": 3.0, "bank_tau": 0.05}
 QUERIES = ["q0", "q3", "q5"]
 
 
@@ -145,7 +145,7 @@ def test_a_student_that_has_not_moved_has_no_divergence(place: Path, frozen: boo
 def test_training_keeps_the_scores_on_the_bank(place: Path, tmp_path: Path) -> None:
     """The log has the term, and the divergence at the end is smaller than without a bank."""
     ends = {}
-    for weight in (None, 3.0):
+    for weight in (None, 2.0):
         student = make_student(place / "backbone")
         options = OPTIONS if weight else replace(OPTIONS, **NO_BANK)
         bank = make_bank() if weight else None
@@ -154,8 +154,8 @@ def test_training_keeps_the_scores_on_the_bank(place: Path, tmp_path: Path) -> N
         texts = [query.text for query in make_collection().queries.values()]
         start = cosines(make_student(place / "backbone"), texts)
         ends[weight] = by_hand(start, cosines(student, texts), 0.1)
-    assert ends[3.0] < 0.5 * ends[None]
-    rows = log(tmp_path / "3.0")
+    assert ends[2.0] < 0.5 * ends[None]
+    rows = log(tmp_path / "2.0")
     assert rows[0]["terms"]["bank"] < 1e-3 < rows[2]["terms"]["bank"]
     assert "bank" not in log(tmp_path / "None")[0]["terms"]
 
@@ -199,7 +199,7 @@ def test_the_identity_has_texts_teacher_and_options_of_the_bank(
 
     identity = go(make_bank())["bank"]
     assert identity["teacher"]["document"]["corpus"] == make_bank().fingerprint
-    assert (identity["weight"], identity["tau"]) == (3.0, 0.1)
+    assert (identity["weight"], identity["tau"]) == (2.0, 0.1)
     others: list[dict[str, Any]] = [
         {"bank": make_bank(["w1 w2", "w3"])},
         {"bank": make_bank(), "teacher": make_student(place / "other")},
@@ -226,7 +226,7 @@ def test_what_cannot_be_banked_is_refused(place: Path) -> None:
 
 
 def test_the_verb_draws_the_bank(place: Path, tmp_path: Path) -> None:
-    """``bank_size`` texts of the sources; documents, if no kind is named."""
+    """``bank_size`` texts of the sources; sentences, if no kind is named."""
     file = tmp_path / "texts.txt"
     file.write_text("\n".join(make_bank().texts(range(12))))
     student = ird.train(
@@ -235,6 +235,6 @@ def test_the_verb_draws_the_bank(place: Path, tmp_path: Path) -> None:
         bank_teacher=str(place / "other"), out=tmp_path / "out",
     )  # fmt: skip
     bank = read_json(tmp_path / "out" / "training.json")["identity"]["bank"]
-    corpus = open_texts([file, make_collection()], TextOptions(("documents",), max_texts=20), 42)
+    corpus = open_texts([file, make_collection()], TextOptions(max_texts=20), 42)
     assert bank["teacher"]["query"]["corpus"] == corpus.fingerprint and len(corpus) == 20
     assert student.dimension == 16
