@@ -34,7 +34,7 @@ _SURFACE = {
     "irdistill.losses": """
         ADRMSE ApproxNDCG BCE CPRD DACKL EmbeddingCosine EmbeddingMSE Hinge InfoNCE KL LELP
         LambdaLoss ListMLE ListNet Loss MIAlpha MSE MarginMSE Preference RankNet Relational
-        ScoreBatch SpreadOut TRG parse_loss register
+        ScoreBatch SpanCosine SpanRelation SpreadOut TRG parse_loss register
     """,
     "irdistill.students": """
         CrossEncoderStudent DenseStudent KernelStudent LateInteractionStudent SparseStudent
@@ -61,6 +61,7 @@ _SURFACE = {
     "irdistill.verbs.alignment_verbs": "align",
     "irdistill.verbs.training_verbs": "compress export fit_static fit_terms pretrain train",
     "irdistill.verbs.merge_verbs": "merge",
+    "irdistill.verbs.tokenizer_verbs": "retokenize",
     "irdistill.verbs.evaluation_verbs": "audit benchmark evaluate measure report",
     "irdistill.verbs.comparison_verbs": "choose compare measure_diversity rank_students",
     "irdistill.verbs.query_verbs": "critic_curve filter generate rewrite split",

@@ -193,6 +193,12 @@ from irdistill.losses import (
     ScoreBatch as ScoreBatch,
 )
 from irdistill.losses import (
+    SpanCosine as SpanCosine,
+)
+from irdistill.losses import (
+    SpanRelation as SpanRelation,
+)
+from irdistill.losses import (
     SpreadOut as SpreadOut,
 )
 from irdistill.losses import (
@@ -353,6 +359,9 @@ from irdistill.verbs.search_verbs import (
 )
 from irdistill.verbs.search_verbs import (
     search_text as search_text,
+)
+from irdistill.verbs.tokenizer_verbs import (
+    retokenize as retokenize,
 )
 from irdistill.verbs.training_verbs import (
     compress as compress,

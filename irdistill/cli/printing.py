@@ -327,7 +327,9 @@ _PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], Printed]] = {
     **dict.fromkeys(("retrieve", "score", "fuse", "mask", "runs import", "runs merge"), _run),
     "collect": _collected,
     **dict.fromkeys(("rewrite", "split", "generate", "filter"), _collection),
-    **dict.fromkeys(("train", "pretrain", "align", "terms", "static", "compress", "merge"), _model),
+    **dict.fromkeys(
+        ("train", "pretrain", "align", "terms", "static", "compress", "merge", "retokenize"), _model
+    ),
     "run": _recipe,
     "specialise": _specialised,
     **dict.fromkeys(("runs stats", "runs diff"), lambda values, _: _table(values)),

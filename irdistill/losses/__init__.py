@@ -33,7 +33,13 @@ from irdistill.losses.parameter_checks import AtLeast, NonNegative, Positive
 from irdistill.losses.pointwise import BCE, MSE
 from irdistill.losses.pseudo_classes import LELP
 from irdistill.losses.relational import Relational, SpreadOut
-from irdistill.losses.representations import BatchRepresentations, FittingSample, TokenVectors
+from irdistill.losses.representations import (
+    BatchRepresentations,
+    FittingSample,
+    SpanVectors,
+    TokenVectors,
+)
+from irdistill.losses.spans import SpanCosine, SpanRelation
 from irdistill.losses.token_graph import TRG
 
 __all__ = [
@@ -70,6 +76,9 @@ __all__ = [
     "RankNet",
     "Relational",
     "ScoreBatch",
+    "SpanCosine",
+    "SpanRelation",
+    "SpanVectors",
     "SpreadOut",
     "Sum",
     "TokenVectors",

@@ -45,7 +45,7 @@ class VectorLoss(Loss):
         return student.shape[-1], teacher.shape[-1]
 
 
-class _ProjectedLoss(VectorLoss):
+class ProjectedLoss(VectorLoss):
     """A loss between the projected vectors of the student and the vectors of the teacher."""
 
     def make_parameters(
@@ -64,7 +64,7 @@ class _ProjectedLoss(VectorLoss):
 
 
 @register("EmbeddingMSE", needs={"representation"})
-class EmbeddingMSE(_ProjectedLoss):
+class EmbeddingMSE(ProjectedLoss):
     """``|P x - y|^2`` of the student's vector x and the teacher's y, mean over texts.
 
     Reimers and Gurevych, arXiv 2004.09813. ``P`` is a trained linear map if the dimensions differ,
@@ -90,7 +90,7 @@ class EmbeddingMSE(_ProjectedLoss):
 
 
 @register("EmbeddingCosine", needs={"representation"})
-class EmbeddingCosine(_ProjectedLoss):
+class EmbeddingCosine(ProjectedLoss):
     """``1 - cos(P x, y)`` of the student's vector x and the teacher's y, mean over texts.
 
     Half of `EmbeddingMSE` with ``normalize``. ``P`` is a trained linear map if the dimensions

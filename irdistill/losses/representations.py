@@ -22,6 +22,22 @@ class TokenVectors(NamedTuple):
     mask: Tensor
 
 
+class SpanVectors(NamedTuple):
+    """The teacher's vectors of the spans that two tokenizers share, and the student's tokens there.
+
+    Attributes:
+        vectors, mask: (n, S, E) means of the teacher's token vectors in each span of n texts, and
+            (n, S), False on padding.
+        places: (n, L) the span of each token vector of the student; -1 for none.
+        counts: (n,) number of token vectors that the student has of each text.
+    """
+
+    vectors: Tensor
+    mask: Tensor
+    places: Tensor
+    counts: Tensor
+
+
 def padded_tokens(texts: Sequence[Tensor]) -> TokenVectors:
     """Pad the token vectors (tokens, D) of each text with zeros."""
     vectors = nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
@@ -44,6 +60,7 @@ class BatchRepresentations:
         pairs: (B, N, D) the pooled last state of each query-document pair.
         query_tokens: (B, L, D) with their mask.
         document_tokens: (U, L, D) with their mask.
+        query_spans, document_spans: of the teacher only, for B queries and U documents.
     """
 
     queries: Tensor | None = None
@@ -51,23 +68,24 @@ class BatchRepresentations:
     pairs: Tensor | None = None
     query_tokens: TokenVectors | None = None
     document_tokens: TokenVectors | None = None
+    query_spans: SpanVectors | None = None
+    document_spans: SpanVectors | None = None
 
     def __post_init__(self) -> None:
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if isinstance(value, TokenVectors):
-                object.__setattr__(
-                    self, entry.name, TokenVectors(widened(value.vectors), value.mask.bool())
-                )
+            if isinstance(value, TokenVectors | SpanVectors):
+                entered = value._replace(vectors=widened(value.vectors), mask=value.mask.bool())
+                object.__setattr__(self, entry.name, entered)
             elif value is not None:
                 object.__setattr__(self, entry.name, widened(value))
 
     def to(self, device: torch.device) -> BatchRepresentations:
         """A copy on another device."""
 
-        def moved(value: Tensor | TokenVectors | None) -> Any:
-            if isinstance(value, TokenVectors):
-                return TokenVectors(value.vectors.to(device), value.mask.to(device))
+        def moved(value: Tensor | TokenVectors | SpanVectors | None) -> Any:
+            if isinstance(value, TokenVectors | SpanVectors):
+                return type(value)(*(part.to(device) for part in value))
             return None if value is None else value.to(device)
 
         return BatchRepresentations(
@@ -85,14 +103,16 @@ class BatchRepresentations:
     def one_list(self, place: int) -> BatchRepresentations:
         """The vectors of one list; documents are those of the whole batch."""
         row = slice(place, place + 1)
-        tokens = self.query_tokens
+
+        def cut(parts: Any) -> Any:
+            return None if parts is None else type(parts)(*(part[row] for part in parts))
+
         return replace(
             self,
             queries=None if self.queries is None else self.queries[row],
             pairs=None if self.pairs is None else self.pairs[row],
-            query_tokens=(
-                None if tokens is None else TokenVectors(tokens.vectors[row], tokens.mask[row])
-            ),
+            query_tokens=cut(self.query_tokens),
+            query_spans=cut(self.query_spans),
         )
 
     def reordered(self, order: Tensor) -> BatchRepresentations:
@@ -117,6 +137,11 @@ class FittingSample:
     states: Tensor
     scores: Tensor
     classifier: Tensor
+
+
+def evenly_spaced(count: int, chosen: int, device: torch.device) -> Tensor:
+    """``chosen`` of ``count`` places, evenly spaced."""
+    return torch.linspace(0, count - 1, chosen, device=device).round().long()
 
 
 def known_vectors(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

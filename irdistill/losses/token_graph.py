@@ -13,7 +13,7 @@ from irdistill.losses.batch import ScoreBatch
 from irdistill.losses.listwise import masked_divergence
 from irdistill.losses.loss_base import Loss, register
 from irdistill.losses.parameter_checks import AtLeast, NonNegative, Positive
-from irdistill.losses.representations import TokenVectors, both_models
+from irdistill.losses.representations import TokenVectors, both_models, evenly_spaced
 
 _SIDES = {"query": "query_tokens", "document": "document_tokens"}
 #: Similarities of one model that are computed at a time within texts: 64 MiB in float32.
@@ -74,7 +74,7 @@ class TRG(Loss):
         """The term between tokens of different texts."""
         texts, places = mask.nonzero(as_tuple=True)
         if len(texts) > self.tokens:
-            chosen = _spread(len(texts), self.tokens, texts.device)
+            chosen = evenly_spaced(len(texts), self.tokens, texts.device)
             texts, places = texts[chosen], places[chosen]
         allowed = texts[:, None] != texts[None, :]
         student, teacher = student[texts, places], teacher[texts, places]
@@ -89,18 +89,13 @@ class TRG(Loss):
         count, length = mask.shape
         most = max(1, _ELEMENTS // max(1, length * length))
         if count > most:
-            chosen = _spread(count, most, mask.device)
+            chosen = evenly_spaced(count, most, mask.device)
             student, teacher, mask = student[chosen], teacher[chosen], mask[chosen]
         others = ~torch.eye(length, dtype=torch.bool, device=mask.device)
         allowed = mask[:, :, None] & mask[:, None, :] & others
         return _divergence(
             teacher @ teacher.mT / self.tau, student @ student.mT / self.tau, allowed
         )
-
-
-def _spread(count: int, chosen: int, device: torch.device) -> Tensor:
-    """``chosen`` of ``count`` places, evenly spaced."""
-    return torch.linspace(0, count - 1, chosen, device=device).round().long()
 
 
 def _aligned(student: TokenVectors, teacher: TokenVectors) -> tuple[Tensor, Tensor, Tensor]:

@@ -28,9 +28,11 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
-    if device.type == "cpu" and torch.backends.mkldnn.is_available():
+    # older versions of torch do not tell what the processor has
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
         capabilities = torch.cpu.get_capabilities()
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+        fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+        return bool(fast and torch.backends.mkldnn.is_available())
     return False
 
 

@@ -1,13 +1,14 @@
 """Vectors that a teacher computed for pairs, queries and documents, stored beside a run.
 
 ``RUN/representations/`` holds ``manifest.json``, one part for each part of the run, and for
-cross-encoders ``classifier.npy``. A part is whole or absent, as in the run. Its file is four arrays
+cross-encoders ``classifier.npy``. A part is whole or absent, as in the run. Its file is arrays
 in numpy's format, one after the other::
 
     owners   (n,) int32    number of the item's query in the run; -1 for a document alone
     rows     (n,) int32    the document's row in the corpus; -1 for a query alone
     ends     (n,) int64    where the item's vectors end
     vectors  (v, D)        float16 or float32
+    offsets  (v, 2) int32  of token vectors: start and end of the token in the text, in characters
 
 Items are ordered by owner, then row.
 """
@@ -67,11 +68,15 @@ _NO_VECTORS = np.empty((0, 0), np.float32)
 
 
 class Item(NamedTuple):
-    """The vectors (v, D) of one pair, of a query (row -1) or of a document (owner -1)."""
+    """The vectors (v, D) of one pair, of a query (row -1) or of a document (owner -1).
+
+    Token vectors may have the start and end (v, 2) of their tokens in the text.
+    """
 
     owner: int
     row: int
     vectors: np.ndarray
+    offsets: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -171,12 +176,15 @@ class RepresentationWriter:
                 " float32."
             )
         lengths = np.array([len(item.vectors) for item in ordered], np.int64)
+        known = [item.offsets for item in ordered if item.offsets is not None]
+        offsets = np.concatenate(known, dtype=np.int32) if len(known) == len(ordered) > 0 else None
         stream = io.BytesIO()
         for array in (
             np.array([item.owner for item in ordered], np.int32),
             np.array([item.row for item in ordered], np.int32),
             np.cumsum(lengths, dtype=np.int64),
             vectors,
+            *([] if offsets is None else [offsets]),
         ):
             np.lib.format.write_array(stream, array, version=(1, 0), allow_pickle=False)
         data = stream.getbuffer()
@@ -312,8 +320,19 @@ class Representations:
         """The vectors (v, D) of a query; v = 0 if there is none."""
         return self._of_query(query_id, np.array([-1]))[0]
 
+    def query_offsets(self, query_id: str) -> np.ndarray:
+        """Start and end (v, 2) of the tokens of a query's vectors; all 0 if they are not stored."""
+        return self._of_query(query_id, np.array([-1]), "offsets")[0]
+
+    def document_offsets(self, rows: np.ndarray) -> list[np.ndarray]:
+        """As `query_offsets`, for documents."""
+        return self._of_documents(rows, "offsets")
+
     def documents(self, rows: np.ndarray) -> list[np.ndarray]:
         """The vectors (v, D) of documents; v = 0 if there is none."""
+        return self._of_documents(rows, "vectors")
+
+    def _of_documents(self, rows: np.ndarray, array: str) -> list[np.ndarray]:
         if self._documents is None:
             return [_NO_VECTORS for _ in rows]
         known, parts, items = self._documents
@@ -323,17 +342,19 @@ class Representations:
         ]
         # part by part, so that each is opened at most once
         for at, place in sorted(places, key=lambda pair: int(parts[pair[0]])):
-            vectors[place] = self._part(int(parts[at])).vectors(int(items[at]))
+            vectors[place] = self._part(int(parts[at])).read(array, int(items[at]))
         return vectors
 
-    def _of_query(self, query_id: str, rows: np.ndarray) -> list[np.ndarray]:
+    def _of_query(
+        self, query_id: str, rows: np.ndarray, array: str = "vectors"
+    ) -> list[np.ndarray]:
         position = self._positions.get(query_id)
         if position is None or position // self.plan.part_queries >= len(self.parts):
             return [_NO_VECTORS for _ in rows]
         part = self._part(position // self.plan.part_queries)
         start, end = np.searchsorted(part.owners, [position, position + 1]).tolist()
         return [
-            _NO_VECTORS if at is None else part.vectors(start + at)
+            _NO_VECTORS if at is None else part.read(array, start + at)
             for at in _find_sorted(part.rows[start:end], rows)
         ]
 
@@ -372,14 +393,21 @@ class _VectorFile:
         with open(path, "rb") as stream:
             self.owners, self.rows, self.ends = (self._array(stream) for _ in range(3))
             self.shape, dtype = self._header(stream)
-            start = stream.tell()
-        self._vectors: CheckedArray | np.ndarray
-        if checks is not None:
-            self._vectors = CheckedArray(checks, dtype, self.shape, start)
-        elif all(self.shape):
-            self._vectors = np.memmap(path, dtype, "r", start, self.shape)
-        else:
-            self._vectors = np.empty(self.shape, dtype)
+            self._arrays = {"vectors": self._map(path, dtype, self.shape, stream.tell())}
+            end = stream.tell() + int(np.prod(self.shape)) * dtype.itemsize
+            if end < path.stat().st_size:
+                stream.seek(end)
+                shape, dtype = self._header(stream)
+                self._arrays["offsets"] = self._map(path, dtype, shape, stream.tell())
+
+    def _map(
+        self, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], start: int
+    ) -> CheckedArray | np.ndarray:
+        if self._checks is not None:
+            return CheckedArray(self._checks, dtype, shape, start)
+        if all(shape):
+            return np.memmap(path, dtype, "r", start, shape)
+        return np.empty(shape, dtype)
 
     def _header(self, stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
         if self._checks is not None:
@@ -397,10 +425,12 @@ class _VectorFile:
             self._checks.check(begin, begin + size)
         return np.frombuffer(stream.read(size), dtype)
 
-    def vectors(self, item: int) -> np.ndarray:
-        """(v, D) of an item, read only."""
+    def read(self, array: str, item: int) -> np.ndarray:
+        """The ``vectors`` (v, D) or ``offsets`` (v, 2) of an item, read only."""
         begin, end = int(self.ends[item - 1]) if item else 0, int(self.ends[item])
-        return self._vectors[begin:end]
+        if array not in self._arrays:
+            return np.zeros((end - begin, 2), np.int32)
+        return self._arrays[array][begin:end]
 
 
 def verify_representations(run: Path) -> list[str]:

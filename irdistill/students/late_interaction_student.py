@@ -21,7 +21,7 @@ from sentence_transformers.multi_vector_encoder.modules import (
 from torch import Tensor, nn
 
 from irdistill.console.progress_bars import ProgressCallback
-from irdistill.errors import OptionError
+from irdistill.errors import ModelError, OptionError
 from irdistill.losses.representations import BatchRepresentations, padded_tokens
 from irdistill.modeling.batching import TokenBudget
 from irdistill.modeling.hardware import Precision
@@ -33,7 +33,7 @@ from irdistill.students.model_kinds import describe_model
 from irdistill.students.student_base import Student
 from irdistill.students.student_loading import load_encoder, load_transformer
 from irdistill.students.student_options import StudentOptions
-from irdistill.students.tower_model import TextKind, TokenColumns
+from irdistill.students.tower_model import TextKind, TokenColumns, with_prompt
 from irdistill.students.towers import copy_tower, projection, set_lengths, tower_modules, two_towers
 
 #: Default size of a token vector.
@@ -61,7 +61,9 @@ class LateInteractionStudent(Student):
 
     kind = "late-interaction"
     library = MultiVectorEncoder
-    representation_names = frozenset({"query_tokens", "document_tokens"})
+    representation_names = frozenset(
+        {"query_tokens", "document_tokens", "query_spans", "document_spans"}
+    )
 
     def _set_model(self, model: Any, source: str, revision: str) -> None:
         super()._set_model(model, source, revision)
@@ -168,6 +170,46 @@ class LateInteractionStudent(Student):
             for ids, more in zip(expanded["input_ids"], missing, strict=True)
         ]
         return expanded
+
+    def token_offsets(self, texts: Sequence[str], kind: TextKind) -> list[np.ndarray]:
+        """Start and end of the tokens that have a vector, (tokens, 2) int32 characters of a text.
+
+        They are equal for tokens that are not of the text: special tokens, the prompt, and tokens
+        that expand queries.
+
+        Raises:
+            ModelError: the tokenizer does not give them, or tokens are pooled.
+        """
+        first, prompt = self._first(kind), self._prompt(kind) or ""
+        pooled = any(isinstance(module, BaseTokenPooling) for module in self.tower(kind))
+        if pooled or not first.tokenizer.is_fast:
+            reason = "pools its tokens" if pooled else "has a tokenizer without offsets"
+            raise ModelError(
+                f"the model {self.source!r} {reason}, so its token vectors have no place in the"
+                " text. Use a model with a fast tokenizer and without token pooling."
+            )
+        tokens = self.tokenize(texts, kind)
+        if not any(tokens["input_ids"]):
+            return [np.empty((0, 2), np.int32) for _ in texts]
+        features = self.pad(tokens, kind)
+        for module in self.tower(kind):
+            if isinstance(module, MultiVectorMask):
+                features = module(features, task=kind)
+        coded = first.tokenizer(
+            [with_prompt(prompt, text) for text in texts],
+            truncation="longest_first",
+            max_length=self.max_length(kind),
+            return_offsets_mapping=True,
+        )
+        result = []
+        masks = features["attention_mask"].bool().cpu().numpy()
+        for ids, places, mask in zip(
+            tokens["input_ids"], coded["offset_mapping"], masks, strict=True
+        ):
+            offsets = np.zeros((len(ids), 2), np.int32)
+            offsets[: len(places)] = np.asarray(places, np.int32).reshape(-1, 2) - len(prompt)
+            result.append(offsets.clip(0)[mask[: len(ids)]])
+        return result
 
     def scored_tokens(self, text: str, kind: TextKind) -> list[str]:
         """The names of the tokens of a text that have a vector, before any pooling of tokens."""

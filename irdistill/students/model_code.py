@@ -9,12 +9,13 @@ from pathlib import Path
 from torch import nn
 
 from irdistill.students.pair_similarity import PairSimilarity
+from irdistill.students.term_map import TermMap
 from irdistill.students.term_vectors import TermVectors
 from irdistill.students.word_vectors import WordVectors
 
 #: Modules whose files import nothing of this package. Saved models contain these files, so
 #: sentence-transformers opens them with ``trust_remote_code=True`` and without this package.
-_CARRIED: tuple[type[nn.Module], ...] = (WordVectors, PairSimilarity)
+_CARRIED: tuple[type[nn.Module], ...] = (WordVectors, PairSimilarity, TermMap)
 
 
 def _name(module: type[nn.Module]) -> str:

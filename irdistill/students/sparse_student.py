@@ -26,6 +26,7 @@ from irdistill.students.model_kinds import describe_model
 from irdistill.students.single_vector import SingleVectorStudent
 from irdistill.students.student_loading import load_encoder, load_transformer
 from irdistill.students.student_options import StudentOptions
+from irdistill.students.term_map import TermMap
 from irdistill.students.tower_model import TextKind, TokenColumns
 from irdistill.students.towers import copy_tower, set_lengths, tower_modules, two_towers
 
@@ -85,7 +86,7 @@ class SparseStudent(SingleVectorStudent):
             _set_activation(tower_modules(model, "document"), options.activation)
         queries: list[nn.Module] | None = None
         if options.inference_free:
-            weights = torch.ones(first.model.config.vocab_size)
+            weights = torch.ones(_term_count(tower_modules(model, "document")))
             queries = [SparseStaticEmbedding(_copy_tokenizer(first), weights)]
         elif options.query_backbone is not None:
             other = _encoder(options.query_backbone, None, trust, device, seed)
@@ -114,9 +115,7 @@ class SparseStudent(SingleVectorStudent):
     @property
     def dimension(self) -> int:
         """The size of the vocabulary."""
-        last: Any = self.tower("document")[-1]
-        known = last.get_embedding_dimension()  # SpladePooling may not know it
-        return int(known or self._transformers("document")[0].model.config.vocab_size)
+        return _term_count(self.tower("document"))
 
     @property
     def head(self) -> list[nn.Parameter]:
@@ -172,14 +171,19 @@ class SparseStudent(SingleVectorStudent):
         with self._gradients(kind):
             features = {**features, "task": kind, "modality": "text"}
             *modules, last = self.tower(kind)
+            terms = last if isinstance(last, TermMap) else None
+            if terms is not None:
+                last = modules.pop()
             if not isinstance(last, SpladePooling) or last.pooling_strategy != "max":
-                weights: Tensor = self.model(features, task=kind)["sentence_embedding"]
+                weights: Tensor
+                weights = self.model(features, task=kind)["sentence_embedding"]
                 return weights
             for module in modules:
                 features = module(features)
-            return _max_pool(
+            weights = _max_pool(
                 features["token_embeddings"], features["attention_mask"], last.activation_function
             )
+            return weights if terms is None else terms.weights(weights)
 
     def encode(
         self,
@@ -220,6 +224,12 @@ def _max_pool(logits: Tensor, mask: Tensor, activation: str) -> Tensor:
     """
     vectors = logits.masked_fill(mask.unsqueeze(-1) == 0, 0.0).max(dim=1).values.relu().log1p()
     return vectors.log1p() if activation == "log1p_relu" else vectors
+
+
+def _term_count(modules: Sequence[Any]) -> int:
+    """The number of terms of a tower; SpladePooling may not know it."""
+    known = modules[-1].get_embedding_dimension()
+    return int(known or modules[0].model.config.vocab_size)
 
 
 def _set_activation(modules: Sequence[nn.Module], activation: str) -> None:

@@ -10,7 +10,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from irdistill.students.late_interaction_student import pool_without_autocast
+from irdistill.errors import ModelError
+from irdistill.students.late_interaction_student import (
+    LateInteractionStudent,
+    pool_without_autocast,
+)
 from irdistill.teachers.part_encoding import PartEncodingTeacher, TextKind
 
 
@@ -61,6 +65,14 @@ class LateInteractionTeacher(PartEncodingTeacher[Tensor]):
     def document_states(self, rows: Sequence[int], texts: Sequence[str]) -> list[np.ndarray]:
         """The vectors of each document's tokens, (tokens, D) float32."""
         return self._vectors(texts, "document")
+
+    def token_offsets(self, texts: Sequence[str], kind: TextKind) -> list[np.ndarray] | None:
+        """As `LateInteractionStudent.token_offsets`; None where it raises."""
+        student = LateInteractionStudent.from_model(self.model, self.model_name)
+        try:
+            return student.token_offsets(texts, kind)
+        except ModelError:
+            return None
 
     def _vectors(self, texts: Sequence[str], kind: TextKind) -> list[np.ndarray]:
         none = np.empty((0, int(self.model.get_embedding_dimension())), np.float32)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -208,21 +208,22 @@ class RecordingEngine:
         texts without tokens have none.
         """
         corpus = self.collection.corpus
-        queries = teacher.query_states(
-            [self.collection.queries[ranked.query_id].text for ranked in lists]
-        )
-        for place, state in enumerate(queries, number * self.options.part_queries):
+        texts = [self.collection.queries[ranked.query_id].text for ranked in lists]
+        states = _with_offsets(teacher, texts, "query", teacher.query_states(texts))
+        for place, (state, offsets) in enumerate(states, number * self.options.part_queries):
             if np.any(state):
-                yield Item(place, -1, state)
+                yield Item(place, -1, state, offsets)
         rows = {row for ranked in lists for row in corpus.rows(ranked.doc_ids).tolist()}
         new = sorted(row for row in rows if self._first_part[row] == number)
         texts = corpus.texts(np.array(new, np.int64))
         readable = {row: text for row, text in zip(new, texts, strict=True) if text.strip()}
         if readable:
-            states = teacher.document_states(list(readable), list(readable.values()))
-            for row, state in zip(readable, states, strict=True):
+            texts = list(readable.values())
+            vectors = teacher.document_states(list(readable), texts)
+            states = _with_offsets(teacher, texts, "document", vectors)
+            for row, (state, offsets) in zip(readable, states, strict=True):
                 if np.any(state):
-                    yield Item(-1, row, state)
+                    yield Item(-1, row, state, offsets)
 
     @cached_property
     def _first_part(self) -> dict[int, int]:
@@ -247,3 +248,15 @@ class RecordingEngine:
                     self._record(number, lists, ignore_progress)
                     bar.update()
             self._writer.finish()
+
+
+def _with_offsets(
+    teacher: TextVectorTeacher,
+    texts: Sequence[str],
+    kind: Literal["query", "document"],
+    states: Sequence[np.ndarray],
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Vectors of texts, and where their tokens are in the texts if the teacher says so."""
+    find: Any = getattr(teacher, "token_offsets", None)
+    offsets = find(texts, kind) if find is not None else None
+    yield from zip(states, offsets or [None] * len(states), strict=True)

@@ -39,6 +39,7 @@ from irdistill.training.data.sampler_setup import (
     query_order,
     sampler_options,
 )
+from irdistill.training.data.span_pooling import SpanPooling
 from irdistill.training.data.stored_vectors import (
     Vectors,
     open_vectors,
@@ -287,7 +288,10 @@ def _prepare(inputs: TrainingInputs, folder: Path) -> _Prepared:
         collator = make_collator(inputs.texts, sampler, student, vectors, processes)
         if inputs.representations is not None:
             collator.representations = TeacherRepresentations(
-                inputs.representations, compared_fields(loss), sampler.query_ids
+                inputs.representations,
+                compared_fields(loss),
+                sampler.query_ids,
+                SpanPooling(inputs.texts, sampler.query_ids, student),
             )
         if inputs.in_batch is not None:
             collator.in_batch = inputs.in_batch.of_lists(sampler)

@@ -63,6 +63,8 @@ compress | verbs.training_verbs:compress | recipes
     Fit linear layers behind a dense model, for document vectors of bits, bytes or few numbers.
 merge | verbs.merge_verbs:merge | recipes
     Merge models: average the weights of models of one architecture.
+retokenize | verbs.tokenizer_verbs:retokenize | recipes
+    Give a model another tokenizer: its token embeddings are converted by strings.
 evaluate | verbs.evaluation_verbs:evaluate | recipes
     Evaluate runs as trec_eval does, with confidence intervals and tested differences.
 compare | verbs.comparison_verbs:compare | recipes

@@ -10,6 +10,7 @@ import torch
 from irdistill.losses import (
     BatchRepresentations,
     ScoreBatch,
+    SpanVectors,
     TokenVectors,
 )
 
@@ -47,6 +48,18 @@ def sides(student: torch.Tensor, teacher: torch.Tensor, **sample_batch: Any) -> 
 def tokens(vectors: torch.Tensor, *lengths: int) -> TokenVectors:
     return TokenVectors(
         vectors, torch.arange(vectors.shape[1])[None] < torch.tensor(lengths)[:, None]
+    )
+
+
+def spans(vectors: torch.Tensor, places: list[list[int]]) -> SpanVectors:
+    """Spans whose numbers of each text's tokens are given."""
+    sizes = torch.tensor([max([-1, *row]) + 1 for row in places])
+    width = max(map(len, places))
+    return SpanVectors(
+        vectors,
+        torch.arange(vectors.shape[1])[None] < sizes[:, None],
+        torch.tensor([row + [-1] * (width - len(row)) for row in places]),
+        torch.tensor([len(row) for row in places]),
     )
 
 

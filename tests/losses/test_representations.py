@@ -19,11 +19,13 @@ from irdistill.losses import (
     MIAlpha,
     Relational,
     ScoreBatch,
+    SpanCosine,
+    SpanRelation,
     TokenVectors,
     make_loss_parameters,
     parse_loss,
 )
-from tests.losses.representation_batches import NAN, normal, tokens
+from tests.losses.representation_batches import NAN, normal, spans, tokens
 
 ALL: list[Loss] = [
     EmbeddingMSE(),
@@ -35,6 +37,9 @@ ALL: list[Loss] = [
     MIAlpha(side="query", alpha=0.4, baseline="learned", dimension=2),
     Relational(side="document", tau=0.5),
     Relational(tau=0.2),
+    SpanCosine(),
+    SpanRelation(side="query", tau=0.5),
+    SpanRelation(spans=6),
     TRG(),
     TRG(side="query", neighbors=2, cross=0.5),
     LELP(directions=2),
@@ -51,6 +56,11 @@ def everything(
             normal(3, 4, size, seed=seed + 2).to(dtype),
             tokens(normal(3, 5, size, seed=seed + 3).to(dtype), 5, 3, 1),
             tokens(normal(6, 5, size, seed=seed + 4).to(dtype), 5, 4, 3, 2, 1, 0),
+            spans(normal(3, 3, size, seed=seed + 5).to(dtype), [[0, 1, 1, -1, 2], [-1, 0, 1], [0]]),
+            spans(
+                normal(6, 4, size, seed=seed + 6).to(dtype),
+                [[0, 1, 1, -1, 2], [-1, 0, 1, 1], [0, 1, 2], [0, 0], [-1], []],
+            ),
         )
 
     teacher = normal(3, 4, seed=30).to(dtype)

@@ -16,13 +16,21 @@ from sentence_transformers.sentence_transformer.modules import Dense
 
 from irdistill.errors import IrdistillError
 from irdistill.losses import parse_loss
+from irdistill.losses.spans import pooled_tokens
 from irdistill.runs import open_run
 from irdistill.runs.stored_representations import FOLDER, Representations
-from irdistill.students import CrossEncoderStudent, DenseStudent, build_student
+from irdistill.students import (
+    CrossEncoderStudent,
+    DenseStudent,
+    LateInteractionStudent,
+    build_student,
+)
 from irdistill.students.build import STUDENTS
 from irdistill.students.student_base import Student
 from irdistill.teachers import ScoreOptions, TeacherSpec, score
+from irdistill.teachers.late_interaction_teacher import LateInteractionTeacher
 from irdistill.training import checkpoints
+from irdistill.training.data.span_pooling import SpanPooling
 from irdistill.training.data.teacher_representations import TeacherRepresentations
 from irdistill.training.loop import TrainingLoop
 from irdistill.training.objectives.batch_scores import score_batch
@@ -56,6 +64,7 @@ CASES = [
     ('Relational(tau=0.1) + Relational(side="document")', "dense", "wide"),
     ('TRG(side="query")', "late-interaction", "colbert"),
     ("TRG(tokens=64)", "late-interaction", "colbert"),
+    ('KL(tau=0.2) + SpanCosine(side="query") + SpanRelation', "late-interaction", "colbert"),
     ('EmbeddingMSE(side="pair") + KL@4', "cross-encoder", "cross"),
     ("LELP(directions=2)", "cross-encoder", "cross"),
 ]
@@ -190,7 +199,10 @@ def test_the_representations_of_a_batch_are_those_of_the_texts(
     sampler, collator = collate(place, student)
     stored = Representations(place / f"{teacher}-scores")
     collator.representations = TeacherRepresentations(
-        stored, student.representation_names, sampler.query_ids
+        stored,
+        student.representation_names,
+        sampler.query_ids,
+        SpanPooling(collection, sampler.query_ids, student),
     )
     calls = []
     embed = student.embed
@@ -205,6 +217,11 @@ def test_the_representations_of_a_batch_are_those_of_the_texts(
             getattr(result.student_representations, name),
             getattr(result.teacher_representations, name),
         )
+        if name.endswith("spans"):
+            tokens = getattr(result.student_representations, name.replace("spans", "tokens"))
+            pooled = pooled_tokens(tokens, theirs)
+            assert len(pooled) and torch.allclose(pooled, theirs.vectors[theirs.mask], atol=2e-3)
+            continue
         if name.endswith("tokens"):
             assert torch.equal(student_vectors.mask, theirs.mask) and student_vectors.mask.any()
             assert torch.allclose(
@@ -230,6 +247,35 @@ def test_the_representations_of_a_batch_are_those_of_the_texts(
         expected = result.student[result.valid] - student.model.model.classifier.bias
         assert torch.allclose(logit, expected, atol=1e-5)
         assert len(collection.queries) == 8
+
+
+def test_places_of_tokens_are_stored_with_their_vectors(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a store without them, of an earlier version, is refused by losses over spans."""
+    collection = make_collection()
+    student = LateInteractionStudent.load(place / "colbert", device="cpu")
+    stored = Representations(place / "colbert-scores")
+    text = collection.queries["q1"].text
+    (offsets,) = student.token_offsets([text], "query")
+    assert np.array_equal(stored.query_offsets("q1"), offsets)
+    assert [text[start:end] for start, end in offsets] == ["", *text.split(), ""]
+    rows = np.array([2, 5])
+    texts = list(collection.corpus.texts(rows))
+    for one, other in zip(
+        stored.document_offsets(rows), student.token_offsets(texts, "document"), strict=True
+    ):
+        assert np.array_equal(one, other)
+    assert not len(stored.document_offsets(np.array([-3]))[0])
+    monkeypatch.delattr(LateInteractionTeacher, "token_offsets")
+    spec = TeacherSpec(
+        str(place / "colbert"), "retriever", settings=CPU | {"type": "late-interaction"}
+    )
+    options = ScoreOptions(part_queries=3, representations="float16")
+    score(collection, place / "scores", spec, tmp_path / "old", options)
+    assert not Representations(tmp_path / "old").query_offsets("q1").any()
+    with pytest.raises(IrdistillError, match="no places of the tokens"):
+        train(collection, tmp_path / "old", student, "SpanCosine", tmp_path / "out", OPTIONS)
 
 
 def test_what_is_missing_is_said_with_the_command_that_makes_it(

@@ -188,7 +188,8 @@ def test_token_pooling_is_that_of_sentence_transformers(
         [torch.from_numpy(vectors) for vectors in whole]
     )
     for one, other, full in zip(result, expected, whole, strict=True):
-        assert len(one) == 1 + max(int((len(full) - 1) // factor), 1)
+        if len(full) > 3:  # scipy before 1.15 never joins the last two
+            assert len(one) == 1 + max(int((len(full) - 1) // factor), 1)
         np.testing.assert_allclose(one, other, atol=1e-5)
     for one, other in zip(
         pooled.encode(TEXTS, "query", "float32"),

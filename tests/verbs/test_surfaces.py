@@ -48,6 +48,7 @@ VALUES: dict[str, Any] = {
     "right": "out/b",
     "recipe": "quickstart",
     "name": "minilm",
+    "tokenizer": "out/tokenizer",
     "format": "onnx",
     "out": "out/x",
 }

@@ -164,9 +164,22 @@ def _parsed(text: str) -> Any:
         if "empty" in str(error):
             return None
         raise SkippedFileError("damaged", f"it cannot be parsed as HTML ({error})") from error
-    if any(entry.type_name == "ERR_RESOURCE_LIMIT" for entry in parser.error_log):
+    # some versions of libxml2 cut the tree there and say so, others do not
+    cut = any(entry.type_name == "ERR_RESOURCE_LIMIT" for entry in parser.error_log)
+    if cut or _is_deeper(root, 256):
         raise SkippedFileError("damaged", "its HTML elements are nested more than 256 deep")
     return root
+
+
+def _is_deeper(root: Any, limit: int) -> bool:
+    from lxml import etree
+
+    depth = 0
+    for event, _ in etree.iterwalk(root, events=("start", "end")):
+        depth += 1 if event == "start" else -1
+        if depth > limit:
+            return True
+    return False
 
 
 class _HtmlReader:

@@ -12,12 +12,14 @@ import torch
 from irdistill.collections import Collection
 from irdistill.errors import InputError, NotFoundError, OptionError
 from irdistill.losses import BatchRepresentations, FittingSample, Loss
-from irdistill.losses.representations import padded_tokens
+from irdistill.losses.embedding import TowerSide
+from irdistill.losses.representations import SpanVectors, TokenVectors, padded_tokens
 from irdistill.runs import Run
 from irdistill.runs.stored_representations import Representations
 from irdistill.students.student_base import Student
 from irdistill.training.data.list_sampler import ListBatch
 from irdistill.training.data.list_source import ListSource
+from irdistill.training.data.span_pooling import SpanPooling
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +31,8 @@ _STORES = {
     "pairs": ("pairs", "a cross-encoder", "cross-encoder"),
     "query_tokens": ("tokens", "a late-interaction retriever", "late-interaction"),
     "document_tokens": ("tokens", "a late-interaction retriever", "late-interaction"),
+    "query_spans": ("tokens", "a late-interaction retriever", "late-interaction"),
+    "document_spans": ("tokens", "a late-interaction retriever", "late-interaction"),
 }
 _SAMPLE = 8192
 """Pairs that a loss is fitted to before the first step."""
@@ -112,12 +116,18 @@ class TeacherRepresentations:
         stored: the open store.
         names: which fields of `BatchRepresentations` to fill.
         query_ids: of the sampler, by the numbers in its lists.
+        spans: pools tokens, for ``query_spans`` and ``document_spans``.
     """
 
     def __init__(
-        self, stored: Representations, names: frozenset[str], query_ids: Sequence[str]
+        self,
+        stored: Representations,
+        names: frozenset[str],
+        query_ids: Sequence[str],
+        spans: SpanPooling | None = None,
     ) -> None:
         self.stored, self.names, self.query_ids = stored, names, query_ids
+        self.spans = spans
         self.dimension = stored.dimension
 
     def __call__(self, lists: ListBatch, unique: np.ndarray) -> BatchRepresentations:
@@ -139,6 +149,18 @@ class TeacherRepresentations:
                 self._tokens([stored.query(query_id) for query_id in query_ids])
             ),
             "document_tokens": lambda: padded_tokens(self._tokens(stored.documents(unique))),
+            "query_spans": lambda: self._spans(
+                "query",
+                lists.queries.tolist(),
+                [stored.query(query_id) for query_id in query_ids],
+                [stored.query_offsets(query_id) for query_id in query_ids],
+            ),
+            "document_spans": lambda: self._spans(
+                "document",
+                unique.tolist(),
+                stored.documents(unique),
+                stored.document_offsets(unique),
+            ),
         }
         return BatchRepresentations(**{name: make[name]() for name in self.names})  # type: ignore[arg-type]
 
@@ -150,9 +172,20 @@ class TeacherRepresentations:
                 table[place] = vectors[0]
         return torch.from_numpy(table)
 
+    def _spans(
+        self,
+        side: TowerSide,
+        numbers: Sequence[int],
+        vectors: Sequence[np.ndarray],
+        offsets: Sequence[np.ndarray],
+    ) -> SpanVectors:
+        assert self.spans is not None
+        places = [np.asarray(each).reshape(-1, 2) for each in offsets]
+        return self.spans(side, numbers, self._tokens(vectors), places)
+
     def _tokens(self, items: Sequence[np.ndarray]) -> list[torch.Tensor]:
         return [
-            torch.from_numpy(np.asarray(vectors, np.float32).reshape(-1, self.dimension))
+            torch.from_numpy(np.array(vectors, np.float32).reshape(-1, self.dimension))
             for vectors in items
         ]
 
@@ -197,7 +230,9 @@ class TeacherRepresentations:
             for name in self.names:
                 value = getattr(values, name)
                 present = (
-                    value.mask.any(dim=1) if name.endswith("tokens") else ~value.isnan().any(dim=-1)
+                    value.mask.any(dim=1)
+                    if isinstance(value, TokenVectors | SpanVectors)
+                    else ~value.isnan().any(dim=-1)
                 )
                 known += int(present.sum())
                 total += int((lists.rows >= 0).sum()) if name == "pairs" else present.numel()
@@ -205,7 +240,7 @@ class TeacherRepresentations:
             raise InputError(
                 f"{self.stored.folder} has no representation of any text of the first"
                 f" {len(batches)} steps; it was made for other candidates. Score these candidates"
-                " with --representations."
+                " with --representations." + self._about_spans()
             )
         if known < total:
             logger.info(
@@ -214,3 +249,12 @@ class TeacherRepresentations:
                 total - known,
                 total,
             )
+
+    def _about_spans(self) -> str:
+        """Why no text has a span."""
+        if self.spans is None or not any(name.endswith("spans") for name in self.names):
+            return ""
+        return (
+            " Or it has no places of the tokens, which runs of earlier versions, teachers with slow"
+            " tokenizers and teachers that pool tokens do not have."
+        )
