@@ -121,7 +121,7 @@ def test_terms_of_the_old_vocabulary_name_those_of_the_new_one(place: Path, tmp_
     ]
     named = {term: [other for each, other in names if each == term] for term, _ in names}
     assert named["cat"] == ["Ġcat"] and named["##b"] == ["b"] and named["[SEP]"] == ["[SEP]"]
-    assert sorted(named["mat"]) == sorted(["Ġ", "m", "at"])
+    assert sorted(named["mat"]) == ["at", "m"]
     first, second = (
         model.encode(["cat"], "query", show_progress=False).toarray()[0]
         for model in (student, made)
