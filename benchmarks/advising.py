@@ -213,20 +213,35 @@ def regret(settings: argparse.Namespace) -> None:
     for result, row in zip(results, values, strict=True):
         cells = " | ".join(f"{value:.4f}" for value in row)
         print(f"| {result['collection']} | {result['documents']} | {result['queries']} | {cells} |")
-    print("\nfeatures:", ", ".join(FEATURES))
+    print("\n| collection |", " | ".join(FEATURES), "|")
     for name, row in zip(names, known, strict=True):
         print(f"| {name} |", " | ".join(f"{value:.2f}" for value in row), "|")
     families = [name.split("-")[0] if name.startswith(settings.family) else name for name in names]
-    for label, groups in (("one collection", names), ("one family", families)):
-        print(f"\nleft out: {label}")
-        report_regret(names, values, known, groups)
+    trained = [place for place, name in enumerate(SETTINGS) if UNTRAINED not in name]
+    choices = {
+        "all settings": list(range(len(SETTINGS))),
+        "trained": trained,
+        "trained, without term vectors": [
+            place for place in trained if TERMS not in SETTINGS[place]
+        ],
+    }
+    for label, columns in choices.items():
+        gains = values[:, columns] - values[:, :1]
+        for left_out, groups in (("collection", names), ("family", families)):
+            print(f"\n{label}; one {left_out} is left out")
+            report_regret(gains, known, groups, [SETTINGS[column] for column in columns])
 
 
 def report_regret(
-    names: list[str], values: np.ndarray, known: np.ndarray, groups: list[str]
+    gains: np.ndarray, known: np.ndarray, groups: list[str], settings: list[str]
 ) -> None:
-    """Print the choices and the mean regret of the fixed setting and of nearest neighbors."""
-    gains = values - values[:, :1]
+    """Print the regret of the best fixed setting and of nearest neighbors.
+
+    Args:
+        gains: (collections, settings) of the measure over the untrained encoder.
+        known: (collections, features).
+        groups: collections of one name are left out together.
+    """
     chosen: dict[str, list[int]] = {}
     for place, group in enumerate(groups):
         others = np.array([other for other, name in enumerate(groups) if name != group])
@@ -238,24 +253,19 @@ def report_regret(
             best = int(gains[nearest].mean(axis=0).argmax())
             chosen.setdefault(f"{count} nearest", []).append(best)
         kernel = np.exp(-((distances / np.median(distances)) ** 2))
-        chosen.setdefault("kernel", []).append(
-            int((kernel[:, None] * gains[others]).sum(axis=0).argmax())
-        )
-    rows = np.arange(len(names))
-    fixed = values.max(axis=1) - values[rows, chosen["best fixed"]]
-    for rule, choices in chosen.items():
-        lost = values.max(axis=1) - values[rows, choices]
-        difference = lost - fixed
-        error = difference.std(ddof=1) / np.sqrt(len(names))
+        best = int((kernel[:, None] * gains[others]).sum(axis=0).argmax())
+        chosen.setdefault("kernel", []).append(best)
+    rows = np.arange(len(gains))
+    lost = {rule: gains.max(axis=1) - gains[rows, picks] for rule, picks in chosen.items()}
+    for rule, losses in lost.items():
+        difference = losses - lost["best fixed"]
+        error = difference.std(ddof=1) / np.sqrt(len(gains))
         print(
-            f"{rule:12} mean regret {lost.mean():.4f}, worst {lost.max():.4f};"
-            f" less than fixed on {(difference < -1e-9).sum()}, more on"
-            f" {(difference > 1e-9).sum()}, difference {difference.mean():+.4f} ± {error:.4f}"
+            f"{rule:10} mean regret {losses.mean():.4f}, worst {losses.max():.4f}; than the best"
+            f" fixed {difference.mean():+.4f} ± {error:.4f}, lower on"
+            f" {(difference < -1e-9).sum()}, higher on {(difference > 1e-9).sum()}"
         )
-    print("best fixed:", {SETTINGS[choice] for choice in chosen["best fixed"]})
-    for place, name in enumerate(names):
-        picks = {rule: SETTINGS[choices[place]] for rule, choices in chosen.items()}
-        print(f"  {name}: best {SETTINGS[int(values[place].argmax())]!r}, chosen {picks}")
+    print("best fixed:", ", ".join(sorted({settings[pick] for pick in chosen["best fixed"]})))
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from irdistill.students.student_loading import load_transformer
 
 
 def default_layer(layers: int) -> int:
-    """The layer at three quarters of the depth, which the paper found best.
+    """The layer at three quarters of the depth, as in the paper.
 
     Examples:
         >>> [default_layer(layers) for layers in (1, 2, 6, 12, 24)]
