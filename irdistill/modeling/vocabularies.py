@@ -64,13 +64,22 @@ class Vocabulary:
             None if token in self.special else self._text(name) for token, name in enumerate(names)
         ]
 
+    @cached_property
+    def blank(self) -> set[int]:
+        """The ids of tokens that are only white space, or only say that a word begins."""
+        names = self.tokenizer.convert_ids_to_tokens(range(len(self)))
+        return {token for token, name in enumerate(names) if not self._plain(name).strip()}
+
+    def _plain(self, name: str) -> str:
+        plain: str = self.backend.decoder.decode([name]) if self._bytes else name
+        return plain.replace(_SPACE, " ")
+
     def _text(self, name: str) -> TokenText | None:
         prefix = self._continuing_prefix
         if prefix:
             starts, text = not name.startswith(prefix), name.removeprefix(prefix)
         else:
-            plain = self.backend.decoder.decode([name]) if self._bytes else name
-            plain = plain.replace(_SPACE, " ")
+            plain = self._plain(name)
             starts, text = plain.startswith(" "), plain.strip()
         return TokenText(starts, text) if text and "\ufffd" not in text else None
 
@@ -143,12 +152,17 @@ def vocabulary_map(old: Vocabulary, new: Vocabulary) -> csr_matrix:
 def named_terms(old: Vocabulary, new: Vocabulary) -> np.ndarray:
     """The new tokens that each old one names, (E, 2) int64 pairs of an old and a new token.
 
-    A token with the text of a new token names that token. Another one names the new tokens into
-    which its text is cut. Special tokens name those of the same name.
+        A token with the text of a new token names that token. Another one names the new tokens into
+    which its text is cut, white space left out. Special tokens name name those of the same name.
     """
     known = [token for token, text in enumerate(old.texts) if text is not None]
     pieces = new.pieces([text for text in old.texts if text is not None])
-    pairs = {(token, piece) for token, cut in zip(known, pieces, strict=True) for piece in cut}
+    pairs = {
+        (token, piece)
+        for token, cut in zip(known, pieces, strict=True)
+        for piece in cut
+        if piece not in new.blank
+    }
     names = new.tokenizer.get_vocab()
     for token in old.special:
         name = old.tokenizer.convert_ids_to_tokens(token)

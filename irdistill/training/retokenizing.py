@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+from sentence_transformers.sparse_encoder.modules import SpladePooling
 from torch import nn
 
 from irdistill.errors import ModelError
@@ -86,6 +87,8 @@ def retokenized(student: Student, tokenizer: Any) -> tuple[Student, dict[str, An
     _convert_embeddings(first.model, matrix)
     first.processor = adapted
     for module in others:
+        if isinstance(module, SpladePooling):
+            module.embedding_dimension = int(first.model.get_input_embeddings().weight.shape[0])
         if isinstance(module, MultiVectorMask):
             words = set(module.skiplist_words)
             names = adapted.convert_ids_to_tokens(range(len(after)))
@@ -96,7 +99,6 @@ def retokenized(student: Student, tokenizer: Any) -> tuple[Student, dict[str, An
             ]
             module.resolve_with_tokenizer(adapted)
     if isinstance(student, SparseStudent):
-        others[-1].embedding_dimension = _vocabulary_size(first.model)
         made.model.append(TermMap(torch.from_numpy(named_terms(before, after)), len(after)))
         made.model.to(student.device)
     sizes = np.diff(matrix.indptr)
@@ -105,10 +107,6 @@ def retokenized(student: Student, tokenizer: Any) -> tuple[Student, dict[str, An
         "same_text": int((sizes == 1).sum()),
         "means": int((sizes > 1).sum()),
     }
-
-
-def _vocabulary_size(network: Any) -> int:
-    return int(network.get_input_embeddings().weight.shape[0])
 
 
 @torch.no_grad()
