@@ -95,7 +95,8 @@ def test_a_training_is_watched_live_to_its_end(
     assert page.get_by_role("row", name=f"validation/nDCG@10 8 {figure}").is_visible()
     assert accessibility_problems(page) == []
     page.set_viewport_size({"width": 390, "height": 800})
-    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    # the plots are drawn again after the resize
+    page.wait_for_function("document.documentElement.scrollWidth === 390")
 
 
 def test_the_page_has_the_numbers_of_the_trackers(
