@@ -91,8 +91,9 @@ class Vocabulary:
     def pieces(self, texts: Sequence[TokenText]) -> list[list[int]]:
         """The token ids of each text.
 
-        The inside of a word is one token, if the tokenizer has it, or it is tokenized as a word:
-        with pieces of the inside SPLADE-tiny keeps 89.6% of its nDCG@10 on cranfield, so 92.3%.
+        The text of a token from the inside of a word is one such token if the tokenizer has it.
+        Otherwise it is tokenized as a word. SPLADE-tiny with the tokenizer of SmolLM2 then keeps
+        92.3% of its nDCG@10 on cranfield, and 89.6% with several tokens from inside of words.
         """
         starting = self.backend.encode_batch(
             [each.text for each in texts], add_special_tokens=False

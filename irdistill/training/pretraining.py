@@ -189,10 +189,11 @@ def _train(
     folder: Path, corpus: Corpus, transformer: Any, options: PretrainOptions, teacher: Any | None
 ) -> list[dict[str, Any]]:
     """Train in place from the last complete checkpoint; returns the rows of the log."""
-    masking, trained = _Masking(corpus, transformer.tokenizer, options), transformer.model
+    inputs, trained = _Masking, transformer.model
     if teacher is not None:
-        masking = _LeavingOut(corpus, transformer.tokenizer, options)
+        inputs = _LeavingOut
         trained = MiddleLayerLoss(trained, teacher, best_device(), options.seed)
+    masking = inputs(corpus, transformer.tokenizer, options)
     loop = PretrainingLoop(folder, trained, options)
     start = loop.resume()
     write_text(folder / LOG, _lines(loop.rows))

@@ -214,7 +214,9 @@ def train(
         validate_candidates=[as_run(run) for run in candidates],
         keep=probes,
         bank=texts,
-        bank_teacher=None if bank_teacher is None else _open_dense(bank_teacher),
+        bank_teacher=None
+        if bank_teacher is None
+        else _open_dense(bank_teacher, architecture.trust_remote_code),
     )
     if not processes.first:
         return built
@@ -231,7 +233,7 @@ def _open_bank(bank: TextsLike, options: TrainOptions) -> Corpus:
     return open_texts(several, TextOptions(max_texts=options.bank_size), options.seed)
 
 
-def _open_dense(model: ModelLike, trust_remote_code: bool = False) -> DenseStudent:
+def _open_dense(model: ModelLike, trust_remote_code: bool) -> DenseStudent:
     from irdistill.students.build import load_dense
     from irdistill.students.dense_student import DenseStudent
 
